@@ -1,0 +1,41 @@
+"""An ensemble of teachers as a model of its own, evaluated and servable like any other."""
+
+from collections.abc import Sequence
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.ensemble.executor import Executor
+from components.numbered_inputs import numbered, with_numbered_inputs
+
+
+class EnsembleSpec(types.ComponentSpec):
+    """Inputs teacher_1 .. teacher_N are added for the N at hand."""
+
+    PARAMETERS = {"label": ExecutionParameter(type=str), "code": ExecutionParameter(type=str)}
+    INPUTS = {"transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph)}
+    OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
+
+
+class Ensemble(base_component.BaseComponent):
+    """Writes one SavedModel whose distribution is the mean of the teachers' distributions."""
+
+    SPEC_CLASS = EnsembleSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self, teachers: Sequence[types.BaseChannel], transform_graph: types.BaseChannel, label: str, code: str
+    ):
+        """Builds the node over Model channels of the teachers; `code` is the fingerprint that the cache sees."""
+        spec_class = with_numbered_inputs(self.SPEC_CLASS, teacher=(len(teachers), standard_artifacts.Model))
+        super().__init__(
+            spec=spec_class(
+                label=label,
+                code=code,
+                transform_graph=transform_graph,
+                model=types.Channel(type=standard_artifacts.Model),
+                **numbered("teacher", teachers),
+            )
+        )

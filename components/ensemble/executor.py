@@ -1,0 +1,29 @@
+"""Exports the ensemble."""
+
+from typing import Any
+
+import tensorflow_transform as tft
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import path_utils
+
+from components.numbered_inputs import numbered_artifacts
+from modules.export import export_ensemble
+
+
+class Executor(base_executor.BaseExecutor):
+    """Joins the teachers' SavedModels into one."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes the model to output_dict["model"]."""
+        teachers = [path_utils.serving_model_path(a.uri) for a in numbered_artifacts(input_dict, "teacher")]
+        transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
+        path = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
+        card = {"name": "Ensemble", "role": "ensemble"}
+        export_ensemble(teachers, transform, exec_properties["label"], path, card)

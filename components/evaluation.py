@@ -1,0 +1,64 @@
+"""Reading what TFMA wrote into an evaluation artifact."""
+
+import re
+from dataclasses import dataclass, field
+
+import tensorflow_model_analysis as tfma
+
+OVERALL = ""  # the slice of all examples
+CANDIDATE = "candidate"
+BASELINE = "baseline"
+EXAMPLES = "example_count"
+# What the classes of metrics are called in comparison.json; others are their class names in snake case.
+METRIC_NAMES = {
+    "SparseCategoricalAccuracy": "accuracy",
+    "SparseCategoricalCrossentropy": "loss",
+    "ExampleCount": EXAMPLES,
+    "AUC": "auc",
+    "AUCPrecisionRecall": "auc_precision_recall",
+}
+LOWER_IS_BETTER = ("SparseCategoricalCrossentropy",)
+
+
+def metric_name(class_name: str) -> str:
+    """Returns the short name of a metric class: "accuracy" of "SparseCategoricalAccuracy"."""
+    return METRIC_NAMES.get(class_name) or re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower()
+
+
+@dataclass(frozen=True)
+class ModelMetrics:
+    """Metrics of one model: {slice: {metric: value}}, slices as "label=3", OVERALL for all examples."""
+
+    slices: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def overall(self) -> dict[str, float]:
+        """Metrics over all examples."""
+        return self.slices[OVERALL]
+
+
+def _slice_name(key) -> str:
+    return ", ".join(f"{column}={value}" for column, value in key)
+
+
+def read_evaluation(path: str) -> dict[str, ModelMetrics]:
+    """Returns {CANDIDATE: metrics} of the evaluation artifact in `path`, and BASELINE's if there was one."""
+    results = tfma.load_eval_results([path], model_name=None).get_results()
+    # TFX calls the models candidate and baseline; a single one has no name.
+    names = [spec.name or CANDIDATE for spec in results[0].config.model_specs]
+    return {name: _model_metrics(result) for name, result in zip(names, results, strict=True)}
+
+
+def _model_metrics(result: tfma.EvalResult) -> ModelMetrics:
+    slices = {}
+    for key, outputs in result.slicing_metrics:
+        values = {}
+        for sub_keys in outputs.values():
+            for metrics in sub_keys.values():
+                values |= {
+                    name: value["doubleValue"]
+                    for name, value in metrics.items()
+                    if "doubleValue" in value and not name.endswith("_diff")
+                }
+        slices[_slice_name(key)] = values
+    return ModelMetrics(slices)

@@ -1,0 +1,12 @@
+"""The stock Evaluator with an executor that copes with a baseline that does not exist yet."""
+
+from tfx.components import Evaluator as StockEvaluator
+from tfx.dsl.components.base import executor_spec
+
+from components.evaluator.executor import Executor
+
+
+class Evaluator(StockEvaluator):
+    """Compares a candidate with a baseline; blesses a candidate that has nothing to be compared with."""
+
+    EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)

@@ -1,0 +1,26 @@
+"""Runs the stock evaluation, without the baseline if there is no model in it."""
+
+from typing import Any
+
+from tfx import types
+from tfx.components.evaluator import executor
+from tfx.dsl.io import fileio
+from tfx.utils import path_utils
+
+BASELINE = "baseline_model"
+
+
+class Executor(executor.Executor):
+    """The stock executor ignores change thresholds when no baseline is handed to it; that is what a first push needs."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """As the stock executor's."""
+        baseline = input_dict.get(BASELINE)
+        if baseline and not fileio.exists(path_utils.serving_model_dir(baseline[0].uri)):
+            input_dict = {key: artifacts for key, artifacts in input_dict.items() if key != BASELINE}
+        super().Do(input_dict, output_dict, exec_properties)

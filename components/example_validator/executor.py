@@ -1,0 +1,55 @@
+"""Runs the stock validation and reads what it found."""
+
+import os
+from typing import Any
+
+from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tfx import types
+from tfx.components.example_validator import executor
+from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from modules.errors import UserError
+
+NAMED_AT_MOST = 10
+
+
+def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
+    """Returns one line per anomaly of a split: the feature and the reason."""
+    lines = []
+    if anomalies.dataset_anomaly_info.severity == anomalies_pb2.AnomalyInfo.ERROR:
+        lines.append(f"{split}: the whole split: {anomalies.dataset_anomaly_info.description}")
+    for feature, info in sorted(anomalies.anomaly_info.items()):
+        if info.severity == anomalies_pb2.AnomalyInfo.ERROR:
+            lines.append(f"{split}: feature {feature!r}: {info.description.rstrip('.')}")
+    return lines
+
+
+class Executor(executor.Executor):
+    """The stock executor, then a UserError if any anomaly has severity ERROR."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> ExecutorOutput:
+        """Raises UserError naming each feature and reason."""
+        executor_output = super().Do(input_dict, output_dict, exec_properties)
+        uri = artifact_utils.get_single_uri(output_dict["anomalies"])
+        lines = []
+        for split in artifact_utils.decode_split_names(output_dict["anomalies"][0].split_names):
+            found = anomalies_pb2.Anomalies()
+            found.ParseFromString(
+                io_utils.read_bytes_file(os.path.join(uri, f"Split-{split}", executor.DEFAULT_FILE_NAME))
+            )
+            lines += describe(split, found)
+        if lines:
+            more = f"\n  and {len(lines) - NAMED_AT_MOST} more" if len(lines) > NAMED_AT_MOST else ""
+            raise UserError(
+                "the data does not fit its schema (mend the data, or relax the schema in data.schema):\n  "
+                + "\n  ".join(lines[:NAMED_AT_MOST])
+                + more
+            )
+        return executor_output

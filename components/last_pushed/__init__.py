@@ -1,0 +1,5 @@
+"""The model that is being served, as an artifact."""
+
+from components.last_pushed.component import LastPushed
+
+__all__ = ["LastPushed"]

@@ -1,0 +1,5 @@
+"""The comparison of all models of a run."""
+
+from components.report.component import Comparison, ComparedModel, Report
+
+__all__ = ["ComparedModel", "Comparison", "Report"]

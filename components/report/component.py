@@ -1,0 +1,88 @@
+"""What a person looks at before shipping a student: every model and every gate, in comparison.json."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tfx import types
+from tfx.dsl.components.base import base_component, executor_spec
+from tfx.types import standard_artifacts
+from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+
+from components.numbered_inputs import numbered, with_numbered_inputs
+from components.report.executor import Executor
+
+
+class Comparison(types.Artifact):
+    """A folder with comparison.json."""
+
+    TYPE_NAME = "Comparison"
+
+
+@dataclass(frozen=True)
+class ComparedModel:
+    """A model of the comparison and where its metrics stand."""
+
+    name: str
+    role: str  # teacher, ensemble, baseline, student or pushed
+    model: types.BaseChannel
+    evaluation: types.BaseChannel
+    side: str  # components.evaluation.CANDIDATE or BASELINE: which of the evaluation's models it is
+
+
+class ReportSpec(types.ComponentSpec):
+    """Inputs model_1.., evaluation_1.. are added, one pair per compared model."""
+
+    PARAMETERS = {
+        "pipeline": ExecutionParameter(type=str),
+        "label": ExecutionParameter(type=str),
+        "models": ExecutionParameter(type=str),
+        "code": ExecutionParameter(type=str),
+    }
+    INPUTS = {
+        "examples": ChannelParameter(type=standard_artifacts.Examples),
+        "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
+        "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
+        "pushed_model": ChannelParameter(type=standard_artifacts.PushedModel),
+    }
+    OUTPUTS = {"comparison": ChannelParameter(type=Comparison)}
+
+
+class Report(base_component.BaseComponent):
+    """Gathers metrics, sizes, latencies, decisions and the push of a run."""
+
+    SPEC_CLASS = ReportSpec
+    EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+
+    def __init__(
+        self,
+        pipeline: str,
+        label: str,
+        models: Sequence[ComparedModel],
+        examples: types.BaseChannel,
+        blessing: types.BaseChannel,
+        infra_blessing: types.BaseChannel,
+        pushed_model: types.BaseChannel,
+        code: str,
+    ):
+        """Builds the node; `examples` are the raw ones, `code` is the fingerprint that the cache sees."""
+        spec_class = with_numbered_inputs(
+            self.SPEC_CLASS,
+            model=(len(models), standard_artifacts.Model),
+            evaluation=(len(models), standard_artifacts.ModelEvaluation),
+        )
+        super().__init__(
+            spec=spec_class(
+                pipeline=pipeline,
+                label=label,
+                models=json.dumps([{"name": m.name, "role": m.role, "side": m.side} for m in models]),
+                code=code,
+                examples=examples,
+                blessing=blessing,
+                infra_blessing=infra_blessing,
+                pushed_model=pushed_model,
+                comparison=types.Channel(type=Comparison),
+                **numbered("model", [model.model for model in models]),
+                **numbered("evaluation", [model.evaluation for model in models]),
+            )
+        )

@@ -1,0 +1,78 @@
+"""Starts the fresh process and compares what it measured with the evaluation."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from typing import Any
+
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from components.evaluation import CANDIDATE, EXAMPLES, ModelMetrics, read_evaluation
+
+DECISION = "decision.json"
+# Both sides compute in float32, in batches of different sizes.
+RELATIVE_TOLERANCE = 1e-3
+ABSOLUTE_TOLERANCE = 1e-5
+
+
+def compare(served: dict[str, float], evaluated: dict[str, float]) -> str | None:
+    """Returns what differs between the metrics of the served and of the evaluated model, as a sentence, or None."""
+    if served[EXAMPLES] != evaluated[EXAMPLES]:
+        return f"{served[EXAMPLES]:.0f} examples were served, {evaluated[EXAMPLES]:.0f} evaluated"
+    for metric in ("accuracy", "loss"):
+        if not math.isclose(
+            served[metric], evaluated[metric], rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE
+        ):
+            return f"{metric} is {served[metric]:.6f} when served, {evaluated[metric]:.6f} as evaluated"
+    return None
+
+
+def serve_in_fresh_process(saved_model: str, examples: str, label: str) -> tuple[dict[str, float] | None, str]:
+    """Returns the metrics that a fresh process measured through the serving signature, or None and its last words."""
+    command = [sys.executable, "-m", "modules.serving", saved_model, examples, label]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if process.returncode:
+        lines = process.stderr.strip().splitlines()
+        return None, lines[-1] if lines else f"exit code {process.returncode}"
+    return json.loads(process.stdout.splitlines()[-1]), ""
+
+
+def decide(served: dict[str, float] | None, last_words: str, evaluated: ModelMetrics) -> tuple[bool, str]:
+    """Returns whether the model may be served, and the reason."""
+    if served is None:
+        return False, f"the exported model cannot be served: {last_words}"
+    difference = compare(served, evaluated.overall)
+    if difference:
+        return False, f"the exported model is not what was evaluated: {difference}"
+    return True, f"served {served[EXAMPLES]:.0f} raw examples in a fresh process, with the metrics of the evaluation"
+
+
+class Executor(base_executor.BaseExecutor):
+    """Writes an InfraBlessing, as InfraValidator would, and decision.json into it."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes output_dict["blessing"]."""
+        model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
+        examples = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
+        evaluated = read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))[CANDIDATE]
+        passed, reason = decide(*serve_in_fresh_process(model, examples, exec_properties["label"]), evaluated)
+        blessing = artifact_utils.get_single_instance(output_dict["blessing"])
+        io_utils.write_string_file(
+            os.path.join(blessing.uri, DECISION), json.dumps({"name": "serving", "passed": passed, "reason": reason})
+        )
+        # File names and property as in tfx.components.infra_validator.executor.
+        io_utils.write_string_file(
+            os.path.join(blessing.uri, "INFRA_BLESSED" if passed else "INFRA_NOT_BLESSED"), ""
+        )
+        blessing.set_int_custom_property("blessed", int(passed))

@@ -1,0 +1,1 @@
+"""Knowledge distillation: objectives and teachers."""

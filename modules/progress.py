@@ -1,0 +1,16 @@
+"""Progress of long work, as log records that any front end can draw.
+
+Modules do not know who watches. They log to the `stillhouse` logger; the command line draws the records with
+rich, a container prints them as plain lines.
+"""
+
+import logging
+
+LOGGER = logging.getLogger("stillhouse")
+
+
+def epoch_done(model: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:
+    """Reports that `model` has finished `epoch` of `epochs` (counted from 1) with these training metrics."""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    detail = {"model": model, "epoch": epoch, "epochs": epochs, "metrics": metrics}
+    LOGGER.info("%s: epoch %d/%d, %s", model, epoch, epochs, figures, extra={"epoch_done": detail})

@@ -1,0 +1,1 @@
+"""Example tasks: one file each, as a user would write it."""

@@ -1,0 +1,63 @@
+"""Fingerprints of code, so that TFX's cache sees when code changes.
+
+TFX caches by inputs and execution properties. A function that is named by its import path is the same property
+whatever it does, so its fingerprint goes along as a property of its own.
+"""
+
+import ast
+import hashlib
+import importlib.util
+from pathlib import Path
+
+
+def _source(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ModuleNotFoundError, ValueError):
+        return None
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin)
+
+
+def _imports(tree: ast.Module) -> set[str]:
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
+    """Returns a hash of what the module and its own project's modules that it imports do.
+
+    Comments and layout do not count. Of other modules, those count that lie in the same top-level package, or, for
+    a module outside packages, in the same folder.
+
+    Args:
+      module: import path; it is read, not imported.
+      without: top-level functions of the module itself to leave out, because they do not concern the caller.
+    """
+    root = module.partition(".")[0]
+    start = _source(module)
+    if start is None:
+        return ""
+    digests: dict[str, str] = {}
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        path = _source(name)
+        if name in digests or path is None:
+            continue
+        tree = ast.parse(path.read_bytes())
+        if name == module:
+            tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in without)]
+        digests[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        for imported in _imports(tree):
+            same_package = "." in module and imported.partition(".")[0] == root
+            beside = "." not in module and (start.parent / f"{imported}.py").exists()
+            if same_package or beside:
+                queue.append(imported)
+    return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16]
