@@ -43,10 +43,9 @@ def _slice_name(key) -> str:
 
 def read_evaluation(path: str) -> dict[str, ModelMetrics]:
     """Returns {CANDIDATE: metrics} of the evaluation artifact in `path`, and BASELINE's if there was one."""
-    results = tfma.load_eval_results([path], model_name=None).get_results()
+    names = [spec.name for spec in tfma.load_eval_result(path).config.model_specs]
     # TFX calls the models candidate and baseline; a single one has no name.
-    names = [spec.name or CANDIDATE for spec in results[0].config.model_specs]
-    return {name: _model_metrics(result) for name, result in zip(names, results, strict=True)}
+    return {name or CANDIDATE: _model_metrics(tfma.load_eval_result(path, model_name=name)) for name in names}
 
 
 def _model_metrics(result: tfma.EvalResult) -> ModelMetrics:

@@ -1,9 +1,16 @@
-"""The one exception that means: the user can mend this, and the message says how."""
+"""Errors that one sentence explains; commands print them without a traceback."""
 
 
 class UserError(Exception):
-    """A mistake in the user's settings, data, code or environment, told in one sentence.
+    """A mistake in the user's settings, data or code; the message says what is at fault and what to do.
 
-    Commands print the message without a traceback and exit with code 2. Everything else that is raised is a
-    defect or an outage, and keeps its traceback.
+    Everything else that is raised, but for MachineError, is a defect and keeps its traceback.
     """
+
+    exit_code = 2
+
+
+class MachineError(UserError):
+    """The settings are right, but the machine does not let us: no space, no permission, another run in the way."""
+
+    exit_code = 1

@@ -15,6 +15,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
+from modules.autograph import needs_autograph
 from modules.distillation.objectives import class_logits, mean_softened_log_probabilities
 from modules.distillation.teachers import LOGITS_SIGNATURE, Teacher
 
@@ -47,12 +48,13 @@ def _save(
     label: str,
     path: str,
     card: dict,
+    autograph: bool,
 ) -> None:
     module.transform_layer = transform.transform_features_layer()
     names = class_names(transform, label)
     examples = tf.TensorSpec([None], tf.string, name="examples")
 
-    @tf.function(input_signature=[examples])
+    @tf.function(input_signature=[examples], autograph=autograph)
     def serve(examples):
         features = module.transform_layer(tf.io.parse_example(examples, request_spec(transform, label)))
         scores = class_logits(logits(features))
@@ -62,12 +64,12 @@ def _save(
             "label": tf.gather(tf.constant(names), best) if names else best,
         }
 
-    @tf.function(input_signature=[examples])
+    @tf.function(input_signature=[examples], autograph=autograph)
     def transformed_labels(examples):
         features = module.transform_layer(tf.io.parse_example(examples, transform.raw_feature_spec()))
         return {label: tf.reshape(features[label], [-1])}
 
-    @tf.function(input_signature=[inputs])
+    @tf.function(input_signature=[inputs], autograph=autograph)
     def transformed_logits(features):
         return {"logits": logits(features)}
 
@@ -99,9 +101,10 @@ def export_network(
       path: folder of the SavedModel.
       card: JSON-able facts to keep with the model; "parameters" and "class_names" are added.
     """
+    # As Transform gives them: a scalar feature is [batch] there, and [batch, 1] only inside the network.
+    spec = transform.transformed_feature_spec()
     inputs = {
-        name: tf.TensorSpec(tensor.shape, tensor.dtype, name=name)
-        for name, tensor in zip(network.input_names, network.inputs, strict=True)
+        name: tf.TensorSpec([None, *spec[name].shape], spec[name].dtype, name=name) for name in network.input_names
     }
 
     def logits(features):
@@ -109,7 +112,8 @@ def export_network(
 
     module = tf.Module()
     module.network = network
-    _save(module, logits, inputs, transform, label, path, card | {"parameters": network.count_params()})
+    card = card | {"parameters": network.count_params()}
+    _save(module, logits, inputs, transform, label, path, card, needs_autograph(network))
 
 
 def export_ensemble(
@@ -134,4 +138,4 @@ def export_ensemble(
     module = tf.Module()
     module.members = [member.saved_model for member in members]
     parameters = sum(read_card(teacher)["parameters"] for teacher in teachers)
-    _save(module, logits, inputs, transform, label, path, card | {"parameters": parameters})
+    _save(module, logits, inputs, transform, label, path, card | {"parameters": parameters}, autograph=False)

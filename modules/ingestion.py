@@ -77,10 +77,11 @@ def scan_labels(file_patterns: list[str], feature_spec: dict, label: str) -> Lab
 def training_dataset(
     file_patterns: list[str], feature_spec: dict, label: str, batch_size: int, seed: int
 ) -> tf.data.Dataset:
-    """Returns shuffled batches of one epoch: ({feature: [batch, ...]}, label int64 [batch]).
+    """Returns shuffled batches, epoch after epoch without end: ({feature: [batch, ...]}, label int64 [batch]).
 
     Records are cached in memory as they stand in the files (compact, read and decompressed once) and parsed by
-    the batch. The order is a function of the seed and differs from epoch to epoch.
+    the batch. The order is a function of the seed and differs from epoch to epoch. One iterator serves all epochs,
+    because making one takes longer than an epoch of a small data set.
 
     Args:
       file_patterns: gzip'd TFRecord files of transformed examples.
@@ -100,6 +101,7 @@ def training_dataset(
         .cache()
         .shuffle(SHUFFLE_BUFFER, seed=seed)
         .batch(batch_size)
+        .repeat()
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )

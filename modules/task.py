@@ -4,6 +4,7 @@ import importlib
 import traceback
 from types import ModuleType
 
+import tensorflow as tf
 import tf_keras as keras
 
 from modules.errors import UserError
@@ -41,14 +42,14 @@ def load_task(path: str) -> ModuleType:
     return module
 
 
-def build_model(task: str, builder: str, hyperparameters: dict, features: list[str]) -> keras.Model:
+def build_model(task: str, builder: str, hyperparameters: dict, features: dict) -> keras.Model:
     """Calls the task's `builder` and returns its model, checked: [batch, outputs] of logits from `features`.
 
     Args:
       task: import path of the task module.
       builder: "build_teacher" or "build_student".
       hyperparameters: keyword arguments of the builder.
-      features: names of the transformed features (without the label).
+      features: parsing spec of the transformed features (without the label).
 
     Raises:
       UserError: the builder raises, returns no tf_keras model, or one with other inputs or a wrong output shape.
@@ -71,6 +72,12 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: list[s
         raise UserError(
             f"{name}: the model's input(s) {', '.join(unknown)} are no transformed features; "
             f"preprocessing_fn returns: {', '.join(sorted(features))}"
+        )
+    sparse = sorted(key for key in model.input_names if not isinstance(features[key], tf.io.FixedLenFeature))
+    if sparse:
+        raise UserError(
+            f"task: preprocessing_fn returns {', '.join(sparse)} as sparse or ragged; models get dense features "
+            "(tf.sparse.to_dense with a default value, reshaped to a fixed size)"
         )
     if len(model.outputs) != 1 or len(model.output_shape) != 2 or model.output_shape[-1] is None:
         raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one [batch, classes]")

@@ -13,6 +13,7 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from modules import progress
+from modules.autograph import needs_autograph
 from modules.distillation.objectives import class_logits, distillation_loss, hard_loss
 from modules.distillation.teachers import Teacher
 from modules.errors import UserError
@@ -20,6 +21,11 @@ from modules.export import export_network
 from modules.ingestion import LabelScan, scan_labels, training_dataset
 from modules.strategies import make_strategy
 from modules.task import build_model
+
+
+# Steps in one call of the compiled training loop. More of them save the way through Python, which is longer than a
+# step of a small model; a Ctrl-C waits for the call to end.
+MOST_STEPS_PER_EXECUTION = 32
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,9 @@ class Learner(keras.Model):
         self._distillation = distillation
         self._teachers = teachers
         self._loss_metric = keras.metrics.Mean(name="loss")
+        self._step = self._update
+        if not needs_autograph(network):
+            self._step = tf.autograph.experimental.do_not_convert(self._update)
         self._accuracy_metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
     @property
@@ -77,6 +86,9 @@ class Learner(keras.Model):
 
     def train_step(self, data):
         """One update; `data` is ({feature: [batch, ...]}, label int64 [batch])."""
+        return self._step(data)
+
+    def _update(self, data):
         features, labels = data
         replicas = tf.distribute.get_replica_context()
         examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.shape(labels)[0], tf.float32))
@@ -169,7 +181,7 @@ def run_fn(fn_args: FnArgs) -> None:
     steps = -(-scan.examples // config.batch_size)
 
     def network() -> keras.Model:
-        features = [name for name in feature_spec if name != config.label]
+        features = {name: spec for name, spec in feature_spec.items() if name != config.label}
         return build_model(config.task, config.builder, config.hyperparameters, features)
 
     with strategy.scope():
@@ -178,11 +190,18 @@ def run_fn(fn_args: FnArgs) -> None:
         teachers = [Teacher(path, f"teacher {i}") for i, path in enumerate(config.teachers, start=1)]
         check_teachers(teachers, trained)
         learner = Learner(trained, config.distillation, teachers)
-        learner.compile(optimizer=make_optimizer(config.optimizer, steps * config.epochs))
+        learner.compile(
+            optimizer=make_optimizer(config.optimizer, steps * config.epochs),
+            steps_per_execution=min(steps, MOST_STEPS_PER_EXECUTION),
+        )
 
     started = time.monotonic()
     history = learner.fit(
-        dataset, epochs=config.epochs, verbose=0, callbacks=[EpochReport(config.name, config.epochs)]
+        dataset,
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        verbose=0,
+        callbacks=[EpochReport(config.name, config.epochs)],
     )
     seconds = time.monotonic() - started
 

@@ -272,11 +272,14 @@ def eval_config(evaluation: Evaluation, label: str, gate: Gate | None) -> tfma.E
     for name in names:
         metric = tfma.MetricConfig(class_name=name, config=f'{{"name": "{metric_name(name)}"}}')
         if gate and name == evaluation.metric:
-            change = metric.threshold.change_threshold
-            better = tfma.MetricDirection.LOWER_IS_BETTER if gate.lower_is_better else None
-            change.direction = better or tfma.MetricDirection.HIGHER_IS_BETTER
+            # A plain `threshold` would hold for every slice; the empty slicing spec is that of all examples.
+            overall = metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
+            change = overall.threshold.change_threshold
             least = gate.min_change - ROUNDING
-            change.absolute.value = -least if gate.lower_is_better else least
+            if gate.lower_is_better:
+                change.direction, change.absolute.value = tfma.MetricDirection.LOWER_IS_BETTER, -least
+            else:
+                change.direction, change.absolute.value = tfma.MetricDirection.HIGHER_IS_BETTER, least
         (binary if name in BINARY_METRICS else plain).append(metric)
     specs = [tfma.MetricsSpec(metrics=plain)]
     if binary:

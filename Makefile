@@ -1,0 +1,39 @@
+# make run    set up, and run the digits pipeline to a pushed student
+# make test   set up, and run every test
+# make lint   format check and lint
+# make lock   write the hashed locks anew from pyproject.toml
+
+PYTHON ?=
+BIN := .venv/bin
+
+.PHONY: run test lint format lock clean
+
+run: .venv/installed
+	$(BIN)/python data/prepare.py digits
+	$(BIN)/stillhouse run pipelines/examples/digits.yaml
+
+test: .venv/installed
+	$(BIN)/python data/prepare.py
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock:
+	PYTHON="$(PYTHON)" requirements/lock
+
+# Old pips do not know a locked package[extra] for the package itself, so the pip is locked too.
+.venv/installed: requirements/tfx-1.16.txt requirements/pip.txt pyproject.toml
+	python=$$(PYTHON="$(PYTHON)" requirements/find-python) && "$$python" -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/pip.txt
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/tfx-1.16.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv runs serving build *.egg-info

@@ -1,0 +1,173 @@
+"""The command `stillhouse`. Heavy imports stand inside the commands, so that help and mistakes answer at once."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from modules.errors import UserError
+from pipelines.comparison_table import print_comparison
+from pipelines.run_view import RunView
+from pipelines.settings import Settings as PipelineSettings
+from pipelines.settings import load_settings
+
+GATE_REFUSED = 3
+
+app = typer.Typer(
+    help="Train large teachers, distil them into a small student, prove it on every slice, ship it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="The settings file (YAML).")]
+Root = Annotated[Path | None, typer.Option(help="Folder of artifacts and results; default: runs/NAME.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback()
+def _stillhouse() -> None:
+    pass
+
+
+@app.command()
+def run(
+    settings_file: SettingsFile,
+    root: Root = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option(help="Check everything that needs no run, and print the DAG.")] = False,
+    verbose: Annotated[bool, typer.Option(help="Show all of TFX's, Beam's and TensorFlow's logs.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the pipeline on this machine. Exit code 0: pushed; 3: a gate refused the student."""
+    settings = load_settings(settings_file, overrides)
+    _make_importable(settings_file)
+    _quieten(verbose)
+    from pipelines import local
+
+    root = root or Path("runs") / settings.name
+    if dry_run:
+        _dry_run(settings, root, as_json)
+        return
+    view = RunView(Console(stderr=True), quiet=as_json)
+    for name in ("absl", "stillhouse"):
+        logging.getLogger(name).addHandler(view)
+    comparison = local.run(settings, root, view)
+    if as_json:
+        print(json.dumps(comparison, indent=1))
+    else:
+        print_comparison(comparison, _output())
+    if not comparison["pushed"]:
+        raise typer.Exit(GATE_REFUSED)
+
+
+def _dry_run(settings: PipelineSettings, root: Path, as_json: bool) -> None:
+    from pipelines import local
+    from pipelines.distillation import create_pipeline
+
+    local.check_settings(settings)
+    pipeline = create_pipeline(settings, local.local_place(settings, root))
+    dag = {node.id: sorted(upstream.id for upstream in node.upstream_nodes) for node in pipeline.components}
+    if as_json:
+        print(json.dumps({"pipeline": settings.name, "nodes": dag}, indent=1))
+        return
+    console = Console()
+    for name, upstream in dag.items():
+        console.print(f"  {name:<22} {'<- ' + ', '.join(upstream) if upstream else ''}".rstrip(), highlight=False)
+    console.print(f"{len(dag)} nodes; the settings, the data's header and the task module are in order")
+
+
+@app.command()
+def report(
+    run_folder: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, or its name under runs/; default: the last.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print the comparison of a finished run."""
+    if run_folder is None:
+        found = sorted(Path("runs").glob("*/comparison.json"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise UserError("there is no finished run under runs/; `stillhouse run SETTINGS` makes one")
+        path = found[-1]
+    else:
+        folder = run_folder if run_folder.is_dir() else Path("runs") / run_folder
+        path = folder / "comparison.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the run has not finished, or this is no run's folder")
+    comparison = json.loads(path.read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps(comparison, indent=1))
+    else:
+        print_comparison(comparison, _output())
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the new task: lower-case letters, digits and underscores.")],
+) -> None:
+    """Write a new task module, settings file and data set that run as they are."""
+    from pipelines.init import write_task
+
+    written = write_task(name, Path())
+    console = Console()
+    for path in written:
+        console.print(f"wrote {path}", highlight=False)
+    console.print(f"next: stillhouse run {name}.yaml", highlight=False)
+
+
+def _output() -> Console:
+    # A pipe or a file has no width; the table wants some.
+    return Console() if sys.stdout.isatty() else Console(width=120)
+
+
+def _make_importable(settings_file: Path) -> None:
+    """Lets task modules be found beside the settings file and in the working directory."""
+    for folder in (os.getcwd(), str(settings_file.absolute().parent)):
+        if folder not in sys.path:
+            sys.path.insert(0, folder)
+
+
+def _quieten(verbose: bool) -> None:
+    """Sets what of the libraries' logs is shown; the progress of a run is drawn from absl's records in any case."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if verbose else "3"
+    if not verbose:
+        warnings.simplefilter("ignore")
+    from absl import logging as absl_logging
+
+    absl_logging.use_absl_handler()
+    absl_logging.set_verbosity(absl_logging.INFO)
+    logging.getLogger("stillhouse").setLevel(logging.INFO)
+    if not verbose:
+        # The records must be made for the view to see them, but nobody else prints them.
+        logging.getLogger("absl").propagate = False
+        logging.getLogger("stillhouse").propagate = False
+        for handler in logging.getLogger().handlers:
+            handler.setLevel(logging.CRITICAL)
+        import tensorflow as tf
+
+        tf.get_logger().setLevel(logging.CRITICAL)
+
+
+def main() -> None:
+    """Runs the command line and turns users' mistakes into one message and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where this one stopped")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

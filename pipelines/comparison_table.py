@@ -1,0 +1,31 @@
+"""The comparison in the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+def print_comparison(comparison: dict[str, Any], console: Console) -> None:
+    """Prints every model (role, metrics, size, latency), every gate with its reason, and the push."""
+    models = comparison["models"]
+    metrics = list(dict.fromkeys(name for model in models for name in model["metrics"]))
+    table = Table(title=f"{comparison['pipeline']}: {comparison['eval_examples']} eval examples", title_justify="left")
+    table.add_column("model")
+    table.add_column("role")
+    for name in [*metrics, "parameters", "bytes", "latency ms"]:
+        table.add_column(name, justify="right")
+    for model in models:
+        figures = [f"{model['metrics'][name]:.4f}" if name in model["metrics"] else "" for name in metrics]
+        sizes = [f"{model['parameters']:,}", f"{model['bytes']:,}", f"{model['latency_ms']:.2f}"]
+        style = "bold" if model["role"] == "student" else None
+        table.add_row(escape(model["name"]), model["role"], *figures, *sizes, style=style)
+    console.print(table)
+    for gate in comparison["gates"]:
+        verdict = "[green]passed[/green] " if gate["passed"] else "[red]refused[/red]"
+        console.print(f"  {gate['name']:<9} {verdict}  {escape(gate['reason'])}", highlight=False, soft_wrap=True)
+    if comparison["pushed"]:
+        console.print(f"pushed to {escape(comparison['pushed'])}", highlight=False, soft_wrap=True)
+    else:
+        console.print("not pushed: a gate refused the student; what is being served is unchanged")
