@@ -2,7 +2,7 @@
 
 Every exported model has the signatures
   serving_default     examples: string [batch] -> probabilities float32 [batch, classes], label [batch]
-  transformed_labels  examples: string [batch] -> {label: int64 [batch]}, the class ids (TFMA reads this one)
+  transformed_labels  examples: string [batch] -> {evaluation_label(label): int64 [batch]}, the class ids, for TFMA
   logits              transformed features -> logits float32 [batch, outputs]
 and a model card in assets.extra/, which TensorFlow Serving leaves alone.
 """
@@ -26,6 +26,14 @@ def read_card(saved_model: str) -> dict:
     """Returns what `export_network` or `export_ensemble` noted about the model: name, role, parameters, ..."""
     with tf.io.gfile.GFile(os.path.join(saved_model, CARD)) as file:
         return json.load(file)
+
+
+def evaluation_label(label: str) -> str:
+    """Returns the name under which TFMA finds the class id.
+
+    Not the label's own: TFMA would then slice by the class id instead of the raw column.
+    """
+    return f"transformed_{label}"
 
 
 def class_names(transform: tft.TFTransformOutput, label: str) -> list[str] | None:
@@ -67,7 +75,7 @@ def _save(
     @tf.function(input_signature=[examples], autograph=autograph)
     def transformed_labels(examples):
         features = module.transform_layer(tf.io.parse_example(examples, transform.raw_feature_spec()))
-        return {label: tf.reshape(features[label], [-1])}
+        return {evaluation_label(label): tf.reshape(features[label], [-1])}
 
     @tf.function(input_signature=[inputs], autograph=autograph)
     def transformed_logits(features):
@@ -89,9 +97,7 @@ def _save(
         json.dump(card | {"class_names": names}, file, indent=1, sort_keys=True)
 
 
-def export_network(
-    network: keras.Model, transform: tft.TFTransformOutput, label: str, path: str, card: dict
-) -> None:
+def export_network(network: keras.Model, transform: tft.TFTransformOutput, label: str, path: str, card: dict) -> None:
     """Writes `network` (transformed features to logits) to `path` with the signatures above.
 
     Args:
@@ -116,9 +122,7 @@ def export_network(
     _save(module, logits, inputs, transform, label, path, card, needs_autograph(network))
 
 
-def export_ensemble(
-    teachers: list[str], transform: tft.TFTransformOutput, label: str, path: str, card: dict
-) -> None:
+def export_ensemble(teachers: list[str], transform: tft.TFTransformOutput, label: str, path: str, card: dict) -> None:
     """Writes one SavedModel whose distribution is the arithmetic mean of the teachers' (at T = 1).
 
     Its "logits" are the log of that mean, whose softmax is the mean again.

@@ -42,7 +42,8 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
     for batch in read_records(pattern).batch(BATCH).as_numpy_iterator():
         requests = [without_feature(record, label) for record in batch]
         probabilities = serve(examples=tf.constant(requests))["probabilities"].numpy()
-        labels = transformed_labels(examples=tf.constant(batch))[label].numpy()
+        (labels,) = transformed_labels(examples=tf.constant(batch)).values()
+        labels = labels.numpy()
         of_label = probabilities[np.arange(len(labels)), labels]
         examples += len(labels)
         correct += int((probabilities.argmax(axis=-1) == labels).sum())

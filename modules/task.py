@@ -42,14 +42,14 @@ def load_task(path: str) -> ModuleType:
     return module
 
 
-def build_model(task: str, builder: str, hyperparameters: dict, features: dict) -> keras.Model:
+def build_model(task: str, builder: str, hyperparameters: dict, features: dict | None = None) -> keras.Model:
     """Calls the task's `builder` and returns its model, checked: [batch, outputs] of logits from `features`.
 
     Args:
       task: import path of the task module.
       builder: "build_teacher" or "build_student".
       hyperparameters: keyword arguments of the builder.
-      features: parsing spec of the transformed features (without the label).
+      features: parsing spec of the transformed features (without the label); None: not known yet, not checked.
 
     Raises:
       UserError: the builder raises, returns no tf_keras model, or one with other inputs or a wrong output shape.
@@ -67,6 +67,14 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: dict) 
         raise UserError(f"{name} returned {type(model).__module__}.{type(model).__name__}, no tf_keras model{hint}")
     if not model.inputs:
         raise UserError(f"{name}: the model has no defined inputs; use the functional API or give Sequential an Input")
+    if len(model.outputs) != 1 or len(model.output_shape) != 2 or model.output_shape[-1] is None:
+        raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one [batch, classes]")
+    if features is not None:
+        _check_inputs(name, model, features)
+    return model
+
+
+def _check_inputs(name: str, model: keras.Model, features: dict) -> None:
     unknown = sorted(set(model.input_names) - set(features))
     if unknown:
         raise UserError(
@@ -79,6 +87,3 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: dict) 
             f"task: preprocessing_fn returns {', '.join(sparse)} as sparse or ragged; models get dense features "
             "(tf.sparse.to_dense with a default value, reshaped to a fixed size)"
         )
-    if len(model.outputs) != 1 or len(model.output_shape) != 2 or model.output_shape[-1] is None:
-        raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one [batch, classes]")
-    return model

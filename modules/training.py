@@ -22,10 +22,18 @@ from modules.ingestion import LabelScan, scan_labels, training_dataset
 from modules.strategies import make_strategy
 from modules.task import build_model
 
-
 # Steps in one call of the compiled training loop. More of them save the way through Python, which is longer than a
 # step of a small model; a Ctrl-C waits for the call to end.
 MOST_STEPS_PER_EXECUTION = 32
+
+# By class: keras.optimizers.get would give the legacy ones.
+OPTIMIZERS = {
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "nadam": keras.optimizers.Nadam,
+    "rmsprop": keras.optimizers.RMSprop,
+    "sgd": keras.optimizers.SGD,
+}
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def make_optimizer(settings: dict[str, Any], updates: int) -> keras.optimizers.O
     rate = settings["learning_rate"]
     if settings["schedule"] == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(rate, decay_steps=updates)
-    return keras.optimizers.get({"class_name": settings["name"], "config": {"learning_rate": rate}})
+    return OPTIMIZERS[settings["name"]](learning_rate=rate)
 
 
 def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:

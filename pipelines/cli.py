@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from modules.errors import UserError
+from modules.errors import MachineError, UserError
 from pipelines.comparison_table import print_comparison
 from pipelines.run_view import RunView
 from pipelines.settings import Settings as PipelineSettings
@@ -60,7 +60,12 @@ def run(
     view = RunView(Console(stderr=True), quiet=as_json)
     for name in ("absl", "stillhouse"):
         logging.getLogger(name).addHandler(view)
-    comparison = local.run(settings, root, view)
+    try:
+        comparison = local.run(settings, root, view)
+    except KeyboardInterrupt as interrupt:
+        raise MachineError(
+            f"interrupted in {view.node}; the same command goes on where this one stopped"
+        ) from interrupt
     if as_json:
         print(json.dumps(comparison, indent=1))
     else:
@@ -79,9 +84,9 @@ def _dry_run(settings: PipelineSettings, root: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"pipeline": settings.name, "nodes": dag}, indent=1))
         return
-    console = Console()
+    console = Console(soft_wrap=True, highlight=False)
     for name, upstream in dag.items():
-        console.print(f"  {name:<22} {'<- ' + ', '.join(upstream) if upstream else ''}".rstrip(), highlight=False)
+        console.print(f"  {name:<22} {'<- ' + ', '.join(upstream) if upstream else ''}".rstrip())
     console.print(f"{len(dag)} nodes; the settings, the data's header and the task module are in order")
 
 
@@ -164,9 +169,6 @@ def main() -> None:
     except UserError as error:
         Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command goes on where this one stopped")
-        sys.exit(1)
 
 
 if __name__ == "__main__":

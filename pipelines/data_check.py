@@ -44,7 +44,9 @@ def check_data(data: Data) -> None:
         if data.label not in columns:
             raise UserError(f"data.label: {name} has no column {data.label!r}; it has: {', '.join(columns)}")
         if data.format == "csv" and columns != (first := first or columns):
-            raise UserError(f"{name}: its header differs from that of {files[0]}; all files of a CSV folder need the same")
+            raise UserError(
+                f"{name}: its header differs from that of {files[0]}; all files of a CSV folder need the same"
+            )
 
 
 def _csv_rows(name: str) -> Iterator[tuple[int, list[str]]]:
@@ -106,7 +108,9 @@ def _tfrecords(name: str) -> Iterator[bytes]:
             yield record
             count += 1
     except tf.errors.DataLossError as error:
-        raise UserError(f"{name}: damaged or truncated after record {count} ({error.message.split(' [')[0]})") from error
+        raise UserError(
+            f"{name}: damaged or truncated after record {count} ({error.message.rpartition('}} ')[2]})"
+        ) from error
 
 
 def find_fault(data: Data) -> None:
@@ -122,7 +126,9 @@ def find_fault(data: Data) -> None:
             _, header = next(rows)
             for line, row in rows:
                 if len(row) != len(header):
-                    raise UserError(f"{name}, line {line}: {len(row)} values, but the header names {len(header)} columns")
+                    raise UserError(
+                        f"{name}, line {line}: {len(row)} values, but the header names {len(header)} columns"
+                    )
         elif data.format == "tfrecord":
             for _ in _tfrecords(name):
                 pass

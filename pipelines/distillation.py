@@ -4,19 +4,16 @@ import os
 from dataclasses import dataclass, field
 
 import tensorflow_model_analysis as tfma
+from ml_metadata.proto import metadata_store_pb2
 from tfx.components import (
     CsvExampleGen,
-    FileBasedExampleGen,
     ImportExampleGen,
     SchemaGen,
     StatisticsGen,
     Trainer,
     Transform,
 )
-from tfx.components.example_gen.custom_executors import parquet_executor
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
-from tfx.dsl.components.base import executor_spec
-from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
 from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
 from tfx.types import BaseChannel
@@ -29,9 +26,11 @@ from components.evaluation import BASELINE, CANDIDATE, LOWER_IS_BETTER, metric_n
 from components.evaluator import Evaluator
 from components.example_validator import ExampleValidator
 from components.last_pushed import LastPushed
+from components.parquet_example_gen import ParquetExampleGen
 from components.pusher import Pusher
 from components.report import ComparedModel, Report
 from components.serving_check import ServingCheck
+from modules.export import evaluation_label
 from pipelines.code_fingerprint import code_fingerprint
 from pipelines.settings import BINARY_METRICS, Data, Evaluation, Settings, Training
 
@@ -137,9 +136,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
             evaluation = evaluate(f"Evaluator.{name}", model)["evaluation"]
             compared.append(ComparedModel(name, "teacher", model, evaluation, CANDIDATE))
         code = code_fingerprint("modules.export")
-        ensemble = Ensemble(
-            teachers=teacher_models, transform_graph=data["transform_graph"], label=label, code=code
-        )
+        ensemble = Ensemble(teachers=teacher_models, transform_graph=data["transform_graph"], label=label, code=code)
         reference, reference_name, reference_role = add(ensemble)["model"], "Ensemble", "ensemble"
     else:
         reference, reference_name, reference_role = teacher_models[0], names[0], "teacher"
@@ -204,9 +201,17 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         pipeline_root=place.root,
         components=nodes,
         enable_cache=True,
-        metadata_connection_config=metadata.sqlite_metadata_connection_config(place.metadata_path),
+        metadata_connection_config=sqlite(place.metadata_path),
         beam_pipeline_args=place.beam_options,
     )
+
+
+def sqlite(path: str) -> metadata_store_pb2.ConnectionConfig:
+    """Returns the connection to a metadata store in the file `path`, which is made when it is first used."""
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = path
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    return config
 
 
 def example_gen(data: Data, path: str):
@@ -236,9 +241,7 @@ def example_gen(data: Data, path: str):
         return CsvExampleGen(**arguments).with_id("ExampleGen")
     if data.format == "tfrecord":
         return ImportExampleGen(**arguments).with_id("ExampleGen")
-    return FileBasedExampleGen(
-        **arguments, custom_executor_spec=executor_spec.BeamExecutorSpec(parquet_executor.Executor)
-    ).with_id("ExampleGen")
+    return ParquetExampleGen(**arguments).with_id("ExampleGen")
 
 
 def _metric(evaluation: Evaluation) -> dict:
@@ -287,9 +290,7 @@ def eval_config(evaluation: Evaluation, label: str, gate: Gate | None) -> tfma.E
         specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
     slices = [[columns] if isinstance(columns, str) else columns for columns in evaluation.slices]
     return tfma.EvalConfig(
-        model_specs=[
-            tfma.ModelSpec(signature_name="serving_default", prediction_key="probabilities", label_key=label)
-        ],
+        model_specs=[tfma.ModelSpec(signature_name="serving_default", prediction_key="probabilities", label_key=label)],
         slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
         metrics_specs=specs,
         options=tfma.Options(include_default_metrics={"value": False}),

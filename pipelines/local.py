@@ -1,9 +1,9 @@
 """Runs a pipeline on this machine, by TFX's LocalDagRunner."""
 
 import errno
-import importlib.util
 import json
 import os
+import sys
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +21,9 @@ from components.last_pushed.versions import NONE, version_of
 from components.report.executor import COMPARISON
 from modules.errors import MachineError, UserError
 from modules.strategies import prepare_devices
-from modules.task import load_task
+from modules.task import build_model, load_task
 from pipelines.data_check import check_data, find_fault
-from pipelines.distillation import Place, create_pipeline
+from pipelines.distillation import Place, create_pipeline, sqlite
 from pipelines.run_view import RunView
 from pipelines.settings import Settings
 
@@ -39,6 +39,9 @@ def check_settings(settings: Settings) -> None:
     """
     check_data(settings.data)
     load_task(settings.task)
+    for teacher in settings.teachers:
+        build_model(settings.task, "build_teacher", teacher.hyperparameters)
+    build_model(settings.task, "build_student", settings.student.hyperparameters)
 
 
 def local_place(settings: Settings, root: Path) -> Place:
@@ -68,9 +71,9 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     Raises:
       UserError: something that the user can mend; what is being served is untouched.
     """
+    prepare_devices(settings.replicas())  # before anything else touches TensorFlow
     check_settings(settings)
     with _locked(root):
-        prepare_devices(settings.replicas())
         place = local_place(settings, root)
         pipeline = create_pipeline(settings, place)
         try:
@@ -91,7 +94,9 @@ def _locked(root: Path):
         lock = filelock.FileLock(root / ".lock", timeout=0)
         lock.acquire()
     except filelock.Timeout as error:
-        raise MachineError(f"{root}: another run is using this folder; wait for it, or choose another --root") from error
+        raise MachineError(
+            f"{root}: another run is using this folder; wait for it, or choose another --root"
+        ) from error
     except OSError as error:
         raise UserError(f"{root}: cannot be written: {error.strerror}; choose another --root") from error
     with lock:
@@ -109,7 +114,7 @@ def _lost_push(root: Path) -> str | None:
 
 def _finished_comparison(place: Place) -> dict[str, Any]:
     """Returns the comparison of the newest run in the metadata store, with its run_id."""
-    with metadata.Metadata(metadata.sqlite_metadata_connection_config(place.metadata_path)) as handle:
+    with metadata.Metadata(sqlite(place.metadata_path)) as handle:
         store = handle.store
         newest = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
         outputs = {}
@@ -161,9 +166,10 @@ def _explain(error: Exception, node: str | None, settings: Settings, root: Path)
             find_fault(settings.data)
         except UserError as fault:
             raise UserError(f"{node}: {fault}") from error
-    spec = importlib.util.find_spec(settings.task)
+    source = sys.modules[settings.task].__file__
     for link in chain:
-        for frame in reversed(traceback.extract_tb(link.__traceback__)):
-            if spec and frame.filename == spec.origin:
-                reason = f"{type(link).__name__}: {str(link).splitlines()[0] if str(link) else ''}"
-                raise UserError(f"{node}: {frame.name} raised {reason} (at {frame.filename}:{frame.lineno})") from error
+        in_task = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename == source]
+        if in_task:
+            reason = f"{type(link).__name__}: {next(iter(str(link).splitlines()), '')}"
+            place = f"{source}:{in_task[-1].lineno}"
+            raise UserError(f"{node}: {settings.task}.{in_task[0].name} raised {reason} (at {place})") from error

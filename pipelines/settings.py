@@ -1,6 +1,7 @@
 """The settings file as pydantic models: the one place where a setting is named, typed, documented, defaulted."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,6 +195,15 @@ class Settings(Section):
         return max(training.strategy.devices or 1 for training in [*self.teachers, self.student])
 
 
+class _Loader(yaml.SafeLoader):
+    """The safe loader, which also takes 1e-3 for a number as YAML 1.2 does; YAML 1.1 wants 1.0e-3."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
 def _section_at(location: tuple) -> type[BaseModel] | None:
     """Returns the section that holds the key at `location`, if it is one."""
     section = Settings
@@ -259,7 +269,7 @@ def apply_override(raw: dict, override: str) -> None:
     if not equals or not path:
         raise UserError(f"--set {override}: expected KEY=VALUE, such as student.epochs=5")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"--set {override}: the value is not YAML: {error}") from error
     *parents, last = path.replace("[", ".").replace("]", "").split(".")
@@ -288,7 +298,7 @@ def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
       UserError: the file cannot be read, is no YAML, or its settings are mistaken.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     except yaml.YAMLError as error:

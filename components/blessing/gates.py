@@ -87,4 +87,6 @@ def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: Mo
         )
         return Decision(gate.name, False, reason, **result)
     slices = f"; {judged} slices within {_allowed(gate.min_change_per_slice)}" if judged else ""
-    return Decision(gate.name, True, f"{compared}: {change:+.4f}, {_allowed(gate.min_change)} is asked{slices}", **result)
+    return Decision(
+        gate.name, True, f"{compared}: {change:+.4f}, {_allowed(gate.min_change)} is asked{slices}", **result
+    )

@@ -11,7 +11,7 @@ BASELINE = "baseline_model"
 
 
 class Executor(executor.Executor):
-    """The stock executor ignores change thresholds when no baseline is handed to it; that is what a first push needs."""
+    """The stock executor ignores change thresholds when it gets no baseline; a first push needs just that."""
 
     def Do(
         self,

@@ -1,5 +1,5 @@
 """The comparison of all models of a run."""
 
-from components.report.component import Comparison, ComparedModel, Report
+from components.report.component import ComparedModel, Comparison, Report
 
 __all__ = ["ComparedModel", "Comparison", "Report"]

@@ -25,9 +25,7 @@ def compare(served: dict[str, float], evaluated: dict[str, float]) -> str | None
     if served[EXAMPLES] != evaluated[EXAMPLES]:
         return f"{served[EXAMPLES]:.0f} examples were served, {evaluated[EXAMPLES]:.0f} evaluated"
     for metric in ("accuracy", "loss"):
-        if not math.isclose(
-            served[metric], evaluated[metric], rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE
-        ):
+        if not math.isclose(served[metric], evaluated[metric], rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE):
             return f"{metric} is {served[metric]:.6f} when served, {evaluated[metric]:.6f} as evaluated"
     return None
 
@@ -72,7 +70,5 @@ class Executor(base_executor.BaseExecutor):
             os.path.join(blessing.uri, DECISION), json.dumps({"name": "serving", "passed": passed, "reason": reason})
         )
         # File names and property as in tfx.components.infra_validator.executor.
-        io_utils.write_string_file(
-            os.path.join(blessing.uri, "INFRA_BLESSED" if passed else "INFRA_NOT_BLESSED"), ""
-        )
+        io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_BLESSED" if passed else "INFRA_NOT_BLESSED"), "")
         blessing.set_int_custom_property("blessed", int(passed))

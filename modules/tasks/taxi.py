@@ -21,10 +21,10 @@ AREAS = ("pickup_community_area", "dropoff_community_area")
 AREA_COUNT = 78  # Chicago's 77, and 0 for unknown
 
 BUCKETS = (
-    {name: COORDINATE_BUCKETS + 1 for name in COORDINATES}
+    dict.fromkeys(COORDINATES, COORDINATE_BUCKETS + 1)
     | CYCLES
     | {name: size + OUT_OF_VOCABULARY for name, size in VOCABULARIES.items()}
-    | {name: AREA_COUNT for name in AREAS}
+    | dict.fromkeys(AREAS, AREA_COUNT)
 )
 
 
@@ -76,9 +76,7 @@ def _network(embedding: int, layers: list[int], dropout: float) -> keras.Model:
     return keras.Model(numeric + categorical, keras.layers.Dense(1)(hidden))
 
 
-def build_teacher(
-    embedding: int = 8, layers: tuple[int, ...] = (256, 128, 64), dropout: float = 0.3
-) -> keras.Model:
+def build_teacher(embedding: int = 8, layers: tuple[int, ...] = (256, 128, 64), dropout: float = 0.3) -> keras.Model:
     """A deep net on embedded categories and scaled numbers; one logit."""
     return _network(embedding, layers, dropout)
 

@@ -1,0 +1,77 @@
+"""Fixtures shared by all tests. Importing `pipelines` first selects tf_keras before TensorFlow is imported."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pipelines  # noqa: F401, I001
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_cpu_devices():
+    """TensorFlow fixes its devices at its first operation; the tests of replicas want two."""
+    from modules.strategies import prepare_devices
+
+    prepare_devices(2)
+
+
+@dataclass
+class Project:
+    """A user's project in a folder, and the command line to run it by."""
+
+    folder: Path
+    environment: dict = field(default_factory=lambda: dict(os.environ))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "pipelines.cli", *arguments]
+
+    def stillhouse(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
+        """Runs the command in the project's folder to its end."""
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment | {"PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen:
+        """Starts the command; its progress can be read from stderr."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.folder,
+            env=self.environment | {"PYTHONPATH": str(REPOSITORY)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A fresh project of the blobs task."""
+    import blobs
+
+    blobs.write_project(tmp_path)
+    return Project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A project whose pipeline has run once, to a pushed student; tests must leave it as it is."""
+    import blobs
+
+    project = Project(tmp_path_factory.mktemp("finished"))
+    blobs.write_project(project.folder, teachers=[{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}])
+    project.first_run = project.stillhouse("run", "blobs.yaml")
+    assert project.first_run.returncode == 0, project.first_run.stderr
+    return project

@@ -1,0 +1,228 @@
+"""Whole runs of a small task with string labels, from the command line."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import blobs
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import Project
+
+from modules.serving import read_records, without_feature
+
+
+def comparison(project, root="runs/blobs"):
+    return json.loads((project.folder / root / "comparison.json").read_text())
+
+
+def nodes(done, how):
+    """Names of the nodes that the progress says were executed ("s") or taken "from cache"."""
+    lines = [line for line in done.stderr.splitlines() if line.startswith("  ") and "epoch" not in line]
+    return [line.split()[0] for line in lines if line.endswith(how)]
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The finished project, copied with its paths: artifacts in MLMD are absolute, so the copy works in place."""
+    backup = tmp_path / "backup"
+    shutil.copytree(finished.folder, backup)
+    yield finished
+    shutil.rmtree(finished.folder)
+    backup.rename(finished.folder)
+
+
+def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
+    result = comparison(finished)
+    assert result["pipeline"] == "blobs"
+    assert result["run_id"]
+    roles = [(model["name"], model["role"]) for model in result["models"]]
+    assert roles == [
+        ("Teacher-1", "teacher"),
+        ("Teacher-2", "teacher"),
+        ("Ensemble", "ensemble"),
+        ("Baseline", "baseline"),
+        ("Student", "student"),
+    ]
+    student = result["models"][-1]
+    assert student["parameters"] == 4 * 3 + 3 + 3 * 3 + 3
+    assert student["latency_ms"] > 0
+    assert student["bytes"] > 0
+    assert {gate["name"]: gate["passed"] for gate in result["gates"]} == dict.fromkeys(
+        ("teacher", "baseline", "pushed", "serving"), True
+    )
+    assert os.path.isdir(result["pushed"])
+    assert "Ensemble" in finished.first_run.stdout
+    assert result["pushed"] in finished.first_run.stdout
+
+
+def test_slices_speak_of_class_names(finished):
+    student = comparison(finished)["models"][-1]
+    assert set(student["slices"]) == {f"tree={name}" for name in blobs.CLASSES}
+    counts = [metrics["example_count"] for metrics in student["slices"].values()]
+    assert sum(counts) == comparison(finished)["eval_examples"]
+
+
+def test_the_pushed_model_serves_raw_examples_without_label_and_answers_with_class_names(finished):
+    result = comparison(finished)
+    model = tf.saved_model.load(result["pushed"])
+    (pattern,) = finished.folder.glob("runs/blobs/artifacts/ExampleGen/examples/*/Split-eval")
+    records = list(read_records(f"{pattern}/*").as_numpy_iterator())
+    truth = [tf.train.Example.FromString(r).features.feature["tree"].bytes_list.value[0].decode() for r in records]
+    requests = tf.constant([without_feature(record, "tree") for record in records])
+    answer = model.signatures["serving_default"](examples=requests)
+    said = [name.decode() for name in answer["label"].numpy()]
+    accuracy = np.mean([a == b for a, b in zip(said, truth, strict=True)])
+    assert accuracy == pytest.approx(result["models"][-1]["metrics"]["accuracy"], abs=1e-6)
+    np.testing.assert_allclose(answer["probabilities"].numpy().sum(axis=1), 1, rtol=1e-5)
+
+
+def test_the_ensemble_is_the_mean_of_its_teachers(finished):
+    def probabilities(node):
+        (path,) = finished.folder.glob(f"runs/blobs/artifacts/{node}/model/*/Format-Serving")
+        answer = tf.saved_model.load(str(path)).signatures["serving_default"](examples=requests)
+        return answer["probabilities"].numpy()
+
+    (pattern,) = finished.folder.glob("runs/blobs/artifacts/ExampleGen/examples/*/Split-eval")
+    requests = tf.constant(list(read_records(f"{pattern}/*").as_numpy_iterator()))
+    mean = (probabilities("Teacher-1") + probabilities("Teacher-2")) / 2
+    np.testing.assert_allclose(probabilities("Ensemble"), mean, atol=1e-6)
+
+
+def test_report_prints_the_last_run_and_json(finished):
+    assert "Ensemble" in finished.stillhouse("report").stdout
+    assert json.loads(finished.stillhouse("report", "blobs", "--json").stdout) == comparison(finished)
+
+
+def test_an_unchanged_pipeline_runs_no_component_again(copy):
+    before = comparison(copy)
+    done = copy.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 0
+    assert nodes(done, " s") == []
+    assert len(nodes(done, "from cache")) == 20
+    after = comparison(copy)
+    assert after.pop("run_id") != before.pop("run_id")
+    assert after == before
+
+
+def test_a_changed_student_runs_the_student_and_what_follows_and_a_refused_one_is_not_pushed(copy):
+    pushed = comparison(copy)["pushed"]
+    done = copy.stillhouse(
+        "run", "blobs.yaml", "--set", "student.distillation.alpha=0.5", "--set", "evaluation.gates.teacher.max_drop=0",
+        "--set", "evaluation.gates.teacher.max_drop_per_slice=0", "--set", "student.optimizer.learning_rate=1e-7",
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    # The learning rate is the baseline's too, hence its training; the teachers' side comes from the cache.
+    assert {"Teacher-1", "Teacher-2", "Ensemble", "Evaluator.Teacher-1", "Transform"} <= set(nodes(done, "from cache"))
+    assert {"Student", "Baseline", "Evaluator.teacher", "Pusher", "Report"} <= set(nodes(done, " s"))
+    result = comparison(copy)
+    assert result["pushed"] is None
+    assert [model["role"] for model in result["models"]][-1] == "pushed"
+    assert not next(gate for gate in result["gates"] if gate["name"] == "teacher")["passed"]
+    assert [str(path) for path in (copy.folder / "serving").iterdir()] == [pushed]
+    assert "refused" in done.stdout
+
+
+def test_a_push_that_was_removed_is_pushed_again(copy):
+    shutil.rmtree(copy.folder / "serving")
+    done = copy.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 0
+    assert {"Pusher", "Report"} == set(nodes(done, " s"))
+    restored = comparison(copy)["pushed"]
+    assert os.path.isdir(restored)
+    copy.stillhouse("run", "blobs.yaml")
+    assert comparison(copy)["pushed"] == restored
+
+
+def wait_for(process, text):
+    """Reads the progress of a running command until `text` comes."""
+    for line in process.stderr:
+        if text in line:
+            return
+    raise AssertionError(f"{text!r} never came; exit code {process.wait()}")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(project, sent):
+    process = project.start("run", "blobs.yaml")
+    wait_for(process, "ExampleValidator")
+    time.sleep(1)  # into Transform
+    process.send_signal(sent)
+    _, rest = process.communicate()
+    assert process.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 1)
+    assert "Traceback" not in rest
+    assert not (project.folder / "runs/blobs/comparison.json").exists()
+    assert not (project.folder / "serving").exists()
+
+    done = project.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 0, done.stderr
+    assert nodes(done, "from cache") == ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"]
+    assert os.path.isdir(comparison(project)["pushed"])
+
+
+def test_a_second_run_on_the_same_root_is_refused(project):
+    process = project.start("run", "blobs.yaml")
+    try:
+        wait_for(process, "ExampleGen")
+        second = project.stillhouse("run", "blobs.yaml")
+    finally:
+        process.kill()
+        process.communicate()
+    assert second.returncode == 1
+    assert "another run is using this folder" in second.stderr
+
+
+def test_anomalies_stop_the_run_with_feature_and_reason(project, finished):
+    (schema,) = finished.folder.glob("runs/blobs/artifacts/SchemaGen/schema/*/schema.pbtxt")
+    text = schema.read_text()
+    assert 'value: "cedar"' in text
+    (project.folder / "schema.pbtxt").write_text(text.replace('  value: "cedar"\n', ""))
+    done = project.stillhouse("run", "blobs.yaml", "--set", "data.schema=schema.pbtxt")
+    assert done.returncode == 2
+    assert "ExampleValidator: the data does not fit its schema" in done.stderr
+    assert "feature 'tree'" in done.stderr
+    assert "cedar" in done.stderr
+    assert not (project.folder / "serving").exists()
+
+
+def test_a_ragged_csv_is_named_with_file_and_line(project):
+    path = project.folder / "data" / "blobs.csv"
+    path.write_text(path.read_text() + "1,2,ash\n")
+    done = project.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 2
+    assert "ExampleGen: data/blobs.csv, line 602: 3 values, but the header names 5 columns" in done.stderr
+
+
+def test_a_mistake_in_preprocessing_is_told_with_its_line(project):
+    path = project.folder / "blobs_task.py"
+    path.write_text(path.read_text().replace("scale_to_z_score(inputs[name])", "scale_to_z_score(inputs[name + 'x'])"))
+    done = project.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 2
+    assert "Transform: blobs_task.preprocessing_fn raised KeyError: 'ax'" in done.stderr
+    assert "blobs_task.py:10" in done.stderr
+
+
+def test_a_label_outside_the_models_classes_is_refused(project):
+    path = project.folder / "blobs_task.py"
+    path.write_text(path.read_text().replace("Dense(3)", "Dense(2)"))
+    done = project.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 2
+    assert "the label 'tree' must be in 0..1, but the transformed data has 2" in done.stderr
+
+
+def test_a_root_that_cannot_be_written_is_named(project):
+    done = project.stillhouse("run", "blobs.yaml", "--root", "/proc/stillhouse")
+    assert done.returncode == 2
+    assert "/proc/stillhouse: cannot be written" in done.stderr
+
+
+def test_init_makes_a_project_that_runs_as_generated(tmp_path):
+    project = Project(tmp_path)
+    assert project.stillhouse("init", "tumours").returncode == 0
+    done = project.stillhouse("run", "tumours.yaml")
+    assert done.returncode == 0, done.stderr
+    student = comparison(project, "runs/tumours")["models"][-1]
+    assert set(student["slices"]) == {"diagnosis=benign", "diagnosis=malignant"}

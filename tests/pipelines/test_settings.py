@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import blobs
+import pytest
+import yaml
+
+from modules.errors import UserError
+from pipelines.settings import load_settings, parse_settings
+
+EXAMPLES = sorted((Path(__file__).parents[2] / "pipelines" / "examples").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_examples_are_valid_and_literate(path):
+    assert load_settings(path).name == path.stem
+    comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"stillhouse run pipelines/examples/{path.name}" in "\n".join(comment)
+
+
+def refuse(raw):
+    with pytest.raises(UserError) as caught:
+        parse_settings(raw, "x.yaml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"studnet": {}}, "studnet: unknown key; did you mean student? (allowed here: name, task, data,"),
+        ({"student": {"epoks": 3}}, "student.epoks: unknown key; did you mean epochs?"),
+        ({"teachers": [{"epochs": "ten"}]}, "teachers[0].epochs: found 'ten'; allowed: a valid integer"),
+        ({"student": {"distillation": {"alpha": 1.5}}}, "student.distillation.alpha: found 1.5; allowed: less than"),
+        ({"student": {"distillation": {"temperature": 0}}}, "student.distillation.temperature: found 0; allowed: gre"),
+        ({"teachers": []}, "teachers: found []; allowed: List should have at least 1 item"),
+        ({"name": "My Pipe"}, "name: found 'My Pipe'; allowed: String should match pattern"),
+        ({"data": {"path": "d"}}, "data.label: missing (The label column.)"),
+        ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; allowed: 'csv', 'tfrec"),
+        ({"data": {"path": "d", "label": "y", "splits": {"train": 1}}}, "exactly train and eval are allowed"),
+        ({"data": {"path": "v-{VERSION}", "label": "y"}}, "{VERSION} needs {SPAN} before it"),
+        (
+            {"student": {"strategy": {"name": "one_device", "devices": 2}}},
+            "devices is 2, but one_device has one; for more, name mirrored",
+        ),
+        ({"student": {"strategy": {"name": "miror"}}}, "student.strategy.name: found 'miror'; allowed: 'one_device'"),
+    ],
+)
+def test_a_mistake_is_told_by_path_finding_and_remedy(changes, message):
+    assert message in refuse(blobs.settings(**changes))
+
+
+def test_all_mistakes_are_told_at_once():
+    assert len(refuse(blobs.settings(name="X", task="1")).splitlines()) == 2
+
+
+def test_overrides_change_one_key(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(blobs.settings()))
+    overrides = ["student.epochs=5", "teachers.0.copies=2", "teachers[0].hyperparameters={units: 8}", "beam.options=[]"]
+    overrides.append("student.optimizer.learning_rate=1e-3")
+    settings = load_settings(path, overrides)
+    assert settings.student.epochs == 5
+    assert settings.student.optimizer.learning_rate == 0.001
+    assert settings.teachers[0].copies == 2
+    assert settings.teachers[0].hyperparameters == {"units": 8}
+
+
+@pytest.mark.parametrize("override", ["student.epochs", "=3", "teachers.7.epochs=1", "name.first=x", "name=[1"])
+def test_an_override_that_fits_nowhere_is_named(tmp_path, override):
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(blobs.settings()))
+    with pytest.raises(UserError, match="--set"):
+        load_settings(path, [override])
+
+
+@pytest.mark.parametrize("text", ["", "- 1", "a: [1", "a: !!python/object/apply:os.system ['true']"])
+def test_what_is_no_settings_file_is_a_sentence(tmp_path, text):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="s.yaml"):
+        load_settings(path)
+
+
+def test_copies_are_teachers_with_seeds_of_their_own():
+    settings = parse_settings(blobs.settings(teachers=[{"copies": 2, "seed": 5}, {"seed": 9}]), "x")
+    assert [teacher.seed for teacher in settings.all_teachers()] == [5, 6, 9]
