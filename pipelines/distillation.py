@@ -290,7 +290,11 @@ def eval_config(evaluation: Evaluation, label: str, gate: Gate | None) -> tfma.E
         specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
     slices = [[columns] if isinstance(columns, str) else columns for columns in evaluation.slices]
     return tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(signature_name="serving_default", prediction_key="probabilities", label_key=label)],
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name="serving_default", prediction_key="probabilities", label_key=evaluation_label(label)
+            )
+        ],
         slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
         metrics_specs=specs,
         options=tfma.Options(include_default_metrics={"value": False}),

@@ -1,7 +1,6 @@
 """Wall time of the digits run, ours against a stock TFX script of the same nodes: python benchmarks/local_run/run.py.
 
-Whole processes, from start to exit, each on a fresh root; the two take turns, so that a slow moment of the machine falls on
-both.
+Whole processes, from start to exit, each on a fresh root; the two take turns, so that a slow moment falls on both.
 """
 
 import statistics
@@ -14,12 +13,8 @@ from pathlib import Path
 import typer
 
 REPOSITORY = Path(__file__).parents[2]
-COMMANDS = {
-    "stock": lambda root: ["-m", "benchmarks.local_run.stock", root],
-    "stillhouse": lambda root: [
-        "-m", "pipelines.cli", "run", "pipelines/examples/digits.yaml", "--root", root, "--set", f"push.path={root}/serving",
-    ],
-}  # fmt: skip
+OURS = "-m pipelines.cli run pipelines/examples/digits.yaml --root {root} --set push.path={root}/serving"
+COMMANDS = {"stock": "-m benchmarks.local_run.stock {root}", "stillhouse": OURS}
 
 
 def seconds(name: str) -> float:
@@ -27,7 +22,11 @@ def seconds(name: str) -> float:
     with tempfile.TemporaryDirectory() as root:
         started = time.monotonic()
         done = subprocess.run(
-            [sys.executable, *COMMANDS[name](root)], cwd=REPOSITORY, capture_output=True, text=True, check=False
+            [sys.executable, *COMMANDS[name].format(root=root).split()],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         took = time.monotonic() - started
         pushed = list(Path(root, "serving").glob("[0-9]*"))

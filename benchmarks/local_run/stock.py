@@ -3,7 +3,7 @@
 python benchmarks/local_run/stock.py ROOT
 
 `from tfx import v1`, stock components, stock LocalDagRunner with its defaults; training as the template trains:
-data_accessor.tf_dataset_factory, Keras fit, a serving signature. The nodes, networks, epochs and batch sizes are those of
+data_accessor.tf_dataset_factory, Keras fit, a serving signature. Nodes, networks, epochs and batch sizes are those of
 pipelines/examples/digits.yaml. Where no stock component exists (student of several teachers, ensemble, gates, serving
 check, report), it takes ours.
 """
@@ -40,6 +40,7 @@ class Distiller(keras.Model):
         self.student, self.teachers, self.temperature, self.alpha = student, teachers, temperature, alpha
 
     def train_step(self, data):
+        """One update."""
         x, y = data
         soft = tf.reduce_mean(
             [
@@ -244,7 +245,7 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
             serving_check,
             pusher,
             report,
-        ],  # fmt: skip
+        ],
         metadata_connection_config=tfx.orchestration.metadata.sqlite_metadata_connection_config(
             os.path.join(root, "metadata.sqlite")
         ),
