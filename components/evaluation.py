@@ -13,11 +13,15 @@ EXAMPLES = "example_count"
 METRIC_NAMES = {
     "SparseCategoricalAccuracy": "accuracy",
     "SparseCategoricalCrossentropy": "loss",
+    "MultiLabelAccuracy": "accuracy",
+    "MultiLabelCrossentropy": "loss",
+    "MultiLabelAUC": "auc",
+    "MeanSquaredError": "loss",
     "ExampleCount": EXAMPLES,
     "AUC": "auc",
     "AUCPrecisionRecall": "auc_precision_recall",
 }
-LOWER_IS_BETTER = ("SparseCategoricalCrossentropy",)
+LOWER_IS_BETTER = ("SparseCategoricalCrossentropy", "MultiLabelCrossentropy", "MeanSquaredError", "MeanAbsoluteError")
 
 
 def metric_name(class_name: str) -> str:

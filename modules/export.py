@@ -1,31 +1,27 @@
 """Models as SavedModels that serve raw tf.Examples.
 
 Every exported model has the signatures
-  serving_default     examples: string [batch] -> probabilities float32 [batch, classes], label [batch]
-  transformed_labels  examples: string [batch] -> {evaluation_label(label): int64 [batch]}, the class ids, for TFMA
+  serving_default     examples: string [batch] -> the prediction: probabilities float32 [batch, classes or labels], with
+                      label [batch] for a classifier, or prediction float32 [batch] for a regression
+  transformed_labels  examples: string [batch] -> {evaluation_label(label): labels}, as the head has them, for TFMA
   logits              transformed features -> logits float32 [batch, outputs]
+  hidden_states       transformed features -> {layer: [batch, ...]}, where layers were asked for
 and a model card in assets.extra/, which TensorFlow Serving leaves alone.
 """
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
 from modules.autograph import needs_autograph
-from modules.distillation.objectives import class_logits, mean_softened_log_probabilities
-from modules.distillation.teachers import LOGITS_SIGNATURE, Teacher
-
-CARD = os.path.join("assets.extra", "stillhouse.json")
-
-
-def read_card(saved_model: str) -> dict:
-    """Returns what `export_network` or `export_ensemble` noted about the model: name, role, parameters, ..."""
-    with tf.io.gfile.GFile(os.path.join(saved_model, CARD)) as file:
-        return json.load(file)
+from modules.distillation.combination import combine
+from modules.distillation.hints import layer_output
+from modules.distillation.teachers import HIDDEN_SIGNATURE, LOGITS_SIGNATURE, Teacher
+from modules.heads import HEADS, Head
+from modules.model_card import read_card, write_card
 
 
 def evaluation_label(label: str) -> str:
@@ -48,56 +44,76 @@ def request_spec(transform: tft.TFTransformOutput, label: str) -> dict:
     return {name: spec for name, spec in transform.raw_feature_spec().items() if name != label}
 
 
-def _save(
+def save_with_signatures(
     module: tf.Module,
-    logits: Callable[[dict[str, tf.Tensor]], tf.Tensor],
+    outputs: Callable[[dict[str, tf.Tensor]], tf.Tensor],
     inputs: dict[str, tf.TensorSpec],
     transform: tft.TFTransformOutput,
     label: str,
     path: str,
     card: dict,
+    head: Head,
     autograph: bool,
+    hidden_states: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
 ) -> None:
+    """Writes `module` as a SavedModel with the signatures above.
+
+    Args:
+      module: holds everything that the functions below use.
+      outputs: from transformed features to the network's outputs, [batch, outputs].
+      inputs: the features that it takes.
+      transform, label, path, card, head: as in `export_network`; the card is taken as it is but for "head" and
+        "class_names".
+      autograph: whether the functions need AutoGraph.
+      hidden_states: from transformed features to hidden states.
+    """
     module.transform_layer = transform.transform_features_layer()
-    names = class_names(transform, label)
+    names = class_names(transform, label) if head.name == "classification" else None
     examples = tf.TensorSpec([None], tf.string, name="examples")
 
     @tf.function(input_signature=[examples], autograph=autograph)
     def serve(examples):
         features = module.transform_layer(tf.io.parse_example(examples, request_spec(transform, label)))
-        scores = class_logits(logits(features))
-        best = tf.argmax(scores, axis=-1)
-        return {
-            "probabilities": tf.nn.softmax(scores),
-            "label": tf.gather(tf.constant(names), best) if names else best,
-        }
+        logits = head.logits(outputs(features))
+        answer = {head.prediction_key: head.prediction(logits)}
+        if head.name == "classification":
+            best = tf.argmax(logits, axis=-1)
+            answer["label"] = tf.gather(tf.constant(names), best) if names else best
+        return answer
 
     @tf.function(input_signature=[examples], autograph=autograph)
     def transformed_labels(examples):
         features = module.transform_layer(tf.io.parse_example(examples, transform.raw_feature_spec()))
-        return {evaluation_label(label): tf.reshape(features[label], [-1])}
+        labels = features[label]
+        return {evaluation_label(label): labels if head.label_rank == 2 else tf.reshape(labels, [-1])}
 
     @tf.function(input_signature=[inputs], autograph=autograph)
     def transformed_logits(features):
-        return {"logits": logits(features)}
+        return {"logits": outputs(features)}
 
-    tf.saved_model.save(
-        module,
-        path,
-        signatures={
-            "serving_default": serve,
-            "transformed_labels": transformed_labels,
-            LOGITS_SIGNATURE: transformed_logits.get_concrete_function(),
-        },
-        options=tf.saved_model.SaveOptions(experimental_debug_stripper=True),
-    )
-    card_path = os.path.join(path, CARD)
-    tf.io.gfile.makedirs(os.path.dirname(card_path))
-    with tf.io.gfile.GFile(card_path, "w") as file:
-        json.dump(card | {"class_names": names}, file, indent=1, sort_keys=True)
+    signatures = {
+        "serving_default": serve,
+        "transformed_labels": transformed_labels,
+        LOGITS_SIGNATURE: transformed_logits.get_concrete_function(),
+    }
+    if hidden_states:
+        signatures[HIDDEN_SIGNATURE] = tf.function(
+            hidden_states, input_signature=[inputs], autograph=autograph
+        ).get_concrete_function()
+    options = tf.saved_model.SaveOptions(experimental_debug_stripper=True)
+    tf.saved_model.save(module, path, signatures=signatures, options=options)
+    write_card(path, card | {"head": head.name, "class_names": names})
 
 
-def export_network(network: keras.Model, transform: tft.TFTransformOutput, label: str, path: str, card: dict) -> None:
+def export_network(
+    network: keras.Model,
+    transform: tft.TFTransformOutput,
+    label: str,
+    path: str,
+    card: dict,
+    head: Head = HEADS["classification"],
+    hidden_layers: Sequence[str] = (),
+) -> None:
     """Writes `network` (transformed features to logits) to `path` with the signatures above.
 
     Args:
@@ -105,7 +121,12 @@ def export_network(network: keras.Model, transform: tft.TFTransformOutput, label
       transform: output of the Transform that the network was trained behind.
       label: name of the label feature.
       path: folder of the SavedModel.
-      card: JSON-able facts to keep with the model; "parameters" and "class_names" are added.
+      card: JSON-able facts to keep with the model; "parameters", "head" and "class_names" are added.
+      head: what the outputs mean.
+      hidden_layers: names of layers whose outputs the signature hidden_states gives.
+
+    Raises:
+      UserError: the network has no such hidden layer.
     """
     # As Transform gives them: a scalar feature is [batch] there, and [batch, 1] only inside the network.
     spec = transform.transformed_feature_spec()
@@ -113,33 +134,54 @@ def export_network(network: keras.Model, transform: tft.TFTransformOutput, label
         name: tf.TensorSpec([None, *spec[name].shape], spec[name].dtype, name=name) for name in network.input_names
     }
 
-    def logits(features):
+    def outputs(features):
         return network({name: features[name] for name in inputs}, training=False)
 
     module = tf.Module()
     module.network = network
+    hidden_states = None
+    if hidden_layers:
+        states = {name: layer_output(network, name, card["name"]) for name in hidden_layers}
+        module.hidden = keras.Model(network.inputs, states)
+
+        def hidden_states(features):
+            return module.hidden({name: features[name] for name in inputs}, training=False)
+
     card = card | {"parameters": network.count_params()}
-    _save(module, logits, inputs, transform, label, path, card, needs_autograph(network))
+    save_with_signatures(
+        module, outputs, inputs, transform, label, path, card, head, needs_autograph(network), hidden_states
+    )
 
 
-def export_ensemble(teachers: list[str], transform: tft.TFTransformOutput, label: str, path: str, card: dict) -> None:
-    """Writes one SavedModel whose distribution is the arithmetic mean of the teachers' (at T = 1).
-
-    Its "logits" are the log of that mean, whose softmax is the mean again.
+def export_ensemble(
+    teachers: Sequence[str],
+    transform: tft.TFTransformOutput,
+    label: str,
+    path: str,
+    card: dict,
+    head: Head = HEADS["classification"],
+    weights: Sequence[float] | None = None,
+    combination: str = "arithmetic",
+) -> None:
+    """Writes one SavedModel whose distribution is the combined one of the teachers, at T = 1.
 
     Args:
       teachers: folders of exported models.
-      transform, label, path, card: as in `export_network`.
+      transform, label, path, card, head: as in `export_network`.
+      weights: of the teachers; None: equal.
+      combination: as in `modules.distillation.combination`.
     """
-    members = [Teacher(teacher, os.path.basename(teacher)) for teacher in teachers]
+    members = [Teacher(teacher, os.path.basename(teacher), head) for teacher in teachers]
+    weights = list(weights or [1.0] * len(members))
     inputs = {}
     for member in members:
         inputs |= member.saved_model.signatures[LOGITS_SIGNATURE].structured_input_signature[1]
 
-    def logits(features):
-        return mean_softened_log_probabilities([member(features) for member in members], temperature=1.0)
+    def outputs(features):
+        stacked = tf.stack([member(features) for member in members], axis=1)
+        return combine(stacked, weights, 1.0, combination, head.name)
 
     module = tf.Module()
     module.members = [member.saved_model for member in members]
-    parameters = sum(read_card(teacher)["parameters"] for teacher in teachers)
-    _save(module, logits, inputs, transform, label, path, card | {"parameters": parameters}, autograph=False)
+    card = card | {"parameters": sum(read_card(teacher)["parameters"] for teacher in teachers)}
+    save_with_signatures(module, outputs, inputs, transform, label, path, card, head, autograph=False)

@@ -1,12 +1,36 @@
 """tf.data input pipelines over transformed examples (gzip'd TFRecord files of tf.Example)."""
 
+import math
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
 
+from modules.distillation.soft_targets import KEY, SoftTargetsCard, target_files
 from modules.errors import UserError
+from modules.heads import HEADS, Head
 
 SHUFFLE_BUFFER = 10_000
+SCAN_BATCH = 4096
+
+Augment = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]]
+
+
+@dataclass(frozen=True)
+class ExampleFiles:
+    """Files of transformed examples and, where there are any, the folder of their soft targets."""
+
+    examples: list[str]
+    soft_targets: str | None = None
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `of` equal parts of the examples: every of-th example from `index` on."""
+
+    index: int
+    of: int
 
 
 @dataclass(frozen=True)
@@ -14,29 +38,48 @@ class LabelScan:
     """What one pass over the labels of a split finds."""
 
     examples: int
-    smallest: int
-    largest: int
+    smallest: float
+    largest: float
 
 
-def _records(file_patterns: list[str], seed: int | None) -> tf.data.Dataset:
+def example_files(file_patterns: Sequence[str]) -> list[str]:
+    """Returns the files that match the patterns, sorted.
+
+    Raises:
+      UserError: there are none.
+    """
     files = sorted(name for pattern in file_patterns for name in tf.io.gfile.glob(pattern))
     if not files:
         raise UserError(f"no example files match {', '.join(file_patterns)}")
-    dataset = tf.data.Dataset.from_tensor_slices(files)
+    return files
+
+
+def _read(files: tf.Tensor) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(files, compression_type="GZIP")
+
+
+def _records(files: ExampleFiles, seed: int | None) -> tf.data.Dataset:
+    """Returns the serialized examples, or pairs of an example and its soft targets."""
+    names: tuple = (files.examples,)
+    if files.soft_targets:
+        # Files of targets of one file of examples travel as one string: tensors have no ragged rows.
+        names += (["\n".join(target_files(name, files.soft_targets)) for name in files.examples],)
+    dataset = tf.data.Dataset.from_tensor_slices(names)
     if seed is not None:
-        dataset = dataset.shuffle(len(files), seed=seed)
-    return dataset.interleave(
-        lambda name: tf.data.TFRecordDataset(name, compression_type="GZIP"),
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+        dataset = dataset.shuffle(len(files.examples), seed=seed)
+
+    def read(example_file, targets=None):
+        examples = _read(example_file)
+        return examples if targets is None else tf.data.Dataset.zip((examples, _read(tf.strings.split(targets, "\n"))))
+
+    return dataset.interleave(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def label_spec(feature_spec: dict, label: str):
+def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classification"]):
     """Returns the parsing spec of the label.
 
     Raises:
-      UserError: preprocessing_fn returned no such feature, or one that is not a single integer.
+      UserError: preprocessing_fn returned no such feature, or one that does not fit the head.
     """
     if label not in feature_spec:
         raise UserError(
@@ -44,64 +87,174 @@ def label_spec(feature_spec: dict, label: str):
             f"it returned: {', '.join(sorted(feature_spec))}"
         )
     spec = feature_spec[label]
-    if not isinstance(spec, tf.io.FixedLenFeature) or spec.dtype != tf.int64 or len(spec.shape) > 1:
+    fits = isinstance(spec, tf.io.FixedLenFeature) and spec.dtype == head.label_dtype
+    if head.label_rank == 2:
+        fits = fits and len(spec.shape) == 1
+        wanted = "0 or 1 for each label, int64 [labels] per example"
+    else:
+        fits = fits and math.prod(spec.shape) == 1
+        wanted = (
+            "one float32 number per example"
+            if head.name == "regression"
+            else "one int64 class id per example (for a string label: "
+            "tft.compute_and_apply_vocabulary(..., vocab_filename=<the label's name>))"
+        )
+    if not fits:
         raise UserError(
-            f"preprocessing_fn returned the label {label!r} as {spec}; it must be one int64 class id per example "
-            "(for a string label: tft.compute_and_apply_vocabulary(..., vocab_filename=<the label's name>))"
+            f"preprocessing_fn returned the label {label!r} as {spec}; for the head {head.name} it must be {wanted}"
         )
     return spec
 
 
-def scan_labels(file_patterns: list[str], feature_spec: dict, label: str) -> LabelScan:
-    """Reads the labels alone, once, and returns their count, smallest and largest class id.
+def _shaped(labels: tf.Tensor, head: Head) -> tf.Tensor:
+    return labels if head.label_rank == 2 else tf.reshape(labels, [-1])
+
+
+def scan_labels(
+    file_patterns: Sequence[str],
+    feature_spec: dict,
+    label: str,
+    head: Head = HEADS["classification"],
+    shard: Shard | None = None,
+    omit_classes: Sequence[int] = (),
+) -> LabelScan:
+    """Reads the labels alone, once, and returns their count, smallest and largest value.
 
     Raises:
-      UserError: there are no files or no examples.
+      UserError: there are no files or no examples, or a label is no number.
     """
-    only_label = {label: label_spec(feature_spec, label)}
-    dataset = _records(file_patterns, seed=None).batch(4096)
+    only_label = {label: label_spec(feature_spec, label, head)}
+    files = ExampleFiles(example_files(file_patterns))
+    dataset = _chosen(_records(files, seed=None), only_label, label, shard, omit_classes).batch(SCAN_BATCH)
     dataset = dataset.map(
-        lambda records: tf.reshape(tf.io.parse_example(records, only_label)[label], [-1]),
+        lambda records: _shaped(tf.io.parse_example(records, only_label)[label], head),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
-    count, smallest, largest = 0, None, None
+    count, smallest, largest = 0, math.inf, -math.inf
     for labels in dataset.as_numpy_iterator():
+        if not (labels == labels).all():
+            raise UserError(f"the label {label!r} is NaN for {(labels != labels).sum()} examples")
         count += len(labels)
-        smallest = int(labels.min()) if smallest is None else min(smallest, int(labels.min()))
-        largest = int(labels.max()) if largest is None else max(largest, int(labels.max()))
+        smallest, largest = min(smallest, labels.min().item()), max(largest, labels.max().item())
     if not count:
         raise UserError(f"the split has no examples (files {', '.join(file_patterns)})")
     return LabelScan(count, smallest, largest)
 
 
-def training_dataset(
-    file_patterns: list[str], feature_spec: dict, label: str, batch_size: int, seed: int
+def count_records(files: Sequence[str]) -> int:
+    """Returns the number of records in gzip'd TFRecord files."""
+    counts = _read(list(files)).batch(SCAN_BATCH).map(lambda records: tf.size(records, tf.int64))
+    return sum(int(count) for count in counts.as_numpy_iterator())
+
+
+def _chosen(
+    records: tf.data.Dataset, only_label: dict, label: str, shard: Shard | None, omit_classes: Sequence[int]
 ) -> tf.data.Dataset:
-    """Returns shuffled batches, epoch after epoch without end: ({feature: [batch, ...]}, label int64 [batch]).
+    if shard:
+        records = records.shard(shard.of, shard.index)
+    if omit_classes:
+        omitted = tf.constant(list(omit_classes), tf.int64)
+
+        def is_kept(record, *_):
+            found = tf.reshape(tf.io.parse_single_example(record, only_label)[label], [])
+            return tf.reduce_all(found != omitted)
+
+        records = records.filter(is_kept)
+    return records
+
+
+def parse_examples(records: tf.Tensor, feature_spec: dict, label: str, head: Head) -> tuple[dict, tf.Tensor]:
+    """Returns ({feature: [batch, ...]}, labels) of serialized transformed examples.
+
+    An example that has no label gets `head.no_label`.
+    """
+    spec = feature_spec[label]
+    default = tf.io.FixedLenFeature(spec.shape, spec.dtype, [head.no_label] * math.prod(spec.shape))
+    features = tf.io.parse_example(records, feature_spec | {label: default})
+    return features, _shaped(features.pop(label), head)
+
+
+def first_features(files: Sequence[str], feature_spec: dict, label: str, head: Head, count: int) -> dict:
+    """Returns the features {name: [examples, ...]} of the first `count` examples at the most."""
+    records = next(iter(_read(list(files)).batch(count)))
+    return parse_examples(records, feature_spec, label, head)[0]
+
+
+def training_dataset(
+    files: ExampleFiles,
+    feature_spec: dict,
+    label: str,
+    batch_size: int,
+    seed: int,
+    *,
+    head: Head = HEADS["classification"],
+    card: SoftTargetsCard | None = None,
+    transfer: ExampleFiles | None = None,
+    shard: Shard | None = None,
+    omit_classes: Sequence[int] = (),
+    augment: Augment | None = None,
+) -> tf.data.Dataset:
+    """Returns shuffled batches, epoch after epoch without end: ({feature: [batch, ...]}, labels, targets).
 
     Records are cached in memory as they stand in the files (compact, read and decompressed once) and parsed by
-    the batch. The order is a function of the seed and differs from epoch to epoch. One iterator serves all epochs,
-    because making one takes longer than an epoch of a small data set.
+    the batch. The order is a function of the seed and differs from epoch to epoch; it is the same with soft targets
+    and without. One iterator serves all epochs, because making one takes longer than an epoch of a small data set.
 
     Args:
-      file_patterns: gzip'd TFRecord files of transformed examples.
+      files: the labelled examples, with their soft targets if `card` is given.
       feature_spec: parsing spec of the transformed features, the label's included.
       label: name of the label feature.
       batch_size: examples in a (global) batch; the last batch of an epoch may be smaller.
-      seed: seed of the shuffling.
+      seed: seed of the shuffling and of `augment`.
+      head: how to read the label; examples without one get `head.no_label`.
+      card: describes the soft targets; targets is then {name: float32 [batch, ...]}, else it is empty.
+      transfer: more examples, without labels, mixed evenly among the others.
+      shard: the part of the labelled examples to take; None: all.
+      omit_classes: labelled examples of these classes are left out.
+      augment: called with the features and a seed int32 [2] that differs from batch to batch; returns the features.
     """
+    # Shards are disjoint only if all of them see the files in one order.
+    records = _records(files, None if shard else seed)
+    records = _chosen(records, {label: feature_spec[label]}, label, shard, omit_classes)
+    if transfer:
+        counts = [count_records(files.examples), count_records(transfer.examples)]
+        records = tf.data.Dataset.sample_from_datasets(
+            [records, _records(transfer, seed)], weights=[float(c) for c in counts], seed=seed
+        )
 
-    def parse(records):
-        features = tf.io.parse_example(records, feature_spec)
-        labels = tf.reshape(features.pop(label), [-1])
-        return features, labels
+    def parse(step, batch):
+        examples, target_records = batch if card else (batch, None)
+        features, labels = parse_examples(examples, feature_spec, label, head)
+        targets = {}
+        if card:
+            targets = card.parse(target_records)
+            targets.pop(KEY)
+        if augment:
+            features = augment(features, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
+        return features, labels, targets
 
     return (
-        _records(file_patterns, seed)
-        .cache()
+        records.cache()
         .shuffle(SHUFFLE_BUFFER, seed=seed)
         .batch(batch_size)
         .repeat()
+        .enumerate()
         .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def labelled_batches(
+    files: ExampleFiles, feature_spec: dict, label: str, head: Head, card: SoftTargetsCard, batch_size: int
+) -> tf.data.Dataset:
+    """Returns one pass over the examples in their order: (features, labels, targets), as in `training_dataset`."""
+
+    def parse(examples, target_records):
+        return *parse_examples(examples, feature_spec, label, head), card.parse(target_records)
+
+    return _records(files, seed=None).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+
+
+def split_folder(soft_targets: str, split: str) -> str:
+    """Returns the folder of a split's soft targets."""
+    return os.path.join(soft_targets, f"Split-{split}")

@@ -14,3 +14,8 @@ def epoch_done(model: str, epoch: int, epochs: int, metrics: dict[str, float]) -
     figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     detail = {"model": model, "epoch": epoch, "epochs": epochs, "metrics": metrics}
     LOGGER.info("%s: epoch %d/%d, %s", model, epoch, epochs, figures, extra={"epoch_done": detail})
+
+
+def note(text: str) -> None:
+    """Reports something about the work that a person wants to see: a size, a choice that was made."""
+    LOGGER.info("%s", text, extra={"note": text})

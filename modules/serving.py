@@ -1,6 +1,6 @@
-"""Serves a SavedModel as a model server would: TensorFlow alone, raw examples in, predictions out.
+"""Serves a SavedModel as a model server would: raw examples in, predictions out.
 
-python -m modules.serving SAVED_MODEL EXAMPLES_PATTERN LABEL   prints example_count, accuracy and loss as JSON
+python -m modules.serving SAVED_MODEL EXAMPLES_PATTERN LABEL   prints example_count, loss, accuracy as JSON
 """
 
 import json
@@ -11,6 +11,9 @@ import time
 
 import numpy as np
 import tensorflow as tf
+
+from modules.heads import HEADS
+from modules.model_card import read_card
 
 BATCH = 256
 SMALLEST_PROBABILITY = 1e-7  # Keras clips there too
@@ -28,8 +31,22 @@ def read_records(pattern: str) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern)), compression_type="GZIP")
 
 
+def _sums(head: str, served: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Returns the sums over a batch of each metric, under the names that the evaluation has for them."""
+    if head == "regression":
+        errors = served - labels
+        return {"mean_absolute_error": np.abs(errors).sum(), "loss": np.square(errors).sum()}
+    if head == "multi_label":
+        held = np.where(labels == 1, served, 1 - served)
+        loss = -np.log(np.maximum(held, SMALLEST_PROBABILITY)).mean(axis=-1)
+        return {"accuracy": ((served > 0.5) == (labels == 1)).mean(axis=-1).sum(), "loss": loss.sum()}
+    of_label = served[np.arange(len(labels)), labels]
+    loss = -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))
+    return {"accuracy": (served.argmax(axis=-1) == labels).sum(), "loss": loss.sum()}
+
+
 def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, float]:
-    """Returns example_count, accuracy and loss (mean cross-entropy) over raw examples sent without their label.
+    """Returns example_count, loss and accuracy (or mean_absolute_error) over raw examples sent without their label.
 
     Args:
       saved_model: folder of a model that modules.export wrote.
@@ -37,20 +54,19 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
       label: name of the label column.
     """
     model = tf.saved_model.load(saved_model)
+    head = HEADS[read_card(saved_model)["head"]]
     serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
-    examples, correct, loss = 0, 0, 0.0
+    examples, sums = 0, {}
     for batch in read_records(pattern).batch(BATCH).as_numpy_iterator():
         requests = [without_feature(record, label) for record in batch]
-        probabilities = serve(examples=tf.constant(requests))["probabilities"].numpy()
+        served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
         (labels,) = transformed_labels(examples=tf.constant(batch)).values()
-        labels = labels.numpy()
-        of_label = probabilities[np.arange(len(labels)), labels]
-        examples += len(labels)
-        correct += int((probabilities.argmax(axis=-1) == labels).sum())
-        loss -= float(np.log(np.maximum(of_label, SMALLEST_PROBABILITY)).sum())
+        examples += len(batch)
+        for name, value in _sums(head.name, served.astype(np.float64), labels.numpy()).items():
+            sums[name] = sums.get(name, 0.0) + float(value)
     if not examples:
         raise ValueError(f"no examples in {pattern}")
-    return {"example_count": examples, "accuracy": correct / examples, "loss": loss / examples}
+    return {"example_count": examples} | {name: value / examples for name, value in sums.items()}
 
 
 def single_example_latency(saved_models: list[str], example: bytes, rounds: int = 200) -> list[float]:
@@ -69,7 +85,7 @@ def single_example_latency(saved_models: list[str], example: bytes, rounds: int 
     for round_number in range(rounds + rounds // 10):
         for signature, samples in zip(signatures, times, strict=True):
             started = time.perf_counter()
-            signature(examples=request)["probabilities"].numpy()
+            tf.nest.map_structure(np.asarray, signature(examples=request))
             if round_number >= rounds // 10:
                 samples.append(1000 * (time.perf_counter() - started))
     return [statistics.median(samples) for samples in times]

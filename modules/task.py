@@ -2,6 +2,7 @@
 
 import importlib
 import traceback
+from collections.abc import Callable
 from types import ModuleType
 
 import tensorflow as tf
@@ -42,12 +43,27 @@ def load_task(path: str) -> ModuleType:
     return module
 
 
+def find_augment(path: str) -> Callable:
+    """Returns the task's function augment(features, seed), which changes a batch of training inputs.
+
+    Raises:
+      UserError: the task module has none.
+    """
+    augment = getattr(load_task(path), "augment", None)
+    if not callable(augment):
+        raise UserError(
+            f"augment: the task module {path!r} has no function augment(features, seed) -> features; write it, or "
+            "leave augment out of the settings"
+        )
+    return augment
+
+
 def build_model(task: str, builder: str, hyperparameters: dict, features: dict | None = None) -> keras.Model:
     """Calls the task's `builder` and returns its model, checked: [batch, outputs] of logits from `features`.
 
     Args:
       task: import path of the task module.
-      builder: "build_teacher" or "build_student".
+      builder: "build_teacher", "build_student", or another function of the task module.
       hyperparameters: keyword arguments of the builder.
       features: parsing spec of the transformed features (without the label); None: not known yet, not checked.
 
@@ -55,8 +71,11 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: dict |
       UserError: the builder raises, returns no tf_keras model, or one with other inputs or a wrong output shape.
     """
     name = f"{task}.{builder}"
+    build = getattr(load_task(task), builder, None)
+    if not callable(build):
+        raise UserError(f"builder: the task module {task!r} has no function {builder!r}")
     try:
-        model = getattr(load_task(task), builder)(**hyperparameters)
+        model = build(**hyperparameters)
     except UserError:
         raise
     except Exception as error:  # as above
@@ -69,9 +88,19 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: dict |
         raise UserError(f"{name}: the model has no defined inputs; use the functional API or give Sequential an Input")
     if len(model.outputs) != 1 or len(model.output_shape) != 2 or model.output_shape[-1] is None:
         raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one [batch, classes]")
+    _check_gives_logits(name, model)
     if features is not None:
         _check_inputs(name, model, features)
     return model
+
+
+def _check_gives_logits(name: str, model: keras.Model) -> None:
+    activation = getattr(model.layers[-1], "activation", None)
+    if activation in (keras.activations.softmax, keras.activations.sigmoid) or isinstance(
+        model.layers[-1], keras.layers.Softmax
+    ):
+        kind = getattr(activation, "__name__", "softmax")
+        raise UserError(f"{name}: the model's last layer ends in {kind}; return logits (drop the {kind})")
 
 
 def _check_inputs(name: str, model: keras.Model, features: dict) -> None:

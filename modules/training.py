@@ -13,18 +13,35 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from modules import progress
-from modules.autograph import needs_autograph
-from modules.distillation.objectives import class_logits, distillation_loss, hard_loss
-from modules.distillation.teachers import Teacher
+from modules.distillation.hints import HIDDEN, Hints
+from modules.distillation.objectives import find_objective
+from modules.distillation.schedules import Schedules, value_at
+from modules.distillation.soft_targets import LOGITS, SoftTargetsCard, check_match, read_soft_targets_card
+from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
 from modules.export import export_network
-from modules.ingestion import LabelScan, scan_labels, training_dataset
+from modules.heads import HEADS, Head
+from modules.ingestion import (
+    ExampleFiles,
+    LabelScan,
+    Shard,
+    count_records,
+    example_files,
+    first_features,
+    scan_labels,
+    split_folder,
+    training_dataset,
+)
+from modules.learner import Distillation, Learner, ask
 from modules.strategies import make_strategy
-from modules.task import build_model
+from modules.task import build_model, find_augment
 
 # Steps in one call of the compiled training loop. More of them save the way through Python, which is longer than a
 # step of a small model; a Ctrl-C waits for the call to end.
 MOST_STEPS_PER_EXECUTION = 32
+
+# Teachers that are asked online are asked about so many examples before the training starts.
+CHECKED_EXAMPLES = 1024
 
 # By class: keras.optimizers.get would give the legacy ones.
 OPTIMIZERS = {
@@ -50,67 +67,32 @@ class TrainingConfig:
     seed: int
     optimizer: dict[str, Any]  # name, learning_rate, schedule
     strategy: dict[str, Any]  # name, devices
-    distillation: dict[str, Any] | None = None  # temperature, alpha; None: hard labels only
-    teachers: list[str] = field(default_factory=list)  # SavedModel folders, set by the distillation Trainer
+    head: str = "classification"
+    builder: str = "build_student"  # name of the task's function that builds this network
+    label_smoothing: float = 0.0
+    augment: bool = False
+    shard: dict[str, int] | None = None  # index, of: the part of the train split that this model sees
+    omit_classes: list[int] = field(default_factory=list)
+    hidden_layers: list[str] = field(default_factory=list)  # to export, for hints
+    distillation: dict[str, Any] | None = None  # settings of Distillation and of the ensemble; None: hard labels only
+    # Set by the distillation Trainer. Either the teachers, as SavedModel folders, or their cached soft targets.
+    teachers: list[str] = field(default_factory=list)
+    soft_targets: str | None = None
+    transfer_files: list[str] = field(default_factory=list)  # patterns of examples without labels
     code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
 
-    @property
-    def builder(self) -> str:
-        """Name of the task's function that builds this network."""
-        return "build_teacher" if self.role == "teacher" else "build_student"
 
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of a training."""
 
-class Learner(keras.Model):
-    """Trains a network on hard labels, or on hard labels and the softened distribution of teachers.
-
-    The loss of a step is the sum of the per-example losses over all replicas divided by the number of examples
-    over all replicas, so that a partial last batch, and replicas with unequal shares of it, weigh every example
-    the same.
-    """
-
-    def __init__(self, network: keras.Model, distillation: dict[str, Any] | None, teachers: list[Teacher]):
-        """`distillation` has the keys temperature and alpha; None trains on hard labels and needs no teachers."""
-        super().__init__()
-        self.network = network
-        self._distillation = distillation
-        self._teachers = teachers
-        self._loss_metric = keras.metrics.Mean(name="loss")
-        self._step = self._update
-        if not needs_autograph(network):
-            self._step = tf.autograph.experimental.do_not_convert(self._update)
-        self._accuracy_metric = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-
-    @property
-    def metrics(self):
-        """Reset by Keras at the start of each epoch."""
-        return [self._loss_metric, self._accuracy_metric]
-
-    def _per_example_loss(self, features, labels, logits):
-        if self._distillation is None:
-            return hard_loss(labels, logits)
-        teacher_logits = [tf.stop_gradient(teacher(features)) for teacher in self._teachers]
-        settings = self._distillation
-        return distillation_loss(labels, logits, teacher_logits, settings["temperature"], settings["alpha"])
-
-    def train_step(self, data):
-        """One update; `data` is ({feature: [batch, ...]}, label int64 [batch])."""
-        return self._step(data)
-
-    def _update(self, data):
-        features, labels = data
-        replicas = tf.distribute.get_replica_context()
-        examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.shape(labels)[0], tf.float32))
-        with tf.GradientTape() as tape:
-            inputs = {name: features[name] for name in self.network.input_names}
-            logits = class_logits(self.network(inputs, training=True))
-            per_example = self._per_example_loss(features, labels, logits)
-            loss = tf.reduce_sum(per_example) / examples
-            if self.network.losses:
-                loss += tf.add_n(self.network.losses) / replicas.num_replicas_in_sync
-        self.optimizer.minimize(loss, self.network.trainable_variables, tape=tape)
-        self._loss_metric.update_state(per_example)
-        self._accuracy_metric.update_state(labels, logits)
-        return {metric.name: metric.result() for metric in self.metrics}
+    files: ExampleFiles
+    transfer: ExampleFiles | None
+    card: SoftTargetsCard | None
+    examples: int
+    transfer_examples: int
+    train_labels: LabelScan
+    eval_labels: LabelScan
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -141,52 +123,119 @@ def make_optimizer(settings: dict[str, Any], updates: int) -> keras.optimizers.O
 
 
 def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:
-    """Checks that the class ids of every split fit the width of the network's output.
+    """Checks that the labels of every split fit the network's output.
 
     Raises:
       UserError: they do not; the message says what was found and what fits.
     """
     width = network.output_shape[-1]
-    classes = max(2, width)
     smallest, largest = min(scan.smallest for scan in scans), max(scan.largest for scan in scans)
-    if smallest < 0 or largest >= classes:
-        wrong = smallest if smallest < 0 else largest
-        unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
-        raise UserError(
-            f"{config.task}.{config.builder}: the model tells {classes} classes apart (output width {width}), so the "
-            f"label {config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
-        )
+    name = f"{config.task}.{config.builder}"
+    if config.head == "regression":
+        if width != 1:
+            raise UserError(f"{name}: the output width is {width}; a regression has one output")
+    elif config.head == "multi_label":
+        if smallest < 0 or largest > 1:
+            wrong = smallest if smallest < 0 else largest
+            raise UserError(f"{name}: with the head multi_label each label is 0 or 1, but {config.label!r} has {wrong}")
+    else:
+        classes = max(2, width)
+        if smallest < 0 or largest >= classes:
+            wrong = smallest if smallest < 0 else largest
+            unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
+            raise UserError(
+                f"{name}: the model tells {classes} classes apart (output width {width}), so the label "
+                f"{config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
+            )
 
 
-def check_teachers(teachers: list[Teacher], network: keras.Model) -> None:
-    """Checks that every teacher knows as many classes as the student.
-
-    Raises:
-      UserError: one does not.
-    """
-    classes = max(2, network.output_shape[-1])
-    for teacher in teachers:
-        if teacher.classes != classes:
-            raise UserError(f"{teacher.name} tells {teacher.classes} classes apart, but the student {classes}")
-
-
-def run_fn(fn_args: FnArgs) -> None:
-    """Trains the model that `fn_args.custom_config` (a TrainingConfig as a dict) describes and exports it.
+def read_data(config: TrainingConfig, fn_args: FnArgs, feature_spec: dict) -> TrainingData:
+    """Returns the examples of the training, looked through once.
 
     Raises:
-      UserError: task module, labels, teachers or strategy do not fit together.
+      UserError: there are none, labels do not fit the head, or soft targets are those of other examples.
     """
-    config = TrainingConfig(**fn_args.custom_config)
+    head = HEADS[config.head]
+    shard = Shard(**config.shard) if config.shard else None
+    train_labels = scan_labels(fn_args.train_files, feature_spec, config.label, head, shard, config.omit_classes)
+    eval_labels = scan_labels(fn_args.eval_files, feature_spec, config.label, head)
+    files = ExampleFiles(example_files(fn_args.train_files))
+    transfer = ExampleFiles(example_files(config.transfer_files)) if config.transfer_files else None
+    card = None
+    if config.soft_targets:
+        card = read_soft_targets_card(config.soft_targets)
+        files = ExampleFiles(files.examples, split_folder(config.soft_targets, "train"))
+        check_match(files.examples, files.soft_targets, card)
+        if transfer:
+            transfer = ExampleFiles(transfer.examples, split_folder(config.soft_targets, "transfer"))
+            check_match(transfer.examples, transfer.soft_targets, card)
+    transfer_examples = count_records(transfer.examples) if transfer else 0
+    examples = train_labels.examples + transfer_examples
+    return TrainingData(files, transfer, card, examples, transfer_examples, train_labels, eval_labels)
+
+
+def make_distillation(
+    config: TrainingConfig, network: keras.Model, teachers: list[Teacher], card: SoftTargetsCard | None
+) -> Distillation:
+    """Returns how the student learns, from the settings in `config.distillation`.
+
+    Raises:
+      UserError: teachers or hints do not fit the student.
+    """
+    settings = config.distillation
+    width = HEADS[config.head].width(network.output_shape[-1])
+    if card:
+        count, outputs = card.shapes[LOGITS]
+        check_widths(dict.fromkeys(card.teachers, outputs), width)
+        shapes = card.shapes
+    else:
+        count = len(teachers)
+        check_widths({teacher.name: teacher.outputs for teacher in teachers}, width)
+        shapes = {
+            f"{HIDDEN}{number}/{layer}": shape
+            for number, teacher in enumerate(teachers, start=1)
+            for layer, shape in teacher.hidden_shapes().items()
+        }
+    if len(settings["weights"]) != count:
+        raise UserError(f"{config.name}: {len(settings['weights'])} teachers are wanted, there are {count}")
+    return Distillation(
+        objective=find_objective(settings["objective"], config.head),
+        weights=settings["weights"],
+        combination=settings["combination"],
+        alpha=value_at(settings["alpha"], 0, config.epochs),
+        temperature=value_at(settings["temperature"], 0, config.epochs),
+        hints=Hints(settings["hints"], network, shapes) if settings["hints"] else None,
+    )
+
+
+def train(config: TrainingConfig, fn_args: FnArgs) -> tuple[keras.Model, dict[str, Any]]:
+    """Trains the network of `config` and returns it, outside of any strategy, with its model card.
+
+    Raises:
+      UserError: task module, labels, teachers, soft targets or strategy do not fit together.
+    """
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     feature_spec = transform.transformed_feature_spec()
+    head: Head = HEADS[config.head]
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     strategy = make_strategy(**config.strategy)
 
-    scan = scan_labels(fn_args.train_files, feature_spec, config.label)
-    eval_scan = scan_labels(fn_args.eval_files, feature_spec, config.label)
-    dataset = training_dataset(fn_args.train_files, feature_spec, config.label, config.batch_size, config.seed)
-    steps = -(-scan.examples // config.batch_size)
+    data = read_data(config, fn_args, feature_spec)
+    dataset = training_dataset(
+        data.files,
+        feature_spec,
+        config.label,
+        config.batch_size,
+        config.seed,
+        head=head,
+        card=data.card,
+        transfer=data.transfer,
+        shard=Shard(**config.shard) if config.shard else None,
+        omit_classes=config.omit_classes,
+        augment=find_augment(config.task) if config.augment else None,
+    )
+    steps = -(-data.examples // config.batch_size)
 
     def network() -> keras.Model:
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
@@ -194,35 +243,54 @@ def run_fn(fn_args: FnArgs) -> None:
 
     with strategy.scope():
         trained = network()
-        check_labels(config, trained, scan, eval_scan)
-        teachers = [Teacher(path, f"teacher {i}") for i, path in enumerate(config.teachers, start=1)]
-        check_teachers(teachers, trained)
-        learner = Learner(trained, config.distillation, teachers)
+        check_labels(config, trained, data.train_labels, data.eval_labels)
+        teachers = [Teacher(path, f"Teacher-{i}", head) for i, path in enumerate(config.teachers, start=1)]
+        distillation = make_distillation(config, trained, teachers, data.card) if config.distillation else None
+        answers = (lambda features: ask(teachers, features)) if teachers else None
+        if answers:
+            features = first_features(data.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
+            faults = Faults([teacher.name for teacher in teachers], head)
+            faults.count(answers(features)[LOGITS].numpy())
+            faults.refuse()
+        learner = Learner(trained, head, distillation, answers, config.label_smoothing)
         learner.compile(
             optimizer=make_optimizer(config.optimizer, steps * config.epochs),
             steps_per_execution=min(steps, MOST_STEPS_PER_EXECUTION),
         )
 
+    callbacks = [EpochReport(config.name, config.epochs)]
+    if config.distillation:
+        callbacks.insert(0, Schedules(config.distillation, config.epochs))
     started = time.monotonic()
-    history = learner.fit(
-        dataset,
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        verbose=0,
-        callbacks=[EpochReport(config.name, config.epochs)],
-    )
+    history = learner.fit(dataset, epochs=config.epochs, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
     seconds = time.monotonic() - started
+    progress.LOGGER.debug("%s: %d examples, %d epochs, %.1f s", config.name, data.examples, config.epochs, seconds)
 
     # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained.
-    exported = network()
-    exported.set_weights(trained.get_weights())
+    result = network()
+    result.set_weights(trained.get_weights())
     card = {
         "name": config.name,
         "role": config.role,
+        "head": config.head,
         "strategy": config.strategy["name"],
         "replicas": strategy.num_replicas_in_sync,
-        "train_examples": scan.examples,
+        "train_examples": data.examples,
+        "transfer_examples": data.transfer_examples,
         "history": {name: [float(value) for value in values] for name, values in history.history.items()},
     }
-    export_network(exported, transform, config.label, fn_args.serving_model_dir, card)
-    progress.LOGGER.debug("%s: %d examples, %d epochs, %.1f s", config.name, scan.examples, config.epochs, seconds)
+    return result, card
+
+
+def run_fn(fn_args: FnArgs) -> None:
+    """Trains the model that `fn_args.custom_config` (a TrainingConfig as a dict) describes and exports it.
+
+    Raises:
+      UserError: as `train` does.
+    """
+    config = TrainingConfig(**fn_args.custom_config)
+    network, card = train(config, fn_args)
+    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
+    export_network(
+        network, transform, config.label, fn_args.serving_model_dir, card, HEADS[config.head], config.hidden_layers
+    )

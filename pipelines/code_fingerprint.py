@@ -9,6 +9,9 @@ import hashlib
 import importlib.util
 from pathlib import Path
 
+# One project in three packages: what one imports from another counts.
+OWN_PACKAGES = ("pipelines", "components", "modules")
+
 
 def _source(module: str) -> Path | None:
     try:
@@ -33,8 +36,8 @@ def _imports(tree: ast.Module) -> set[str]:
 def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
     """Returns a hash of what the module and its own project's modules that it imports do.
 
-    Comments and layout do not count. Of other modules, those count that lie in the same top-level package, or, for
-    a module outside packages, in the same folder.
+    Comments and layout do not count. Of other modules, those count that lie in the same top-level package (for
+    stillhouse's own modules, in any of its packages), or, for a module outside packages, in the same folder.
 
     Args:
       module: import path; it is read, not imported.
@@ -44,6 +47,7 @@ def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
     start = _source(module)
     if start is None:
         return ""
+    packages = OWN_PACKAGES if root in OWN_PACKAGES else (root,)
     digests: dict[str, str] = {}
     queue = [module]
     while queue:
@@ -56,7 +60,7 @@ def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
             tree.body = [node for node in tree.body if not (isinstance(node, ast.FunctionDef) and node.name in without)]
         digests[name] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
         for imported in _imports(tree):
-            same_package = "." in module and imported.partition(".")[0] == root
+            same_package = "." in module and imported.partition(".")[0] in packages
             beside = "." not in module and (start.parent / f"{imported}.py").exists()
             if same_package or beside:
                 queue.append(imported)

@@ -9,6 +9,21 @@ from modules.errors import UserError
 from pipelines.settings import Data
 
 
+def check_transfer(data: Data) -> None:
+    """Checks that there are transfer examples, in files of the data's format; they need no label column.
+
+    Raises:
+      UserError: there are none, or a file is not of that format.
+    """
+    if data.transfer is None:
+        return
+    files = [name for name in sorted(glob.glob(os.path.join(data.transfer, "*"))) if os.path.isfile(name)]
+    if not files:
+        raise UserError(f"data.transfer: no files in {data.transfer} (seen from {os.getcwd()})")
+    for name in files:
+        _columns(data.format, name)
+
+
 def data_files(data: Data) -> list[str]:
     """Returns the files of the data path (of every span and version, where the path has patterns), sorted.
 
@@ -37,16 +52,20 @@ def check_data(data: Data) -> None:
     if data.schema_file and not os.path.isfile(data.schema_file):
         raise UserError(f"data.schema: no file {data.schema_file} (seen from {os.getcwd()})")
     files = data_files(data)
-    columns_of = {"csv": _csv_columns, "parquet": _parquet_columns, "tfrecord": _tfrecord_columns}[data.format]
     first = None
     for name in files:
-        columns = columns_of(name)
+        columns = _columns(data.format, name)
         if data.label not in columns:
             raise UserError(f"data.label: {name} has no column {data.label!r}; it has: {', '.join(columns)}")
         if data.format == "csv" and columns != (first := first or columns):
             raise UserError(
                 f"{name}: its header differs from that of {files[0]}; all files of a CSV folder need the same"
             )
+
+
+def _columns(format: str, name: str) -> list[str]:
+    columns_of = {"csv": _csv_columns, "parquet": _parquet_columns, "tfrecord": _tfrecord_columns}
+    return columns_of[format](name)
 
 
 def _csv_rows(name: str) -> Iterator[tuple[int, list[str]]]:

@@ -1,38 +1,34 @@
 """Settings -> TFX pipeline: the DAG."""
 
-import os
 from dataclasses import dataclass, field
 
-import tensorflow_model_analysis as tfma
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components import (
-    CsvExampleGen,
-    ImportExampleGen,
-    SchemaGen,
-    StatisticsGen,
-    Trainer,
-    Transform,
-)
+from tfx.components import SchemaGen, StatisticsGen, Trainer, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import example_gen_pb2, pusher_pb2, trainer_pb2
+from tfx.proto import pusher_pb2, trainer_pb2
 from tfx.types import BaseChannel
 
 from components.blessing import Blessing
-from components.blessing.gates import ROUNDING, Gate
+from components.blessing.gates import Gate
+from components.dark_knowledge import DarkKnowledge
 from components.distillation_trainer import DistillationTrainer
 from components.ensemble import Ensemble
-from components.evaluation import BASELINE, CANDIDATE, LOWER_IS_BETTER, metric_name
+from components.evaluation import BASELINE, CANDIDATE
 from components.evaluator import Evaluator
 from components.example_validator import ExampleValidator
+from components.imported_teacher import ImportedTeacher
 from components.last_pushed import LastPushed
-from components.parquet_example_gen import ParquetExampleGen
 from components.pusher import Pusher
 from components.report import ComparedModel, Report
 from components.serving_check import ServingCheck
-from modules.export import evaluation_label
+from components.soft_targets import SoftTargets
+from components.transfer_examples import TransferExamples
+from modules.distillation.imported import SavedTeacher, fingerprint
 from pipelines.code_fingerprint import code_fingerprint
-from pipelines.settings import BINARY_METRICS, Data, Evaluation, Settings, Training
+from pipelines.eval_config import baseline_gate, drop_gate, eval_config
+from pipelines.example_gen import example_gen, transfer_example_gen
+from pipelines.settings import Settings, Training
 
 RUN_FN = "modules.training.run_fn"
 
@@ -46,16 +42,32 @@ class Place:
     push_path: str
     metadata_path: str
     schema_path: str | None = None
+    transfer_path: str | None = None
+    saved_models: dict[str, str] = field(default_factory=dict)  # where each teachers[].saved_model is
     # A push that was recorded but is gone from the push folder; naming it makes the Pusher run again.
     lost_push: str | None = None
     beam_options: list[str] = field(default_factory=list)
 
 
+def teacher_names(settings: Settings) -> list[str]:
+    """Returns the names of the teachers' nodes."""
+    return [f"Teacher-{number}" for number in range(1, len(settings.all_teachers()) + 1)]
+
+
+def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str, SavedTeacher]:
+    """Returns, by the names of their nodes, the teachers that exist already; `saved_models` tells where they are."""
+    return {
+        name: SavedTeacher(name, saved_models[of.saved_model], of.signature, of.output, of.outputs)
+        for name, of in zip(teacher_names(settings), settings.all_teachers(), strict=True)
+        if of.saved_model
+    }
+
+
 def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
-    ExampleGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform -> Teacher-1..N, Baseline, Student
-    -> Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
+    ExampleGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform -> Teacher-1..N, Baseline
+    -> SoftTargets -> Student -> Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
     """
     nodes = []
 
@@ -63,9 +75,10 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         nodes.append(component.with_id(name) if name else component)
         return component.outputs
 
-    label, task = settings.data.label, settings.task
+    label, task, head, gates = settings.data.label, settings.task, settings.head, settings.evaluation.gates
     own_code = code_fingerprint(RUN_FN.rpartition(".")[0])
 
+    # Data.
     examples = add(example_gen(settings.data, place.data_path))["examples"]
     statistics = add(StatisticsGen(examples=examples))["statistics"]
     if place.schema_path:
@@ -74,28 +87,40 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         schema = add(SchemaGen(statistics=statistics))["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
     add(validator)
-
     transform = Transform(
         examples=examples,
         schema=schema,
         preprocessing_fn=f"{task}.preprocessing_fn",
-        custom_config={"code": code_fingerprint(task, without=("build_teacher", "build_student"))},
+        custom_config={"code": code_fingerprint(task, without=tuple(settings.builders()))},
         disable_statistics=True,
     )
     transform.add_upstream_node(validator)
     transformed = add(transform)
     data = {"examples": transformed["transformed_examples"], "transform_graph": transformed["transform_graph"]}
+    transfer = None
+    if place.transfer_path:
+        raw = add(transfer_example_gen(settings.data, place.transfer_path))["examples"]
+        code = code_fingerprint("components.transfer_examples.executor")
+        unlabelled = TransferExamples(examples=raw, transform_graph=data["transform_graph"], label=label, code=code)
+        transfer = add(unlabelled)["transformed_examples"]
 
-    def training(name: str, role: str, of: Training, distillation: dict | None = None) -> dict:
-        other_builder = "build_student" if role == "teacher" else "build_teacher"
-        return {
-            "name": name,
-            "role": role,
-            "task": task,
-            "label": label,
-            "distillation": distillation,
-            "code": own_code + code_fingerprint(task, without=("preprocessing_fn", other_builder)),
-        } | of.model_dump(include=set(Training.model_fields))
+    # Teachers, and the student's twin that learns without them.
+    def training(name: str, role: str, of: Training, **more) -> dict:
+        config = of.model_dump(include=set(Training.model_fields))
+        config["builder"] = builder = settings.builder_of(of)
+        others = settings.builders() - {builder}
+        return (
+            config
+            | more
+            | {
+                "name": name,
+                "role": role,
+                "task": task,
+                "label": label,
+                "head": head,
+                "code": own_code + code_fingerprint(task, without=("preprocessing_fn", *others)),
+            }
+        )
 
     def trainer(config: dict) -> BaseChannel:
         split_args = {
@@ -104,55 +129,107 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         }
         return add(Trainer(run_fn=RUN_FN, custom_config=config, **data, **split_args), config["name"])["model"]
 
-    teachers = settings.all_teachers()
-    names = [f"Teacher-{i}" for i in range(1, len(teachers) + 1)]
-    teacher_models = [
-        trainer(training(name, "teacher", teacher)) for name, teacher in zip(names, teachers, strict=True)
-    ]
-    baseline_model = None
-    gates = settings.evaluation.gates
-    if gates.baseline:
-        baseline_model = trainer(training("Baseline", "baseline", settings.student))
-    distillation = settings.student.distillation.model_dump()
+    names, teachers, existing = teacher_names(settings), [], saved_teachers(settings, place.saved_models)
+    distillation = settings.student.distillation
+    for number, (name, of, shard) in enumerate(
+        zip(names, settings.all_teachers(), settings.shards(), strict=True), start=1
+    ):
+        if name in existing:
+            imported = ImportedTeacher(
+                teacher=existing[name],
+                fingerprint=fingerprint(existing[name].path),
+                label=label,
+                head=head,
+                code=code_fingerprint("modules.distillation.imported"),
+                **data,
+            )
+            teachers.append(add(imported, name)["model"])
+        else:
+            hidden = sorted({hint.teacher_layer for hint in distillation.hints if hint.teacher == number})
+            teachers.append(trainer(training(name, "teacher", of, shard=shard, hidden_layers=hidden)))
+    omitted = {"omit_classes": settings.student.omit_classes}
+    baseline = trainer(training("Baseline", "baseline", settings.student, **omitted)) if gates.baseline else None
+
+    # Distillation.
+    ensemble = {"weights": [of.weight for of in settings.all_teachers()], "combination": settings.ensemble.combination}
+    looked_into = distillation.dark_knowledge if head == "classification" else []
+    soft_targets = None
+    if distillation.targets == "cached" or looked_into:
+        writer = SoftTargets(
+            teachers=teachers,
+            transfer_examples=transfer,
+            label=label,
+            head=head,
+            dtype=distillation.targets_dtype,
+            batch_size=distillation.teacher_batch_size,
+            code=code_fingerprint("components.soft_targets.executor"),
+            **data,
+        )
+        soft_targets = add(writer)["soft_targets"]
+    if looked_into:
+        dark_knowledge = DarkKnowledge(
+            soft_targets=soft_targets,
+            label=label,
+            temperatures=looked_into,
+            ensemble=ensemble,
+            code=code_fingerprint("components.dark_knowledge.executor"),
+            **data,
+        )
+        add(dark_knowledge)
+    learning = distillation.model_dump(include={"temperature", "alpha", "hints"})
+    learning |= ensemble | {"objective": settings.objective}
+    asked = {"soft_targets": soft_targets} if distillation.targets == "cached" else {"teachers": teachers}
     student_trainer = DistillationTrainer(
         run_fn=RUN_FN,
-        teachers=teacher_models,
-        custom_config=training("Student", "student", settings.student, distillation),
+        custom_config=training("Student", "student", settings.student, distillation=learning, **omitted),
+        transfer_examples=transfer,
+        **asked,
         **data,
     )
     student = add(student_trainer, "Student")["model"]
 
+    # Comparisons.
     compared: list[ComparedModel] = []
 
     def evaluate(name: str, model: BaseChannel, gate: Gate | None = None, other: BaseChannel | None = None):
-        config = eval_config(settings.evaluation, label, gate)
         evaluator = Evaluator(
-            examples=examples, model=model, baseline_model=other, eval_config=config, example_splits=["eval"]
+            examples=examples,
+            model=model,
+            baseline_model=other,
+            eval_config=eval_config(settings, gate),
+            example_splits=["eval"],
         )
         return add(evaluator, name)
 
     if len(teachers) > 1:
-        for name, model in zip(names, teacher_models, strict=True):
+        for name, model in zip(names, teachers, strict=True):
             evaluation = evaluate(f"Evaluator.{name}", model)["evaluation"]
             compared.append(ComparedModel(name, "teacher", model, evaluation, CANDIDATE))
         code = code_fingerprint("modules.export")
-        ensemble = Ensemble(teachers=teacher_models, transform_graph=data["transform_graph"], label=label, code=code)
-        reference, reference_name, reference_role = add(ensemble)["model"], "Ensemble", "ensemble"
+        joined = Ensemble(
+            teachers=teachers,
+            transform_graph=data["transform_graph"],
+            label=label,
+            head=head,
+            ensemble=ensemble,
+            code=code,
+        )
+        reference, reference_name, reference_role = add(joined)["model"], "Ensemble", "ensemble"
     else:
-        reference, reference_name, reference_role = teacher_models[0], names[0], "teacher"
+        reference, reference_name, reference_role = teachers[0], names[0], "teacher"
 
-    gate = drop_gate("teacher", settings.evaluation, gates.teacher)
+    gate = drop_gate("teacher", settings, gates.teacher)
     against_teacher = evaluate("Evaluator.teacher", student, gate, reference)
     passed = [(gate, against_teacher)]
     compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
     if gates.baseline:
-        gate = Gate("baseline", **_metric(settings.evaluation), min_change=gates.baseline.min_gain)
-        against = evaluate("Evaluator.baseline", student, gate, baseline_model)
+        gate = baseline_gate(settings)
+        against = evaluate("Evaluator.baseline", student, gate, baseline)
         passed.append((gate, against))
-        compared.append(ComparedModel("Baseline", "baseline", baseline_model, against["evaluation"], BASELINE))
+        compared.append(ComparedModel("Baseline", "baseline", baseline, against["evaluation"], BASELINE))
     compared.append(ComparedModel("Student", "student", student, against_teacher["evaluation"], CANDIDATE))
     if gates.pushed:
-        gate = drop_gate("pushed", settings.evaluation, gates.pushed)
+        gate = drop_gate("pushed", settings, gates.pushed)
         last_pushed = add(LastPushed(push_path=place.push_path, student=student))["model"]
         against = evaluate("Evaluator.pushed", student, gate, last_pushed)
         passed.append((gate, against))
@@ -212,90 +289,3 @@ def sqlite(path: str) -> metadata_store_pb2.ConnectionConfig:
     config.sqlite.filename_uri = path
     config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
     return config
-
-
-def example_gen(data: Data, path: str):
-    """Returns the ExampleGen of the data's format and splits; `path` is the folder, {SPAN} and {VERSION} included."""
-    base, pattern = path, ""
-    if "{SPAN}" in path:
-        fixed = path[: path.index("{SPAN}")]
-        base = os.path.dirname(fixed)
-        pattern = path[len(base) + 1 :] + "/"
-    if all(isinstance(value, str) for value in data.splits.values()):
-        splits = [
-            example_gen_pb2.Input.Split(name=name, pattern=pattern + files) for name, files in data.splits.items()
-        ]
-        output_config = None
-    else:
-        splits = [example_gen_pb2.Input.Split(name="all", pattern=f"{pattern}*")]
-        shares = [
-            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share) for name, share in data.splits.items()
-        ]
-        output_config = example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=shares))
-    arguments = {
-        "input_base": base,
-        "input_config": example_gen_pb2.Input(splits=splits),
-        "output_config": output_config,
-    }
-    if data.format == "csv":
-        return CsvExampleGen(**arguments).with_id("ExampleGen")
-    if data.format == "tfrecord":
-        return ImportExampleGen(**arguments).with_id("ExampleGen")
-    return ParquetExampleGen(**arguments).with_id("ExampleGen")
-
-
-def _metric(evaluation: Evaluation) -> dict:
-    return {
-        "metric": metric_name(evaluation.metric),
-        "lower_is_better": evaluation.metric in LOWER_IS_BETTER,
-    }
-
-
-def drop_gate(name: str, evaluation: Evaluation, limits) -> Gate:
-    """Returns the gate of `limits` (a TeacherGate or PushedGate of the settings)."""
-    per_slice = limits.max_drop_per_slice
-    return Gate(
-        name,
-        **_metric(evaluation),
-        min_change=-limits.max_drop,
-        min_change_per_slice=None if per_slice is None else -per_slice,
-        min_slice_examples=limits.min_slice_examples,
-    )
-
-
-def eval_config(evaluation: Evaluation, label: str, gate: Gate | None) -> tfma.EvalConfig:
-    """Returns TFMA's configuration: accuracy, loss, example count, the settings' metric with the gate's threshold.
-
-    The threshold of the gate is on the change against the baseline model, over all examples. A binary metric is
-    computed for class 1.
-    """
-    names = dict.fromkeys(["SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", evaluation.metric])
-    plain = [tfma.MetricConfig(class_name="ExampleCount", config='{"name": "example_count"}')]
-    binary = []
-    for name in names:
-        metric = tfma.MetricConfig(class_name=name, config=f'{{"name": "{metric_name(name)}"}}')
-        if gate and name == evaluation.metric:
-            # A plain `threshold` would hold for every slice; the empty slicing spec is that of all examples.
-            overall = metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
-            change = overall.threshold.change_threshold
-            least = gate.min_change - ROUNDING
-            if gate.lower_is_better:
-                change.direction, change.absolute.value = tfma.MetricDirection.LOWER_IS_BETTER, -least
-            else:
-                change.direction, change.absolute.value = tfma.MetricDirection.HIGHER_IS_BETTER, least
-        (binary if name in BINARY_METRICS else plain).append(metric)
-    specs = [tfma.MetricsSpec(metrics=plain)]
-    if binary:
-        class_one = tfma.BinarizationOptions(class_ids={"values": [1]})
-        specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
-    slices = [[columns] if isinstance(columns, str) else columns for columns in evaluation.slices]
-    return tfma.EvalConfig(
-        model_specs=[
-            tfma.ModelSpec(
-                signature_name="serving_default", prediction_key="probabilities", label_key=evaluation_label(label)
-            )
-        ],
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
-        metrics_specs=specs,
-        options=tfma.Options(include_default_metrics={"value": False}),
-    )

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import sys
 import traceback
 from contextlib import contextmanager
@@ -11,22 +12,30 @@ from typing import Any
 
 import filelock
 import tensorflow as tf
+import tf_keras as keras
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.types import standard_artifacts
 from tfx.utils import path_utils
 
+from components.dark_knowledge import DarkKnowledgeReport
 from components.last_pushed.versions import NONE, version_of
 from components.report.executor import COMPARISON
+from modules.distillation.hints import layer_output
+from modules.distillation.imported import saved_width
+from modules.distillation.objectives import find_objective
+from modules.distillation.teachers import check_widths
 from modules.errors import MachineError, UserError
+from modules.heads import HEADS
 from modules.strategies import prepare_devices
-from modules.task import build_model, load_task
-from pipelines.data_check import check_data, find_fault
-from pipelines.distillation import Place, create_pipeline, sqlite
+from modules.task import build_model, find_augment, load_task
+from pipelines.data_check import check_data, check_transfer, find_fault
+from pipelines.distillation import Place, create_pipeline, saved_teachers, sqlite
 from pipelines.run_view import RunView
-from pipelines.settings import Settings
+from pipelines.settings import Settings, Training
 
+DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
 # Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
 LOCAL_BEAM_OPTIONS = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
 
@@ -38,10 +47,37 @@ def check_settings(settings: Settings) -> None:
       UserError: the first thing that is not as the settings say.
     """
     check_data(settings.data)
+    check_transfer(settings.data)
     load_task(settings.task)
-    for teacher in settings.teachers:
-        build_model(settings.task, "build_teacher", teacher.hyperparameters)
-    build_model(settings.task, "build_student", settings.student.hyperparameters)
+    head, existing = HEADS[settings.head], saved_teachers(settings, _saved_models(settings))
+    find_objective(settings.objective, settings.head)
+    if any(training.augment for training in [*settings.teachers, settings.student]):
+        find_augment(settings.task)
+
+    def built(training: Training) -> keras.Model:
+        return build_model(settings.task, settings.builder_of(training), training.hyperparameters)
+
+    student = built(settings.student)
+    teachers = {}  # a kind is built once, whatever the number of its copies
+    for of in settings.teachers:
+        model = None if of.saved_model else built(of)
+        for _ in range(of.copies):
+            teachers[f"Teacher-{len(teachers) + 1}"] = model
+    widths = {
+        name: saved_width(existing[name], head) if model is None else head.width(model.output_shape[-1])
+        for name, model in teachers.items()
+    }
+    check_widths(widths, head.width(student.output_shape[-1]))
+    for hint in settings.student.distillation.hints:
+        name = f"Teacher-{hint.teacher}"
+        layer_output(teachers[name], hint.teacher_layer, name)
+        layer_output(student, hint.student_layer, "the student")
+
+
+def _saved_models(settings: Settings) -> dict[str, str]:
+    """Returns where each teachers[].saved_model is; a path with a scheme is taken as it is."""
+    paths = [teacher.saved_model for teacher in settings.teachers if teacher.saved_model]
+    return {path: path if "://" in path else os.path.abspath(path) for path in paths}
 
 
 def local_place(settings: Settings, root: Path) -> Place:
@@ -52,6 +88,8 @@ def local_place(settings: Settings, root: Path) -> Place:
         data_path=os.path.abspath(settings.data.path),
         push_path=os.path.abspath(settings.push.path),
         metadata_path=str(root / "metadata.sqlite"),
+        transfer_path=os.path.abspath(settings.data.transfer) if settings.data.transfer else None,
+        saved_models=_saved_models(settings),
         schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
         lost_push=_lost_push(root),
         beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
@@ -82,7 +120,9 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
         except Exception as error:
             _explain(error, view.node, settings, root)
             raise
-        comparison = _finished_comparison(place)
+        run_id, outputs = _newest_run(place)
+        comparison = _finished_comparison(place, run_id, outputs)
+        _replace_folder(root / DARK_KNOWLEDGE_FOLDER, outputs.get(("DarkKnowledge", DarkKnowledgeReport.TYPE_NAME)))
         _write_atomically(root / COMPARISON, json.dumps(comparison, indent=1))
         return comparison
 
@@ -112,8 +152,8 @@ def _lost_push(root: Path) -> str | None:
     return pushed if pushed and not os.path.isdir(pushed) else None
 
 
-def _finished_comparison(place: Place) -> dict[str, Any]:
-    """Returns the comparison of the newest run in the metadata store, with its run_id."""
+def _newest_run(place: Place) -> tuple[str, dict[tuple[str, str], str]]:
+    """Returns the id of the newest run in the metadata store, and {(component, artifact type): URI} of its outputs."""
     with metadata.Metadata(sqlite(place.metadata_path)) as handle:
         store = handle.store
         newest = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
@@ -123,13 +163,29 @@ def _finished_comparison(place: Place) -> dict[str, Any]:
                 if event.type == metadata_store_pb2.Event.OUTPUT:
                     artifact = store.get_artifacts_by_id([event.artifact_id])[0]
                     outputs[execution.type.rpartition(".")[2], artifact.type] = artifact.uri
+    return newest.name, outputs
+
+
+def _finished_comparison(place: Place, run_id: str, outputs: dict[tuple[str, str], str]) -> dict[str, Any]:
+    """Returns the comparison of a run, with its run_id."""
     report = outputs["Report", "Comparison"]
     comparison = json.loads(Path(report, COMPARISON).read_text())
     if comparison["pushed"] and not os.path.isdir(comparison["pushed"]):
         student = outputs["DistillationTrainer", standard_artifacts.Model.TYPE_NAME]
         version = version_of(place.push_path, path_utils.serving_model_path(student))
         comparison["pushed"] = None if version == NONE else os.path.join(place.push_path, version)
-    return {"pipeline": comparison.pop("pipeline"), "run_id": newest.name, **comparison}
+    return {"pipeline": comparison.pop("pipeline"), "run_id": run_id, **comparison}
+
+
+def _replace_folder(folder: Path, source: str | None) -> None:
+    """Puts a copy of the folder `source` in the place of `folder`; takes it away if there is no source."""
+    unfinished = folder.with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if source:
+        shutil.copytree(source, unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    if source:
+        unfinished.rename(folder)
 
 
 def _write_atomically(path: Path, text: str) -> None:

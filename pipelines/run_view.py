@@ -51,6 +51,8 @@ class RunView(logging.Handler):
             self._print(f"  {record.args[0]:<24}{took:>12}")
         elif hasattr(record, "epoch_done"):
             self._epoch(record.epoch_done)
+        elif hasattr(record, "note"):
+            self._print(f"    {record.note}")
 
     def _epoch(self, done: dict) -> None:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in done["metrics"].items())

@@ -6,15 +6,32 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from modules.errors import UserError
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Hyperparameters = dict[str, Any]
 
 # Metrics that are defined for two classes; they are computed for class 1 against class 0.
 BINARY_METRICS = ("AUC", "AUCPrecisionRecall")
+# What the gates may compare, by head; the first is the default.
+METRICS = {
+    "classification": ("SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", *BINARY_METRICS),
+    "multi_label": ("MultiLabelAccuracy", "MultiLabelCrossentropy", "MultiLabelAUC"),
+    "regression": ("MeanAbsoluteError", "MeanSquaredError"),
+}
+# What every model is reported with, whatever the gates compare.
+REPORTED_METRICS = {
+    "classification": ("SparseCategoricalAccuracy", "SparseCategoricalCrossentropy"),
+    "multi_label": ("MultiLabelAccuracy", "MultiLabelCrossentropy"),
+    "regression": ("MeanAbsoluteError", "MeanSquaredError"),
+}
+# As modules.distillation.objectives has them, which cannot be imported here without TensorFlow; a test compares.
+OBJECTIVES = {
+    "classification": ("kl_divergence", "soft_cross_entropy", "logit_matching"),
+    "multi_label": ("kl_divergence", "soft_cross_entropy", "logit_matching"),
+    "regression": ("squared_error",),
+}
 
 
 class Section(BaseModel):
@@ -32,6 +49,10 @@ class Data(Section):
     splits: dict[str, int | str] = Field(
         {"train": 4, "eval": 1},
         description="The splits train and eval: shares of the examples (by hash), or a file pattern below the path.",
+    )
+    transfer: str | None = Field(
+        None,
+        description="Folder of more examples in the same format, without labels, that the student learns from too.",
     )
     schema_file: str | None = Field(
         None, alias="schema", description="A curated schema (schema.pbtxt); without it, one is inferred from the data."
@@ -90,25 +111,129 @@ class Training(Section):
     seed: int = Field(1, ge=0, description="Seed of initial weights, shuffling and dropout.")
     optimizer: Optimizer = Field(Optimizer(), description="The optimiser.")
     strategy: Strategy = Field(Strategy(), description="How the training is distributed.")
+    builder: str | None = Field(
+        None, description="Function of the task module; default: build_teacher, or build_student for the student."
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the hard term.")
+    augment: bool = Field(False, description="Change the training inputs by the task's augment(features, seed).")
 
 
 class Teacher(Training):
-    """One teacher, or several that differ by their seed."""
+    """One teacher, several that differ by their seed, or one that exists already."""
 
     copies: int = Field(1, ge=1, le=100, description="So many teachers of this kind, with seeds seed, seed + 1, ...")
+    shard_copies: bool = Field(False, description="Each copy sees an equal part of the train split, instead of all.")
+    weight: float = Field(1.0, gt=0, description="Weight of each of them in the ensemble.")
+    saved_model: str | None = Field(
+        None, description="A SavedModel trained elsewhere, from transformed features to logits; nothing is trained."
+    )
+    signature: str = Field("logits", description="Signature of saved_model.")
+    output: str | None = Field(None, description="Output of the signature; default: the only one.")
+    outputs: Literal["auto", "logits", "probabilities"] = Field(
+        "auto", description="What saved_model gives; probabilities are turned into logits. auto looks at the outputs."
+    )
+
+    @model_validator(mode="after")
+    def _check_source(self):
+        kept = {"saved_model", "signature", "output", "outputs", "weight"}
+        of_no_use = (kept - {"weight"}) if self.saved_model is None else set(Teacher.model_fields) - kept
+        unused = self.model_fields_set & of_no_use
+        if unused:
+            which = "needs saved_model" if self.saved_model is None else "is of no use with saved_model"
+            raise ValueError(f"{', '.join(sorted(unused))} {which}")
+        if self.shard_copies and self.copies < 2:
+            raise ValueError("shard_copies needs at least 2 copies")
+        return self
+
+
+class Ensemble(Section):
+    """How several teachers are combined to one."""
+
+    combination: Literal["arithmetic", "geometric", "logits"] = Field(
+        "arithmetic", description="Mean of the softened distributions, their geometric mean, or mean of the logits."
+    )
+
+
+class Schedule(Section):
+    """A value that changes over the epochs; a plain number is the same in all of them."""
+
+    start: float = Field(description="The value in the first epoch.")
+    end: float = Field(description="The value in the last epoch.")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="The way from one to the other.")
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return {"start": value, "end": value}
+    if not isinstance(value, (dict, Schedule)):
+        raise ValueError("a number, or {start, end, schedule}")
+    return value
+
+
+Scheduled = Annotated[Schedule, BeforeValidator(_constant)]
+
+
+class Hint(Section):
+    """A hidden layer of the student, guided by one of a teacher."""
+
+    teacher: int = Field(1, ge=1, description="Number of the teacher; copies count one by one.")
+    teacher_layer: str = Field(description="Name of the teacher's layer.")
+    student_layer: str = Field(description="Name of the student's layer.")
+    kind: Literal["mean_squared", "cosine"] = Field("mean_squared", description="FitNets' hint, or DistilBERT's.")
+    weight: float = Field(1.0, gt=0, description="Weight of the hint beside the objective.")
+    projection: bool | None = Field(
+        None,
+        description="Whether a learned projection bridges the widths of the two layers; default: if they differ.",
+    )
 
 
 class Distillation(Section):
-    """How the student learns from the teachers: L = (1 - alpha) hard + alpha T² soft."""
+    """How the student learns from the teachers: L = (1 - alpha) hard + alpha T² soft, plus hints."""
 
-    objective: Literal["kl_divergence"] = Field("kl_divergence", description="The soft term.")
-    temperature: float = Field(4.0, gt=0, description="T, by which logits are divided in the soft term.")
-    alpha: Fraction = Field(0.9, description="Weight of the soft term; the hard term has 1 - alpha.")
+    objective: str | None = Field(
+        None,
+        description="The soft term: kl_divergence, soft_cross_entropy or logit_matching, for a regression "
+        "squared_error, or the import path of a function; default: the first that fits the head.",
+    )
+    temperature: Scheduled = Field(
+        Schedule(start=4.0, end=4.0), description="T > 0, by which logits are divided in the soft term, or a schedule."
+    )
+    alpha: Scheduled = Field(
+        Schedule(start=0.9, end=0.9),
+        description="Weight of the soft term, 0 to 1; the hard term has 1 - alpha; or a schedule.",
+    )
+    hints: list[Hint] = Field([], description="Hidden layers to be guided by teachers' layers.")
+    targets: Literal["cached", "online"] = Field(
+        "cached", description="Ask the teachers once and write down what they say, or ask them in every step."
+    )
+    targets_dtype: Literal["float32", "float16"] = Field("float32", description="Of the logits that are written down.")
+    teacher_batch_size: int = Field(512, ge=1, description="Examples that teachers are asked about at a time.")
+    dark_knowledge: list[Annotated[float, Field(gt=0)]] = Field(
+        [1.0, 2.0, 5.0, 10.0],
+        description="Temperatures at which to look into the soft targets of classes; [] does not.",
+    )
+
+    @field_validator("temperature")
+    @classmethod
+    def _check_temperature(cls, schedule):
+        if min(schedule.start, schedule.end) <= 0:
+            raise ValueError("greater than 0")
+        return schedule
+
+    @field_validator("alpha")
+    @classmethod
+    def _check_alpha(cls, schedule):
+        if min(schedule.start, schedule.end) < 0 or max(schedule.start, schedule.end) > 1:
+            raise ValueError("between 0 and 1")
+        return schedule
 
 
 class Student(Training):
     """The student."""
 
+    omit_classes: list[int] = Field(
+        [], description="Class ids left out of the student's (and baseline's) training (Hinton's omitted digit)."
+    )
     distillation: Distillation = Field(Distillation(), description="How it learns from the teachers.")
 
 
@@ -145,8 +270,9 @@ class Gates(Section):
 class Evaluation(Section):
     """How models are compared."""
 
-    metric: Literal["SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", "AUC", "AUCPrecisionRecall"] = Field(
-        "SparseCategoricalAccuracy", description="The metric of the gates; the AUCs are for two classes."
+    metric: str | None = Field(
+        None,
+        description="The metric of the gates; default: the first that fits the head. The AUCs are for two classes.",
     )
     slices: list[str | list[str]] = Field([], description="Raw columns by whose values to slice; a list crosses them.")
     gates: Gates = Field(Gates(), description="What the student has to pass.")
@@ -175,17 +301,87 @@ class Settings(Section):
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
         description="Import path of the task module; looked for beside the settings file first.",
     )
+    head: Literal["classification", "multi_label", "regression"] = Field(
+        "classification",
+        description="What the label is: one class of several, labels that may hold together, a number.",
+    )
     data: Data
     teachers: list[Teacher] = Field(min_length=1, description="One entry per kind of teacher.")
+    ensemble: Ensemble = Field(Ensemble(), description="How several teachers are combined to one.")
     student: Student
     evaluation: Evaluation = Field(Evaluation(), description="How models are compared.")
     push: Push
     beam: Beam = Field(Beam(), description="How Beam runs the data steps.")
 
-    def all_teachers(self) -> list[Teacher]:
-        """Returns one entry per teacher to train: copies are spelt out, each with a seed of its own."""
+    @model_validator(mode="after")
+    def _check_combinations(self):
+        distillation, student = self.student.distillation, self.student
+        metrics, objectives = METRICS[self.head], OBJECTIVES[self.head]
+        if self.evaluation.metric not in (None, *metrics):
+            raise ValueError(
+                f"evaluation.metric: found {self.evaluation.metric!r}; allowed for the head {self.head}: "
+                f"{', '.join(metrics)}"
+            )
+        objective = distillation.objective
+        if objective is not None and objective not in objectives and "." not in objective:
+            raise ValueError(
+                f"student.distillation.objective: found {objective!r}; allowed for the head {self.head}: "
+                f"{', '.join(objectives)}, or the import path of a function"
+            )
+        if self.head == "regression" and self.ensemble.combination == "geometric":
+            raise ValueError("ensemble.combination: geometric is for distributions; numbers have arithmetic")
+        if self.head == "regression" and any(t.label_smoothing for t in [*self.teachers, student]):
+            raise ValueError("label_smoothing: a regression has none")
+        if self.head != "classification" and student.omit_classes:
+            raise ValueError(f"student.omit_classes: the head {self.head} has no classes to omit")
+        if student.augment and distillation.targets == "cached":
+            raise ValueError(
+                "student.augment: cached targets are those of the unchanged inputs; set "
+                "student.distillation.targets: online"
+            )
+        teachers = self.all_teachers()
+        for hint in distillation.hints:
+            if hint.teacher > len(teachers):
+                raise ValueError(
+                    f"student.distillation.hints: there is no teacher {hint.teacher}, only {len(teachers)}"
+                )
+            if teachers[hint.teacher - 1].saved_model:
+                raise ValueError(
+                    f"student.distillation.hints: teacher {hint.teacher} is a saved_model, whose hidden layers are "
+                    "not seen"
+                )
+        return self
+
+    @property
+    def metric(self) -> str:
+        """The metric of the gates."""
+        return self.evaluation.metric or METRICS[self.head][0]
+
+    @property
+    def objective(self) -> str:
+        """The soft term of the distillation."""
+        return self.student.distillation.objective or OBJECTIVES[self.head][0]
+
+    def builder_of(self, training: Training) -> str:
+        """Returns the name of the task's function that builds the network of a training."""
+        return training.builder or ("build_teacher" if isinstance(training, Teacher) else "build_student")
+
+    def builders(self) -> set[str]:
+        """Returns the names of all functions of the task that build networks."""
+        return {self.builder_of(training) for training in [*self.teachers, self.student]}
+
+    def shards(self) -> list[dict[str, int] | None]:
+        """Returns, for each of `all_teachers`, the part {index, of} of the train split that it sees; None: all."""
         return [
-            teacher.model_copy(update={"copies": 1, "seed": teacher.seed + copy})
+            {"index": copy, "of": teacher.copies} if teacher.shard_copies else None
+            for teacher in self.teachers
+            for copy in range(teacher.copies)
+        ]
+
+    def all_teachers(self) -> list[Teacher]:
+        """Returns one entry per teacher: copies are spelt out, each with a seed of its own."""
+        return [
+            teacher.model_copy(update={"copies": 1, "shard_copies": False, "seed": teacher.seed + copy})
             for teacher in self.teachers
             for copy in range(teacher.copies)
         ]
@@ -231,6 +427,8 @@ def _path_of(location: tuple) -> str:
 def _explain(error: dict) -> str:
     """Returns one line for an error of pydantic's: the key's path, what was found, what is allowed."""
     location = error["loc"]
+    if not location:  # a combination of settings, whose message names them
+        return error["msg"].removeprefix("Value error, ")
     section = _section_at(location)
     fields = {field.alias or name: field for name, field in section.model_fields.items()} if section else {}
     if error["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The stock Trainer takes one `base_model`; this one takes N teachers."""
+"""The stock Trainer takes one `base_model`; this one takes N teachers, or their soft targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from components.numbered_inputs import numbered, with_numbered_inputs
 
 
 class DistillationTrainerSpec(types.ComponentSpec):
-    """Inputs and outputs as the stock Trainer's, plus teacher_1 .. teacher_N."""
+    """Inputs and outputs as the stock Trainer's, plus soft targets or teacher_1 .. teacher_N, and transfer examples."""
 
     PARAMETERS = {
         "run_fn": ExecutionParameter(type=str),
@@ -26,6 +26,8 @@ class DistillationTrainerSpec(types.ComponentSpec):
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
         "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
+        "soft_targets": ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        "transfer_examples": ChannelParameter(type=standard_artifacts.Examples, optional=True),
     }
     OUTPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -44,8 +46,10 @@ class DistillationTrainer(base_component.BaseComponent):
         run_fn: str,
         examples: types.BaseChannel,
         transform_graph: types.BaseChannel,
-        teachers: Sequence[types.BaseChannel],
         custom_config: dict[str, Any],
+        teachers: Sequence[types.BaseChannel] = (),
+        soft_targets: types.BaseChannel | None = None,
+        transfer_examples: types.BaseChannel | None = None,
     ):
         """Builds the node.
 
@@ -53,8 +57,10 @@ class DistillationTrainer(base_component.BaseComponent):
           run_fn: import path of the training function.
           examples: transformed examples with the splits train and eval.
           transform_graph: the Transform's output.
-          teachers: Model channels of at least one teacher.
-          custom_config: JSON-able; `run_fn` finds in it, under "teachers", the SavedModels' folders.
+          custom_config: JSON-able; the executor adds where the inputs below are.
+          teachers: Model channels; under "teachers" `run_fn` finds the SavedModels' folders.
+          soft_targets: instead of teachers, what SoftTargets wrote; its folder, under "soft_targets".
+          transfer_examples: transformed examples without labels; a file pattern, under "transfer_files".
         """
         spec_class = with_numbered_inputs(self.SPEC_CLASS, teacher=(len(teachers), standard_artifacts.Model))
         spec = spec_class(
@@ -64,6 +70,8 @@ class DistillationTrainer(base_component.BaseComponent):
             custom_config=json_utils.dumps(custom_config),
             examples=examples,
             transform_graph=transform_graph,
+            soft_targets=soft_targets,
+            transfer_examples=transfer_examples,
             model=types.Channel(type=standard_artifacts.Model),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
             **numbered("teacher", teachers),

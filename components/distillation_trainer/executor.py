@@ -1,16 +1,17 @@
-"""Hands the teachers to run_fn; all else is the stock Trainer's executor."""
+"""Hands teachers, soft targets and transfer examples to run_fn; all else is the stock Trainer's executor."""
 
 from typing import Any
 
 from tfx import types
 from tfx.components.trainer import executor as trainer
-from tfx.utils import json_utils, path_utils
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, json_utils, path_utils
 
 from components.numbered_inputs import numbered_artifacts
 
 
 class Executor(trainer.GenericExecutor):
-    """Adds custom_config["teachers"], the folders of the teachers' SavedModels, and trains."""
+    """Adds to custom_config where teachers, soft targets and transfer examples are, and trains."""
 
     def Do(
         self,
@@ -22,4 +23,9 @@ class Executor(trainer.GenericExecutor):
         teachers = numbered_artifacts(input_dict, "teacher")
         config = json_utils.loads(exec_properties["custom_config"])
         config["teachers"] = [path_utils.serving_model_path(teacher.uri) for teacher in teachers]
+        if input_dict.get("soft_targets"):
+            config["soft_targets"] = artifact_utils.get_single_uri(input_dict["soft_targets"])
+        if input_dict.get("transfer_examples"):
+            uri = artifact_utils.get_split_uri(input_dict["transfer_examples"], "transfer")
+            config["transfer_files"] = [io_utils.all_files_pattern(uri)]
         super().Do(input_dict, output_dict, exec_properties | {"custom_config": json_utils.dumps(config)})

@@ -1,5 +1,6 @@
 """Exports the ensemble."""
 
+import json
 from typing import Any
 
 import tensorflow_transform as tft
@@ -10,6 +11,7 @@ from tfx.utils import path_utils
 
 from components.numbered_inputs import numbered_artifacts
 from modules.export import export_ensemble
+from modules.heads import HEADS
 
 
 class Executor(base_executor.BaseExecutor):
@@ -26,4 +28,5 @@ class Executor(base_executor.BaseExecutor):
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         path = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         card = {"name": "Ensemble", "role": "ensemble"}
-        export_ensemble(teachers, transform, exec_properties["label"], path, card)
+        head, ensemble = HEADS[exec_properties["head"]], json.loads(exec_properties["ensemble"])
+        export_ensemble(teachers, transform, exec_properties["label"], path, card, head, **ensemble)

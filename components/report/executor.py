@@ -14,7 +14,7 @@ from components.blessing.executor import DECISIONS
 from components.evaluation import EXAMPLES, OVERALL, read_evaluation
 from components.numbered_inputs import numbered_artifacts
 from components.serving_check.executor import DECISION
-from modules.export import read_card
+from modules.model_card import read_card
 from modules.serving import read_records, single_example_latency, size_in_bytes, without_feature
 
 COMPARISON = "comparison.json"

@@ -24,7 +24,7 @@ def compare(served: dict[str, float], evaluated: dict[str, float]) -> str | None
     """Returns what differs between the metrics of the served and of the evaluated model, as a sentence, or None."""
     if served[EXAMPLES] != evaluated[EXAMPLES]:
         return f"{served[EXAMPLES]:.0f} examples were served, {evaluated[EXAMPLES]:.0f} evaluated"
-    for metric in ("accuracy", "loss"):
+    for metric in sorted(set(served) - {EXAMPLES}):
         if not math.isclose(served[metric], evaluated[metric], rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE):
             return f"{metric} is {served[metric]:.6f} when served, {evaluated[metric]:.6f} as evaluated"
     return None

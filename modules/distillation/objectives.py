@@ -1,74 +1,129 @@
-"""Objectives of distillation, per example, as plain functions of logits.
+"""Objectives of distillation: the soft term, per example, as plain functions of logits.
+
+Every objective is called with (student_logits, teacher_logits, temperature), both logits float32 [batch, outputs] and
+not yet divided by the temperature, and returns float32 [batch]. A user's own, named in the settings by import path, is
+called in the same way. Several teachers have been combined to one (`combination.py`) before that.
 
 Symbols as in Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network" (2015): logits z, temperature T,
-softened distribution p_i = exp(z_i / T) / sum_j exp(z_j / T) (their equation 1).
+softened distribution p_i = exp(z_i / T) / sum_j exp(z_j / T) (their equation 1). The gradients of soft targets shrink
+as 1/T²; the factor T² keeps the balance of the soft and the hard term when T changes (end of their section 2).
 """
+
+import importlib
+import traceback
+from collections.abc import Callable
 
 import tensorflow as tf
 
+from modules.errors import UserError
 
-def class_logits(logits: tf.Tensor) -> tf.Tensor:
-    """Returns logits with one column per class, float32 [batch, classes], from a model's output.
-
-    A binary model may have a single output z, whose sigmoid is the probability of class 1. Softmax over (0, z)
-    is that sigmoid, so that everything after this function knows only one kind of head.
-    """
-    logits = tf.cast(logits, tf.float32)
-    if logits.shape[-1] == 1:
-        return tf.concat([tf.zeros_like(logits), logits], axis=-1)
-    return logits
+Objective = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def softened_log_probabilities(logits: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Returns log softmax(z / T) over the last axis; shape as `logits`. Hinton et al. 2015, equation 1."""
-    return tf.nn.log_softmax(logits / temperature, axis=-1)
+    """Returns log softmax(z / T), float32 [..., classes]; exact to rounding for |z| up to 1e4, T from 1e-2 to 1e3."""
+    return tf.nn.log_softmax(logits / temperature)
 
 
-def mean_softened_log_probabilities(teacher_logits: list[tf.Tensor], temperature: float) -> tf.Tensor:
-    """Returns the log of the arithmetic mean of the teachers' softened distributions, [batch, classes].
-
-    Hinton et al. 2015, section 3: the soft targets of an ensemble are the mean of its members' distributions.
-
-    Args:
-      teacher_logits: one [batch, classes] tensor per teacher.
-      temperature: T > 0.
-    """
-    stacked = tf.stack([softened_log_probabilities(logits, temperature) for logits in teacher_logits])
-    return tf.reduce_logsumexp(stacked, axis=0) - tf.math.log(float(len(teacher_logits)))
+def _expectation(log_probabilities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    # A probability that underflows to 0 makes the product 0, however small the log on its other side.
+    return tf.math.multiply_no_nan(values, tf.exp(log_probabilities))
 
 
-def hard_loss(labels: tf.Tensor, student_logits: tf.Tensor) -> tf.Tensor:
-    """Returns the cross-entropy with the true class, float32 [batch]; `labels` int64 [batch]."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=student_logits)
-
-
-def kl_divergence(teacher_log_probabilities: tf.Tensor, student_logits: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Returns T² · KL(teacher ‖ student) of the softened distributions, float32 [batch].
-
-    The gradients of soft targets shrink as 1/T²; the factor T² keeps the balance of the soft and the hard term when
-    T changes (Hinton et al. 2015, end of section 2).
-
-    Args:
-      teacher_log_probabilities: log of the softened teacher distribution, [batch, classes].
-      student_logits: [batch, classes], not yet divided by T.
-      temperature: T > 0.
-    """
+def soft_cross_entropy(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns −T² · sum_i p_i log q_i of the teacher's p and the student's q at T (Hinton et al. 2015, section 2)."""
+    teacher = softened_log_probabilities(teacher_logits, temperature)
     student = softened_log_probabilities(student_logits, temperature)
-    per_class = tf.math.multiply_no_nan(teacher_log_probabilities - student, tf.exp(teacher_log_probabilities))
-    return temperature**2 * tf.reduce_sum(per_class, axis=-1)
+    return -(temperature**2) * tf.reduce_sum(_expectation(teacher, student), axis=-1)
 
 
-def distillation_loss(
-    labels: tf.Tensor, student_logits: tf.Tensor, teacher_logits: list[tf.Tensor], temperature: float, alpha: float
-) -> tf.Tensor:
-    """Returns (1 − α) · L_H + α · T² · KL, float32 [batch]: the hard loss at T = 1, the soft loss at T.
+def kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns T² · KL(p ‖ q) of the teacher's p and the student's q at T.
 
-    Args:
-      labels: int64 [batch].
-      student_logits: [batch, classes].
-      teacher_logits: one [batch, classes] tensor per teacher.
-      temperature: T > 0, of both distributions in the soft term.
-      alpha: weight of the soft term, in [0, 1].
+    That is soft_cross_entropy less T² times the teacher's entropy, which does not depend on the student.
     """
-    soft = kl_divergence(mean_softened_log_probabilities(teacher_logits, temperature), student_logits, temperature)
-    return (1.0 - alpha) * hard_loss(labels, student_logits) + alpha * soft
+    teacher = softened_log_probabilities(teacher_logits, temperature)
+    student = softened_log_probabilities(student_logits, temperature)
+    return temperature**2 * tf.reduce_sum(_expectation(teacher, teacher - student), axis=-1)
+
+
+def logit_matching(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns ½ · sum_i (z_i − v_i)², whatever T (Ba & Caruana 2014, "Do Deep Nets Really Need to be Deep?", eq. 1).
+
+    T² · KL of N classes tends to 1/N of this for T → ∞ and logits of mean zero (Hinton et al. 2015, section 2.1).
+    """
+    return 0.5 * tf.reduce_sum(tf.square(student_logits - teacher_logits), axis=-1)
+
+
+def multi_label_soft_cross_entropy(
+    student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float
+) -> tf.Tensor:
+    """Returns T² · binary cross-entropy with the teacher's sigmoid(v / T), mean over the labels of an example."""
+    loss = tf.nn.sigmoid_cross_entropy_with_logits(
+        labels=tf.sigmoid(teacher_logits / temperature), logits=student_logits / temperature
+    )
+    return temperature**2 * tf.reduce_mean(loss, axis=-1)
+
+
+def multi_label_kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns T² · KL of the Bernoulli distributions sigmoid(z / T), mean over the labels of an example."""
+    divergence = tf.zeros([])
+    for sign in (1.0, -1.0):  # the label holds; it does not
+        teacher = tf.math.log_sigmoid(sign * teacher_logits / temperature)
+        student = tf.math.log_sigmoid(sign * student_logits / temperature)
+        divergence += _expectation(teacher, teacher - student)
+    return temperature**2 * tf.reduce_mean(divergence, axis=-1)
+
+
+def squared_error(student_outputs: tf.Tensor, teacher_outputs: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns the squared error of the student's number against the teacher's, float32 [batch], whatever T."""
+    return tf.reduce_sum(tf.square(student_outputs - teacher_outputs), axis=-1)
+
+
+# By head and name. The first of each head is its default.
+OBJECTIVES: dict[str, dict[str, Objective]] = {
+    "classification": {
+        "kl_divergence": kl_divergence,
+        "soft_cross_entropy": soft_cross_entropy,
+        "logit_matching": logit_matching,
+    },
+    "multi_label": {
+        "kl_divergence": multi_label_kl_divergence,
+        "soft_cross_entropy": multi_label_soft_cross_entropy,
+        "logit_matching": logit_matching,
+    },
+    "regression": {"squared_error": squared_error},
+}
+
+
+def find_objective(name: str, head: str) -> Objective:
+    """Returns the objective `name` of a head: one of ours, or a user's function by its import path.
+
+    Raises:
+      UserError: there is none of that name, or importing it fails.
+    """
+    if name in OBJECTIVES[head]:
+        return OBJECTIVES[head][name]
+    module, _, function = name.rpartition(".")
+    where = "student.distillation.objective"
+    if not module:
+        raise UserError(
+            f"{where}: {name!r} is none for the head {head}; allowed: {', '.join(OBJECTIVES[head])}, or the import "
+            "path of a function of your own"
+        )
+    try:
+        found = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # whatever a user's module raises is the user's to mend
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(f"{where}: importing {module!r} failed: {error} (at {line.filename}:{line.lineno})") from error
+    if not callable(found):
+        raise UserError(f"{where}: module {module!r} has no function {function!r}")
+
+    def checked(student_logits, teacher_logits, temperature):
+        loss = found(student_logits, teacher_logits, temperature)
+        if not tf.is_tensor(loss) or loss.shape.rank != 1:
+            got = f"a tensor of shape {loss.shape}" if tf.is_tensor(loss) else type(loss).__name__
+            raise UserError(f"{where}: {name} returned {got}; expected one loss per example, a tensor of shape [batch]")
+        return loss
+
+    return checked

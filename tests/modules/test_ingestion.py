@@ -1,9 +1,12 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from modules.errors import UserError
-from modules.ingestion import label_spec, scan_labels, training_dataset
+from modules.heads import HEADS
+from modules.ingestion import ExampleFiles, Shard, example_files, label_spec, scan_labels, training_dataset
 
 SPEC = {"x": tf.io.FixedLenFeature([2], tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
 
@@ -12,22 +15,33 @@ SPEC = {"x": tf.io.FixedLenFeature([2], tf.float32), "label": tf.io.FixedLenFeat
 def files(tmp_path):
     """Three shards of 10 examples, the label of example i is i."""
     for shard in range(3):
-        with tf.io.TFRecordWriter(str(tmp_path / f"examples-{shard}.gz"), "GZIP") as writer:
-            for i in range(10 * shard, 10 * shard + 10):
-                features = {
-                    "x": tf.train.Feature(float_list=tf.train.FloatList(value=[i, -i])),
-                    "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[i])),
-                }
-                writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
-    return [str(tmp_path / "*")]
+        write(tmp_path / f"examples-{shard}.gz", range(10 * shard, 10 * shard + 10))
+    return [str(tmp_path / "examples-*")]
+
+
+def write(path, numbers, labelled=True):
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for i in numbers:
+            features = {"x": tf.train.Feature(float_list=tf.train.FloatList(value=[i, -i]))}
+            if labelled:
+                features["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[i]))
+            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
+
+
+def labels_of_one_epoch(built, examples):
+    return sorted(int(label) for _, labels, _ in built.take(-(-examples // 7)) for label in labels)
+
+
+def dataset(files, batch=7, seed=0, **options):
+    return training_dataset(ExampleFiles(example_files(files)), SPEC, "label", batch, seed, **options)
 
 
 def epochs(files, seed, count=2, batch=7):
-    dataset = training_dataset(files, SPEC, "label", batch, seed)
-    batches = list(dataset.take(count * 5).as_numpy_iterator())
-    for features, labels in batches:
+    batches = list(dataset(files, batch, seed).take(count * 5).as_numpy_iterator())
+    for features, labels, targets in batches:
         np.testing.assert_array_equal(features["x"], np.stack([labels, -labels], axis=1))
-    return [np.concatenate([labels for _, labels in batches[5 * e : 5 * e + 5]]) for e in range(count)]
+        assert targets == {}
+    return [np.concatenate([labels for _, labels, _ in batches[5 * e : 5 * e + 5]]) for e in range(count)]
 
 
 def test_every_epoch_has_every_example_once_in_an_order_of_its_own(files):
@@ -42,7 +56,7 @@ def test_the_order_is_a_function_of_the_seed(files):
 
 
 def test_the_last_batch_of_an_epoch_is_partial_not_mixed_with_the_next(files):
-    sizes = [len(labels) for _, labels in training_dataset(files, SPEC, "label", 7, 0).take(10)]
+    sizes = [len(labels) for _, labels, _ in dataset(files).take(10)]
     assert sizes == [7, 7, 7, 7, 2] * 2
 
 
@@ -64,3 +78,53 @@ def test_a_label_that_preprocessing_did_not_return_is_named():
 def test_a_label_that_is_no_class_id_is_refused():
     with pytest.raises(UserError, match="must be one int64 class id"):
         label_spec({"label": tf.io.FixedLenFeature([], tf.string)}, "label")
+
+
+def test_shards_are_disjoint_whatever_the_seed_and_make_up_the_whole(files):
+    parts = [labels_of_one_epoch(dataset(files, seed=seed, shard=Shard(seed, 3)), 10) for seed in range(3)]
+    assert sorted(itertools.chain(*parts)) == list(range(30))
+    assert scan_labels(files, SPEC, "label", shard=Shard(1, 3)).examples == 10
+
+
+def test_omitted_classes_are_left_out(files):
+    kept = labels_of_one_epoch(dataset(files, omit_classes=[3, 29]), 28)
+    assert kept == [i for i in range(30) if i not in (3, 29)]
+    scan = scan_labels(files, SPEC, "label", omit_classes=[3, 29])
+    assert (scan.examples, scan.largest) == (28, 28)
+
+
+def test_transfer_examples_come_once_an_epoch_without_a_label_and_mixed_among_the_others(files, tmp_path):
+    (tmp_path / "more").mkdir()
+    write(tmp_path / "more" / "x.gz", range(100, 115), labelled=False)
+    transfer = ExampleFiles(example_files([str(tmp_path / "more" / "*")]))
+    batches = list(dataset(files, batch=15, transfer=transfer).take(3))
+    labels = np.concatenate([labels for _, labels, _ in batches])
+    x = np.concatenate([features["x"][:, 0] for features, _, _ in batches])
+    assert sorted(x[labels == -1]) == list(range(100, 115))
+    assert sorted(labels[labels >= 0]) == list(range(30))
+    assert all((part == -1).any() and (part >= 0).any() for part in np.split(labels, 3))
+
+
+def test_augment_gets_another_seed_for_each_batch_and_the_same_in_each_run(files):
+    def augment(features, seed):
+        return {"x": features["x"] + tf.random.stateless_uniform([2], seed)}
+
+    def noise():
+        built = dataset(files, augment=augment).take(10)
+        return [float(features["x"][0, 0]) - int(labels[0]) for features, labels, _ in built]
+
+    first = noise()
+    assert first == noise()
+    assert len({round(value, 4) for value in first}) == 10
+
+
+@pytest.mark.parametrize(
+    ("head", "spec", "message"),
+    [
+        ("regression", tf.io.FixedLenFeature([], tf.int64), "must be one float32 number"),
+        ("multi_label", tf.io.FixedLenFeature([], tf.int64), "must be 0 or 1 for each label"),
+    ],
+)
+def test_a_label_has_to_fit_the_head(head, spec, message):
+    with pytest.raises(UserError, match=message):
+        label_spec({"label": spec}, "label", HEADS[head])

@@ -3,10 +3,12 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
+from modules.distillation.objectives import kl_divergence
 from modules.errors import UserError
 from modules.ingestion import LabelScan
+from modules.learner import Distillation, Learner
 from modules.strategies import make_strategy
-from modules.training import EpochReport, Learner, TrainingConfig, check_labels, make_optimizer
+from modules.training import EpochReport, TrainingConfig, check_labels, make_optimizer
 
 CLASSES = 3
 EXAMPLES = 22  # not a multiple of the batch size, so that the last batch is partial, and odd on two replicas
@@ -26,19 +28,23 @@ def network(seed=3):
     return keras.Model(features, keras.layers.Dense(CLASSES)(hidden))
 
 
-class FixedTeacher:
-    """Logits that are a function of the features."""
+def answers(features):
+    """What a fixed teacher says: logits that are a function of the features, [batch, 1 teacher, classes]."""
+    x = features["features"]
+    return {"logits": (tf.concat([x[:, :2], x[:, 3:]], axis=1) * 2.0)[:, None]}
 
-    def __call__(self, features):
-        return tf.concat([features["features"][:, :2], features["features"][:, 3:]], axis=1) * 2.0
+
+def distil(temperature, alpha):
+    return Distillation(kl_divergence, [1.0], "arithmetic", alpha, temperature)
 
 
 def train(strategy, distillation, epochs=3):
     x, y = data()
     dataset = tf.data.Dataset.from_tensor_slices(({"features": x}, y)).batch(BATCH).repeat()
+    dataset = dataset.map(lambda features, labels: (features, labels, {}))
     with strategy.scope():
         trained = network()
-        learner = Learner(trained, distillation, [FixedTeacher()] if distillation else [])
+        learner = Learner(trained, distillation=distil(**distillation) if distillation else None, answers=answers)
         settings = {"name": "sgd", "learning_rate": 0.3, "schedule": "constant"}
         learner.compile(optimizer=make_optimizer(settings, 1))
     steps = -(-EXAMPLES // BATCH)
@@ -110,10 +116,10 @@ class Gated(keras.layers.Layer):
 def test_layers_of_the_user_may_use_python_control_flow():
     features = keras.Input([4], name="features")
     model = keras.Model(features, keras.layers.Dense(CLASSES)(Gated()(features)))
-    learner = Learner(model, None, [])
+    learner = Learner(model)
     learner.compile(optimizer="sgd")
     x, y = data()
-    learner.fit(tf.data.Dataset.from_tensor_slices(({"features": x}, y)).batch(BATCH), verbose=0)
+    learner.fit(tf.data.Dataset.from_tensor_slices(({"features": x}, y, {})).batch(BATCH), verbose=0)
 
 
 def test_a_loss_that_is_no_number_stops_the_training():

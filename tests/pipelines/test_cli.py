@@ -41,7 +41,8 @@ def test_dry_run_prints_the_dag_and_runs_nothing(project):
     done = project.stillhouse("run", "blobs.yaml", "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
     nodes = json.loads(done.stdout)["nodes"]
-    assert nodes["Student"] == ["Teacher-1", "Transform"]
+    assert nodes["Student"] == ["SoftTargets", "Transform"]
+    assert nodes["SoftTargets"] == ["Teacher-1", "Transform"]
     assert nodes["Pusher"] == ["Blessing", "ServingCheck", "Student"]
     assert "ExampleValidator" in nodes["Transform"]
     assert not (project.folder / "runs").exists()

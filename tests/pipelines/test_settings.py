@@ -26,11 +26,17 @@ def refuse(raw):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"studnet": {}}, "studnet: unknown key; did you mean student? (allowed here: name, task, data,"),
+        ({"studnet": {}}, "studnet: unknown key; did you mean student? (allowed here: name, task, head,"),
         ({"student": {"epoks": 3}}, "student.epoks: unknown key; did you mean epochs?"),
         ({"teachers": [{"epochs": "ten"}]}, "teachers[0].epochs: found 'ten'; allowed: a valid integer"),
-        ({"student": {"distillation": {"alpha": 1.5}}}, "student.distillation.alpha: found 1.5; allowed: less than"),
-        ({"student": {"distillation": {"temperature": 0}}}, "student.distillation.temperature: found 0; allowed: gre"),
+        (
+            {"student": {"distillation": {"alpha": 1.5}}},
+            "student.distillation.alpha: found 1.5; allowed: between 0 and 1",
+        ),
+        (
+            {"student": {"distillation": {"temperature": 0}}},
+            "student.distillation.temperature: found 0; allowed: greater than 0",
+        ),
         ({"teachers": []}, "teachers: found []; allowed: List should have at least 1 item"),
         ({"name": "My Pipe"}, "name: found 'My Pipe'; allowed: String should match pattern"),
         ({"data": {"path": "d"}}, "data.label: missing (The label column.)"),

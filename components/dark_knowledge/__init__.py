@@ -1,0 +1,5 @@
+"""What the teachers know beyond the right answer."""
+
+from components.dark_knowledge.component import DarkKnowledge, DarkKnowledgeReport
+
+__all__ = ["DarkKnowledge", "DarkKnowledgeReport"]

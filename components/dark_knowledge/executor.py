@@ -1,0 +1,49 @@
+"""Writes dark_knowledge.json and the figures."""
+
+import json
+import os
+from typing import Any
+
+import tensorflow_transform as tft
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from components.dark_knowledge.figure import similarity_figure
+from modules.distillation.dark_knowledge import find_dark_knowledge
+from modules.distillation.soft_targets import read_soft_targets_card
+from modules.export import class_names
+from modules.ingestion import ExampleFiles, example_files, split_folder
+
+DARK_KNOWLEDGE = "dark_knowledge.json"
+
+
+class Executor(base_executor.BaseExecutor):
+    """One pass over the train split's examples and soft targets."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes output_dict["dark_knowledge"]."""
+        label = exec_properties["label"]
+        transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
+        targets = artifact_utils.get_single_uri(input_dict["soft_targets"])
+        pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "train"))
+        found = find_dark_knowledge(
+            ExampleFiles(example_files([pattern]), split_folder(targets, "train")),
+            read_soft_targets_card(targets),
+            transform.transformed_feature_spec(),
+            label,
+            json.loads(exec_properties["temperatures"]),
+            **json.loads(exec_properties["ensemble"]),
+            names=class_names(transform, label),
+        )
+        folder = artifact_utils.get_single_uri(output_dict["dark_knowledge"])
+        io_utils.write_string_file(os.path.join(folder, DARK_KNOWLEDGE), json.dumps(found, indent=1))
+        for at in found["temperatures"]:
+            name = f"similarity-T{at['temperature']:g}.svg"
+            io_utils.write_string_file(os.path.join(folder, name), similarity_figure(found["classes"], at))

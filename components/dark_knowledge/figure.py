@@ -1,0 +1,42 @@
+"""The class-similarity matrix as a picture."""
+
+import io
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+MOST_ANNOTATED = 12  # classes; more numbers than these cannot be read
+INCHES_PER_CLASS = 0.5
+
+
+def similarity_figure(classes: list[str], at: dict[str, Any]) -> str:
+    """Returns the SVG of the mean soft target per true class, for one entry of `temperatures`.
+
+    The colours leave out the diagonal, which would hide everything else.
+    """
+    matrix = np.array(at["mean_soft_targets"], float)
+    others = np.where(np.eye(len(classes), dtype=bool), np.nan, matrix)
+    size = min(12.0, 2.5 + INCHES_PER_CLASS * len(classes))
+    # Text stays text and ids do not depend on the moment: the same input gives the same file.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "stillhouse"}):
+        figure = Figure(figsize=(size + 0.8, size), layout="constrained")
+        axes = figure.subplots()
+        image = axes.imshow(others, cmap="viridis", vmin=0)
+        axes.set_xlabel("class in the soft target")
+        axes.set_ylabel("true class")
+        axes.set_title(f"mean soft target at T = {at['temperature']:g}, entropy {at['entropy']['mean']:.3f} nats")
+        if len(classes) <= 50:
+            axes.set_xticks(range(len(classes)), classes, rotation=45 if max(map(len, classes)) > 2 else 0)
+            axes.set_yticks(range(len(classes)), classes)
+        if len(classes) <= MOST_ANNOTATED:
+            brightest = np.nanmax(others) if np.isfinite(others).any() else 1.0
+            for (row, column), value in np.ndenumerate(matrix):
+                bright = row != column and value > 0.6 * brightest
+                colour = "black" if row == column or bright else "white"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        figure.colorbar(image, label="mean probability (true class left out)")
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()

@@ -1,0 +1,43 @@
+"""Wraps the SavedModel."""
+
+import json
+from typing import Any
+
+import tensorflow_transform as tft
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+
+from modules.distillation.imported import SavedTeacher, export_saved_teacher
+from modules.heads import HEADS
+from modules.ingestion import example_files, first_features
+
+# So many examples tell logits from probabilities.
+EXAMPLES_TO_TELL = 256
+
+
+class Executor(base_executor.BaseExecutor):
+    """Writes the model with our signatures and a model card."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes output_dict["model"]."""
+        label, head = exec_properties["label"], HEADS[exec_properties["head"]]
+        transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
+        pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "train"))
+        features = first_features(
+            example_files([pattern]), transform.transformed_feature_spec(), label, head, EXAMPLES_TO_TELL
+        )
+        export_saved_teacher(
+            SavedTeacher(**json.loads(exec_properties["teacher"])),
+            transform,
+            label,
+            head,
+            features,
+            path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"])),
+        )

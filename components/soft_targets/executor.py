@@ -1,0 +1,144 @@
+"""Asks the teachers about blocks of examples on Beam's workers."""
+
+import functools
+import os
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from apache_beam.metrics import Metrics, MetricsFilter
+from tfx import types
+from tfx.dsl.components.base import base_beam_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils
+from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
+
+from components.numbered_inputs import numbered_artifacts
+from components.record_blocks import BatchFunction, WriteBlocks
+from modules import progress
+from modules.distillation.hints import HIDDEN
+from modules.distillation.soft_targets import KEY, LOGITS, SoftTargetsCard, fingerprints
+from modules.distillation.teachers import Faults, Teacher, check_widths
+from modules.errors import UserError
+from modules.heads import HEADS
+from modules.ingestion import example_files, parse_examples, split_folder
+from modules.learner import ask
+
+SPLITS = {"examples": "train", "transfer_examples": "transfer"}  # by input
+COUNTERS = "soft_targets"  # Beam's namespace
+LARGEST_HALF = float(np.finfo(np.float16).max)
+
+
+def load_teachers(paths: list[str], head: str) -> list[Teacher]:
+    """Returns the teachers, named as their nodes are."""
+    return [Teacher(path, f"Teacher-{number}", HEADS[head]) for number, path in enumerate(paths, start=1)]
+
+
+def answer_batches(paths: list[str], transform_graph: str, label: str, head: str, dtype: str) -> BatchFunction:
+    """Returns the function from serialized transformed examples to serialized soft targets.
+
+    It counts in Beam's counters what is wrong with the answers.
+    """
+    teachers = load_teachers(paths, head)
+    names = [teacher.name for teacher in teachers]
+    feature_spec = tft.TFTransformOutput(transform_graph).transformed_feature_spec()
+    half = dtype == "float16"
+
+    def answers(records):
+        features, _ = parse_examples(records, feature_spec, label, HEADS[head])
+        return {KEY: fingerprints(records), **ask(teachers, features)}
+
+    answers = tf.function(answers, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    specs = {
+        name: tf.TensorSpec([None], tf.string) if half and name != KEY else tf.TensorSpec.from_tensor(answer)
+        for name, answer in answers.get_concrete_function().structured_outputs.items()
+    }
+    converter, encoder = TensorsToRecordBatchConverter(specs), RecordBatchToExamplesEncoder()
+
+    def as_bytes(values: np.ndarray) -> tf.Tensor:
+        too_large = np.isfinite(values) & (np.abs(values) > LARGEST_HALF)
+        Metrics.counter(COUNTERS, "overflow").inc(int(too_large.any(axis=tuple(range(1, values.ndim))).sum()))
+        with np.errstate(over="ignore"):
+            return tf.constant([row.tobytes() for row in values.astype(np.float16)])
+
+    def function(records: tf.Tensor) -> list[bytes]:
+        found = answers(records)
+        faults = Faults(names, HEADS[head])
+        faults.count(found[LOGITS].numpy())
+        Metrics.counter(COUNTERS, "examples").inc(faults.examples)
+        for number in range(len(names)):
+            Metrics.counter(COUNTERS, f"broken {number}").inc(int(faults.broken[number]))
+            Metrics.counter(COUNTERS, f"probabilities {number}").inc(int(faults.probabilities[number]))
+        if half:
+            found = {name: value if name == KEY else as_bytes(value.numpy()) for name, value in found.items()}
+        return encoder.encode(converter.convert(found))
+
+    return function
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Writes files of soft targets that run parallel to those of the examples."""
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes output_dict["soft_targets"].
+
+        Raises:
+          UserError: the teachers differ in their classes, gave NaN or probabilities, or do not fit float16.
+        """
+        label, head, dtype = (exec_properties[name] for name in ("label", "head", "dtype"))
+        graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
+        paths = [path_utils.serving_model_path(artifact.uri) for artifact in numbered_artifacts(input_dict, "teacher")]
+        teachers = load_teachers(paths, head)
+        widths = {teacher.name: teacher.outputs for teacher in teachers}
+        check_widths(widths, teachers[0].outputs)
+        shapes = {LOGITS: [len(teachers), teachers[0].outputs]}
+        for number, teacher in enumerate(teachers, start=1):
+            shapes |= {f"{HIDDEN}{number}/{layer}": shape for layer, shape in teacher.hidden_shapes().items()}
+
+        targets = artifact_utils.get_single_instance(output_dict["soft_targets"])
+        splits = {name: split for name, split in SPLITS.items() if input_dict.get(name)}
+        targets.split_names = artifact_utils.encode_split_names(list(splits.values()))
+        make_function = functools.partial(answer_batches, paths, graph, label, head, dtype)
+        with self._make_beam_pipeline() as pipeline:
+            for name, split in splits.items():
+                uri = artifact_utils.get_split_uri(input_dict[name], split)
+                files = example_files([io_utils.all_files_pattern(uri)])
+                write = WriteBlocks(make_function, split_folder(targets.uri, split), exec_properties["batch_size"])
+                _ = pipeline | f"Files.{split}" >> beam.Create(files) | f"Ask.{split}" >> write
+        counts = _counters(pipeline.result)
+        _refuse_faults(list(widths), head, counts)
+
+        sizes = {split: _size(split_folder(targets.uri, split)) for split in splits.values()}
+        SoftTargetsCard(list(widths), dtype, shapes, counts["examples"], sizes).write(targets.uri)
+        progress.note(
+            f"{counts['examples']:,} examples, {len(teachers)} teachers, {dtype}: {sum(sizes.values()):,} bytes"
+        )
+
+
+def _counters(result) -> dict[str, int]:
+    found = result.metrics().query(MetricsFilter().with_namespace(COUNTERS))["counters"]
+    return {counter.key.metric.name: counter.result for counter in found}
+
+
+def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:
+    faults = Faults(names, HEADS[head], counts.get("examples", 0))
+    faults.broken += [counts.get(f"broken {number}", 0) for number in range(len(names))]
+    faults.probabilities += [counts.get(f"probabilities {number}", 0) for number in range(len(names))]
+    faults.refuse()
+    if counts.get("overflow"):
+        raise UserError(
+            f"the logits of {counts['overflow']} examples are too large for float16 (above {LARGEST_HALF:.0f}); set "
+            "student.distillation.targets_dtype: float32"
+        )
+
+
+def _size(folder: str) -> int:
+    return sum(tf.io.gfile.stat(os.path.join(folder, name)).length for name in tf.io.gfile.listdir(folder))

@@ -1,0 +1,124 @@
+"""Dark knowledge: what soft targets tell beyond the right class.
+
+Hinton's term for the relative probabilities of the wrong answers, which say how a teacher generalises (Hinton et al.
+2015, introduction: a BMW may be taken for a garbage truck, but far more often than for a carrot).
+"""
+
+import heapq
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from modules.distillation.combination import combine
+from modules.distillation.soft_targets import LOGITS, SoftTargetsCard
+from modules.heads import HEADS
+from modules.ingestion import ExampleFiles, labelled_batches
+
+TELLING = 12  # examples
+RUNNERS_UP = 3  # classes named for a telling example
+# A telling example's features go along when they are small enough to be shown.
+MOST_NUMBERS_SHOWN = 1024
+BATCH = 1024
+
+
+class _AtTemperature:
+    """Sums over the examples at one temperature."""
+
+    def __init__(self, temperature: float, classes: int):
+        self.temperature = temperature
+        self.sums = np.zeros([classes, classes])
+        self.counts = np.zeros(classes, np.int64)
+        self.entropies: list[np.ndarray] = []
+
+    def add(self, probabilities: np.ndarray, labels: np.ndarray) -> None:
+        np.add.at(self.sums, labels, probabilities)
+        np.add.at(self.counts, labels, 1)
+        self.entropies.append(-np.sum(probabilities * np.log(np.maximum(probabilities, 1e-300)), axis=-1))
+
+    def result(self) -> dict[str, Any]:
+        entropy = np.concatenate(self.entropies)
+        seen = self.counts > 0
+        mean = np.where(seen[:, None], self.sums / np.maximum(self.counts, 1)[:, None], 0.0)
+        return {
+            "temperature": self.temperature,
+            "mean_soft_targets": [[round(float(p), 6) for p in row] for row in mean],
+            "entropy": {
+                "mean": float(entropy.mean()),
+                "p50": float(np.quantile(entropy, 0.5)),
+                "p95": float(np.quantile(entropy, 0.95)),
+                "largest_possible": float(np.log(len(self.counts))),
+            },
+        }
+
+
+def find_dark_knowledge(
+    files: ExampleFiles,
+    card: SoftTargetsCard,
+    feature_spec: dict,
+    label: str,
+    temperatures: Sequence[float],
+    weights: Sequence[float],
+    combination: str,
+    names: list[str] | None,
+) -> dict[str, Any]:
+    """Returns what the ensemble's soft targets reveal.
+
+    Args:
+      files: labelled transformed examples and the folder of their soft targets.
+      card: of the soft targets.
+      feature_spec: parsing spec of the transformed features.
+      label: name of the label feature, a class id.
+      temperatures: at which the targets are softened.
+      weights, combination: of the ensemble.
+      names: of the classes; None: their ids.
+
+    Returns:
+      classes (names), examples (count, count per class), temperatures: for each T the class-similarity matrix
+      mean_soft_targets[true class][class] and the entropy of the targets in nats; telling: examples on which the
+      ensemble is right and, at the highest T, least sure between its first and second class.
+    """
+    classes = card.shapes[LOGITS][1]
+    names = names or [str(number) for number in range(classes)]
+    sums = [_AtTemperature(temperature, classes) for temperature in sorted(temperatures)]
+    telling: list[tuple[float, int, dict]] = []  # a heap; the number breaks ties
+    number = 0
+    batches = labelled_batches(files, feature_spec, label, HEADS["classification"], card, BATCH)
+    for features, labels, targets in batches.as_numpy_iterator():
+        for at in sums:
+            combined = combine(tf.constant(targets[LOGITS]), weights, at.temperature, combination, "classification")
+            probabilities = tf.nn.softmax(tf.cast(combined, tf.float64) / at.temperature).numpy()
+            at.add(probabilities, labels)
+        # `probabilities` are now those of the highest temperature.
+        order = np.argsort(-probabilities, axis=-1)
+        for row in np.flatnonzero(order[:, 0] == labels):
+            first, second = probabilities[row, order[row, :2]]
+            found = {
+                "example": number + int(row),
+                "class": names[labels[row]],
+                "probabilities": {names[k]: round(float(probabilities[row, k]), 6) for k in order[row, :RUNNERS_UP]},
+            }
+            item = (float(second / first), -number - int(row), found | {"features": _shown(features, row)})
+            if len(telling) < TELLING:
+                heapq.heappush(telling, item)
+            elif item > telling[0]:
+                heapq.heapreplace(telling, item)
+        number += len(labels)
+    return {
+        "classes": names,
+        "examples": number,
+        "examples_per_class": [int(count) for count in sums[0].counts],
+        "temperatures": [at.result() for at in sums],
+        "telling": [found for _, _, found in sorted(telling, reverse=True)],
+    }
+
+
+def _shown(features: dict[str, np.ndarray], row: int) -> dict[str, Any] | None:
+    values = {name: value[row] for name, value in features.items() if isinstance(value, np.ndarray)}
+    if sum(value.size for value in values.values()) > MOST_NUMBERS_SHOWN:
+        return None
+    return {
+        name: np.round(value, 4).tolist() if np.issubdtype(value.dtype, np.number) else str(value)
+        for name, value in values.items()
+    }

@@ -1,0 +1,96 @@
+"""Hidden-state hints: the student's layers guided by the teacher's.
+
+FitNets (Romero et al. 2015, eq. 3): ½ · ‖u(x) − r(v(x))‖² of the teacher's hidden state u and the student's v, with a
+learned regressor r. DistilBERT (Sanh et al. 2019, section 2): 1 − cos(u, v). Both are trained jointly with the
+objective, weighted; FitNets' own first stage, hints alone, is what a weight on them and alpha 0 comes near to.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+
+from modules.errors import UserError
+
+HIDDEN = "hidden/"  # prefix of hidden states among the targets: hidden/TEACHER/LAYER
+
+
+def hidden_target(hint: dict[str, Any]) -> str:
+    """Returns the name under which the hint's hidden state of the teacher stands among the targets."""
+    return f"{HIDDEN}{hint['teacher']}/{hint['teacher_layer']}"
+
+
+def mean_squared_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
+    """Returns ½ of the squared difference, mean over all units, float32 [batch]; both [batch, ..., units].
+
+    FitNets sums over the units; the mean makes one weight fit layers of any size.
+    """
+    axes = list(range(1, student.shape.rank))
+    return 0.5 * tf.reduce_mean(tf.square(teacher - student), axis=axes)
+
+
+def cosine_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
+    """Returns 1 − cos of the last axis, mean over the other axes, float32 [batch]; both [batch, ..., units]."""
+    cosine = tf.reduce_sum(tf.nn.l2_normalize(student, -1) * tf.nn.l2_normalize(teacher, -1), axis=-1)
+    return 1.0 - tf.reduce_mean(tf.reshape(cosine, [tf.shape(cosine)[0], -1]), axis=-1)
+
+
+KINDS = {"mean_squared": mean_squared_hint, "cosine": cosine_hint}
+
+
+def layer_output(network: keras.Model, name: str, who: str) -> tf.Tensor:
+    """Returns the symbolic output of the layer `name` of a functional model.
+
+    Raises:
+      UserError: it has no such layer, or the layer has several outputs; `who` names the network.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    if name not in layers:
+        raise UserError(f"student.distillation.hints: {who} has no layer {name!r}; it has: {', '.join(layers)}")
+    output = layers[name].output
+    if not hasattr(output, "shape"):
+        raise UserError(
+            f"student.distillation.hints: the layer {name!r} of {who} has several outputs; name one with one"
+        )
+    return output
+
+
+class Hints(keras.layers.Layer):
+    """The weighted hint losses, with the projections that they learn."""
+
+    def __init__(self, hints: list[dict[str, Any]], student: keras.Model, teacher_shapes: dict[str, list[int]]):
+        """Builds the projections.
+
+        Args:
+          hints: teacher (number), teacher_layer, student_layer, kind, weight, projection of each.
+          student: the network that is trained.
+          teacher_shapes: shape of each hidden target, without the batch, by its name (`hidden_target`).
+
+        Raises:
+          UserError: a layer is missing, or the shapes of student and teacher differ in more than the last axis, or in
+            the last axis too without a projection.
+        """
+        super().__init__(name="hints")
+        self._hints = hints
+        self.student_layers = [layer_output(student, hint["student_layer"], "the student") for hint in hints]
+        self._projections = []
+        for hint, output in zip(hints, self.student_layers, strict=True):
+            ours, theirs = list(output.shape[1:]), teacher_shapes[hidden_target(hint)]
+            project = ours != theirs if hint["projection"] is None else hint["projection"]
+            if ours[:-1] != theirs[:-1] or (ours != theirs and not project):
+                raise UserError(
+                    f"student.distillation.hints: {hint['student_layer']!r} of the student has the shape {ours}, "
+                    f"{hint['teacher_layer']!r} of the teacher {theirs}; a projection bridges the last axis only"
+                )
+            projection = keras.layers.Dense(theirs[-1], name=f"projection_{len(self._projections) + 1}")
+            if project:
+                projection.build(output.shape)
+            self._projections.append(projection if project else None)
+
+    def call(self, student_states: list[tf.Tensor], targets: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Returns the weighted sum of the hint losses, float32 [batch]."""
+        total = 0.0
+        for hint, state, projection in zip(self._hints, student_states, self._projections, strict=True):
+            state = tf.cast(projection(state) if projection else state, tf.float32)
+            total += hint["weight"] * KINDS[hint["kind"]](state, targets[hidden_target(hint)])
+        return total

@@ -1,0 +1,36 @@
+"""Alpha and temperature over the epochs."""
+
+import math
+from typing import Any
+
+import tf_keras as keras
+
+
+def value_at(schedule: dict[str, Any], epoch: int, epochs: int) -> float:
+    """Returns the value in `epoch` (from 0) of a schedule {start, end, schedule: linear or cosine} over `epochs`.
+
+    The first epoch has `start`, the last one `end`.
+    """
+    share = epoch / (epochs - 1) if epochs > 1 else 0.0
+    if schedule["schedule"] == "cosine":
+        share = (1 - math.cos(math.pi * share)) / 2
+    return schedule["start"] + (schedule["end"] - schedule["start"]) * share
+
+
+class Schedules(keras.callbacks.Callback):
+    """Sets the learner's alpha and temperature before each epoch, and notes them in the history."""
+
+    def __init__(self, distillation: dict[str, Any], epochs: int):
+        super().__init__()
+        self._schedules = {name: distillation[name] for name in ("alpha", "temperature")}
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Assigns the epoch's values."""
+        for name, schedule in self._schedules.items():
+            getattr(self.model, name).assign(value_at(schedule, epoch, self._epochs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the epoch's values to the logs."""
+        for name, schedule in self._schedules.items():
+            logs[name] = value_at(schedule, epoch, self._epochs)

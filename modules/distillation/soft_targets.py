@@ -1,0 +1,115 @@
+"""Cached soft targets: what the teachers say about each example, in files that run parallel to the examples'.
+
+For each file of examples there are one or more files of targets, whose names begin with the name of that file and whose
+concatenation, in the order of their names, has one record per example in the examples' order. A record is a tf.Example
+with the fingerprint of its example and the teachers' answers:
+
+  example        int64, fingerprint of the serialized example
+  logits         [teachers * outputs] floats, or the bytes of as many float16
+  hidden/N/LAYER a hidden state of teacher N, likewise
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from modules.errors import UserError
+
+CARD = "soft_targets.json"
+KEY = "example"
+LOGITS = "logits"
+BLOCK = ".block-"  # between the name of the file of examples and the number of the block
+DTYPES = ("float32", "float16")
+_BUCKETS = 2**62  # of the fingerprint, FarmHash64
+
+
+@dataclass(frozen=True)
+class SoftTargetsCard:
+    """What a folder of soft targets holds."""
+
+    teachers: list[str]  # names
+    dtype: str
+    shapes: dict[str, list[int]]  # of each target, without the batch; logits: [teachers, outputs]
+    examples: int  # in all splits
+    bytes: dict[str, int]  # size of the files, by split
+
+    def write(self, folder: str) -> None:
+        """Writes the card into `folder`."""
+        with tf.io.gfile.GFile(os.path.join(folder, CARD), "w") as file:
+            json.dump(asdict(self), file, indent=1)
+
+    def spec(self) -> dict:
+        """Returns the parsing spec of a record."""
+        spec: dict = {KEY: tf.io.FixedLenFeature([], tf.int64)}
+        for name, shape in self.shapes.items():
+            half = self.dtype == "float16"
+            spec[name] = tf.io.FixedLenFeature([] if half else shape, tf.string if half else tf.float32)
+        return spec
+
+    def parse(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns {target: float32 [batch, ...], KEY: int64 [batch]} of serialized records, string [batch]."""
+        parsed = tf.io.parse_example(records, self.spec())
+        if self.dtype == "float16":
+            for name, shape in self.shapes.items():
+                flat = tf.io.decode_raw(parsed[name], tf.float16)
+                parsed[name] = tf.reshape(tf.cast(flat, tf.float32), [-1, *shape])
+        return parsed
+
+
+def read_soft_targets_card(folder: str) -> SoftTargetsCard:
+    """Returns the card of a folder of soft targets.
+
+    Raises:
+      UserError: the folder has none.
+    """
+    try:
+        with tf.io.gfile.GFile(os.path.join(folder, CARD)) as file:
+            return SoftTargetsCard(**json.load(file))
+    except (tf.errors.NotFoundError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: these are no soft targets: {CARD} is missing or damaged") from error
+
+
+def fingerprints(records: tf.Tensor) -> tf.Tensor:
+    """Returns the fingerprint of each serialized example, int64 [batch]."""
+    return tf.strings.to_hash_bucket_fast(records, _BUCKETS)
+
+
+def target_files(example_file: str, folder: str) -> list[str]:
+    """Returns the files below the split's `folder` that have the targets of `example_file`, in order."""
+    return sorted(tf.io.gfile.glob(os.path.join(folder, os.path.basename(example_file) + BLOCK + "*.gz")))
+
+
+def _read(files: list[str], values) -> np.ndarray:
+    dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(4096)
+    batches = list(dataset.map(values, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator())
+    return np.concatenate(batches) if batches else np.zeros([0], np.int64)
+
+
+def check_match(example_files: list[str], folder: str, card: SoftTargetsCard) -> None:
+    """Checks that the targets below the split's `folder` are those of the examples: count, keys, order.
+
+    Raises:
+      UserError: they are not, or a file of theirs is damaged; the message says which file and how.
+    """
+    for file in example_files:
+        targets = target_files(file, folder)
+        try:
+            found = _read(targets, lambda records: card.parse(records)[KEY]) if targets else np.zeros([0], np.int64)
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+            raise UserError(f"soft targets of {file}: damaged: {error.message.splitlines()[0]}") from error
+        wanted = _read([file], fingerprints)
+        again = "; make them again (remove the SoftTargets folder below --root, or choose another --root)"
+        if len(found) != len(wanted):
+            raise UserError(f"soft targets of {file}: {len(found)} targets for {len(wanted)} examples{again}")
+        differing = np.flatnonzero(found != wanted)
+        if not len(differing):
+            continue
+        if np.array_equal(np.sort(found), np.sort(wanted)):
+            raise UserError(f"soft targets of {file}: in another order, from example {differing[0] + 1} on{again}")
+        raise UserError(
+            f"soft targets of {file}: {len(differing)} of {len(wanted)} belong to other examples, the first at example "
+            f"{differing[0] + 1}{again}"
+        )

@@ -1,0 +1,137 @@
+"""What a model's output means: one class of several, labels that may hold together, or a number.
+
+The same names as `head` in the settings. Everything after `Head.logits` sees one kind of tensor per head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+
+def class_logits(output: tf.Tensor) -> tf.Tensor:
+    """Returns logits with one column per class, float32 [batch, classes], from a classifier's output.
+
+    A binary model may have a single output z, whose sigmoid is the probability of class 1. Softmax over (0, z)
+    is that sigmoid, so that everything after this function knows only one kind of classifier.
+    """
+    output = tf.cast(output, tf.float32)
+    if output.shape[-1] == 1:
+        return tf.concat([tf.zeros_like(output), output], axis=-1)
+    return output
+
+
+def class_loss(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the cross-entropy with the true class, float32 [batch].
+
+    With label smoothing ε the target is (1 − ε) · one-hot + ε / classes (Szegedy et al. 2016, section 7).
+
+    Args:
+      labels: int64 [batch].
+      logits: float32 [batch, classes].
+      smoothing: ε in [0, 1).
+    """
+    loss = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    if not smoothing:
+        return loss
+    uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+    return (1.0 - smoothing) * loss + smoothing * uniform
+
+
+def multi_label_loss(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the binary cross-entropy, mean over the labels of an example, float32 [batch].
+
+    Args:
+      labels: int64 [batch, labels] of 0 and 1.
+      logits: float32 [batch, labels].
+      smoothing: ε in [0, 1); the target is (1 − ε) · label + ε / 2.
+    """
+    targets = (1.0 - smoothing) * tf.cast(labels, tf.float32) + smoothing / 2
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=logits), axis=-1)
+
+
+def squared_loss(labels: tf.Tensor, outputs: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the squared error, float32 [batch], of labels float32 [batch] and outputs float32 [batch, 1].
+
+    A number has no smoothing; the argument is there because every head's loss has it.
+    """
+    return tf.square(labels - outputs[:, 0])
+
+
+@dataclass(frozen=True)
+class Head:
+    """How to read one kind of output."""
+
+    name: str
+    label_dtype: tf.DType
+    label_rank: int  # of a batch of labels
+    no_label: int | float  # stands for the label of an example that has none
+    logits: Callable[[tf.Tensor], tf.Tensor]  # a network's output -> float32 [batch, outputs]
+    hard_loss: Callable[..., tf.Tensor]  # (labels, logits, smoothing) -> float32 [batch]
+    prediction_key: str  # name of the prediction in the serving signature
+    prediction: Callable[[tf.Tensor], tf.Tensor]  # logits -> what is served and evaluated
+    quality: str  # the metric that is reported while training, besides the loss
+    quality_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (labels, logits) -> float32 [batch]
+
+    def width(self, outputs: int) -> int:
+        """Returns the number of columns of the logits of a model with this many outputs."""
+        return max(2, outputs) if self.name == "classification" else outputs
+
+    def is_labelled(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns bool [batch]: which examples have a label."""
+        if self.name == "regression":
+            return tf.math.is_finite(labels)
+        if self.name == "multi_label":
+            return tf.reduce_all(labels >= 0, axis=-1)
+        return labels >= 0
+
+    def safe_labels(self, labels: tf.Tensor) -> tf.Tensor:
+        """Returns the labels with a harmless value where there is none, for losses that are masked afterwards."""
+        present = self.is_labelled(labels)
+        mask = present[:, None] if self.label_rank == 2 else present
+        return tf.where(mask, labels, tf.zeros_like(labels))
+
+
+HEADS = {
+    head.name: head
+    for head in (
+        Head(
+            name="classification",
+            label_dtype=tf.int64,
+            label_rank=1,
+            no_label=-1,
+            logits=class_logits,
+            hard_loss=class_loss,
+            prediction_key="probabilities",
+            prediction=tf.nn.softmax,
+            quality="accuracy",
+            quality_of=lambda labels, logits: tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32),
+        ),
+        Head(
+            name="multi_label",
+            label_dtype=tf.int64,
+            label_rank=2,
+            no_label=-1,
+            logits=lambda output: tf.cast(output, tf.float32),
+            hard_loss=multi_label_loss,
+            prediction_key="probabilities",
+            prediction=tf.nn.sigmoid,
+            quality="accuracy",
+            quality_of=lambda labels, logits: tf.reduce_mean(
+                tf.cast((logits > 0) == (labels > 0), tf.float32), axis=-1
+            ),
+        ),
+        Head(
+            name="regression",
+            label_dtype=tf.float32,
+            label_rank=1,
+            no_label=float("nan"),
+            logits=lambda output: tf.cast(output, tf.float32),
+            hard_loss=squared_loss,
+            prediction_key="prediction",
+            prediction=lambda outputs: outputs[:, 0],
+            quality="mean_absolute_error",
+            quality_of=lambda labels, outputs: tf.abs(labels - outputs[:, 0]),
+        ),
+    )
+}

@@ -1,0 +1,140 @@
+"""One update of a network: on hard labels, or on hard labels and what teachers say."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+import tf_keras as keras
+
+from modules.autograph import needs_autograph
+from modules.distillation.combination import combine
+from modules.distillation.hints import HIDDEN, Hints
+from modules.distillation.objectives import Objective
+from modules.distillation.soft_targets import LOGITS
+from modules.distillation.teachers import Teacher
+from modules.heads import HEADS, Head
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns from teachers: (1 − alpha) · hard + alpha · soft, and hints."""
+
+    objective: Objective
+    weights: list[float]  # of the teachers
+    combination: str
+    alpha: float  # of the first epoch; `schedules.Schedules` sets the others
+    temperature: float
+    hints: Hints | None = None
+
+
+def ask(teachers: list[Teacher], features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Returns what teachers say about transformed features, under the names that cached soft targets have.
+
+    logits: float32 [batch, teachers, outputs]; hidden/N/LAYER: float32 [batch, ...], for layers a teacher exports.
+    """
+    targets = {LOGITS: tf.stack([teacher(features) for teacher in teachers], axis=1)}
+    for number, teacher in enumerate(teachers, start=1):
+        if teacher.hidden_shapes():
+            states = teacher.hidden_states(features)
+            targets |= {f"{HIDDEN}{number}/{layer}": state for layer, state in states.items()}
+    return targets
+
+
+class Learner(keras.Model):
+    """Trains a network.
+
+    The loss of a step is the sum of the per-example losses over all replicas divided by the number of examples
+    over all replicas, so that a partial last batch, and replicas with unequal shares of it, weigh every example
+    the same. An example without a label has no hard term; its soft term weighs the same as that of the others.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        head: Head = HEADS["classification"],
+        distillation: Distillation | None = None,
+        answers: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
+        label_smoothing: float = 0.0,
+    ):
+        """Builds the learner.
+
+        Args:
+          network: from transformed features to the outputs of `head`.
+          head: what the outputs mean.
+          distillation: None trains on hard labels alone.
+          answers: asks the teachers about a batch of features; None: the batches carry cached soft targets.
+          label_smoothing: of the hard term.
+        """
+        super().__init__()
+        self.network = network
+        self._head = head
+        self._distillation = distillation
+        self._answers = answers
+        self._label_smoothing = label_smoothing
+        self._hints = distillation.hints if distillation else None
+        self._forward = network
+        if self._hints:
+            self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
+        names = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
+        self._means = {name: keras.metrics.Mean(name=name) for name in (*names, head.quality)}
+        if distillation:
+            self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
+            self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
+        self._step = self._update
+        if not needs_autograph(network):
+            self._step = tf.autograph.experimental.do_not_convert(self._update)
+
+    @property
+    def metrics(self):
+        """Reset by Keras at the start of each epoch."""
+        return list(self._means.values())
+
+    @property
+    def learnt(self) -> list[tf.Variable]:
+        """What the optimiser changes: the network's weights and the hints' projections."""
+        projections = self._hints.trainable_variables if self._hints else []
+        return self.network.trainable_variables + projections
+
+    def train_step(self, data):
+        """One update; `data` is ({feature: [batch, ...]}, labels, {target: [batch, ...]})."""
+        return self._step(data)
+
+    def losses_of(self, features, labels, targets, training: bool) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Returns {loss, hard_loss, soft_loss}, float32 [batch] each, and the logits, of one batch.
+
+        hard_loss is 0 where there is no label. The loss does not have the network's own regularisation losses.
+        """
+        inputs = {name: features[name] for name in self.network.input_names}
+        output = self._forward(inputs, training=training)
+        output, *states = output if self._hints else [output]
+        logits = self._head.logits(output)
+        present = tf.cast(self._head.is_labelled(labels), tf.float32)
+        hard = present * self._head.hard_loss(self._head.safe_labels(labels), logits, self._label_smoothing)
+        if self._distillation is None:
+            return {"loss": hard}, logits
+        if self._answers:
+            targets = tf.nest.map_structure(tf.stop_gradient, self._answers(features))
+        settings = self._distillation
+        teacher = combine(targets[LOGITS], settings.weights, self.temperature, settings.combination, self._head.name)
+        soft = settings.objective(logits, teacher, tf.convert_to_tensor(self.temperature))
+        loss = (1.0 - self.alpha) * hard + self.alpha * soft
+        if self._hints:
+            loss += self._hints([tf.convert_to_tensor(state) for state in states], targets)
+        return {"loss": loss, "hard_loss": hard, "soft_loss": soft}, logits
+
+    def _update(self, data):
+        features, labels, targets = data
+        replicas = tf.distribute.get_replica_context()
+        examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.shape(labels)[0], tf.float32))
+        with tf.GradientTape() as tape:
+            losses, logits = self.losses_of(features, labels, targets, training=True)
+            loss = tf.reduce_sum(losses["loss"]) / examples
+            if self.network.losses:
+                loss += tf.add_n(self.network.losses) / replicas.num_replicas_in_sync
+        self.optimizer.minimize(loss, self.learnt, tape=tape)
+        present = tf.cast(self._head.is_labelled(labels), tf.float32)
+        for name, values in losses.items():
+            self._means[name].update_state(values, present if name == "hard_loss" else None)
+        quality = self._head.quality_of(self._head.safe_labels(labels), logits)
+        self._means[self._head.quality].update_state(quality, present)
+        return {metric.name: metric.result() for metric in self.metrics}
