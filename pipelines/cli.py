@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from modules.errors import MachineError, UserError
 from pipelines.comparison_table import print_comparison
+from pipelines.dark_knowledge_table import print_dark_knowledge
 from pipelines.run_view import RunView
 from pipelines.settings import Settings as PipelineSettings
 from pipelines.settings import load_settings
@@ -95,9 +96,13 @@ def report(
     run_folder: Annotated[
         Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, or its name under runs/; default: the last.")
     ] = None,
+    dark_knowledge: Annotated[
+        bool,
+        typer.Option("--dark-knowledge", help="Print what the teachers' soft targets reveal instead."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the comparison of a finished run."""
+    """Print the comparison of a finished run, or its dark knowledge."""
     if run_folder is None:
         found = sorted(Path("runs").glob("*/comparison.json"), key=lambda path: path.stat().st_mtime)
         if not found:
@@ -108,11 +113,19 @@ def report(
         path = folder / "comparison.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; the run has not finished, or this is no run's folder")
-    comparison = json.loads(path.read_text(encoding="utf-8"))
+    show = print_comparison
+    if dark_knowledge:
+        path, show = path.parent / "dark_knowledge" / "dark_knowledge.json", print_dark_knowledge
+        if not path.is_file():
+            raise UserError(
+                f"{path}: no such file; it is written for the head classification, unless "
+                "student.distillation.dark_knowledge is []"
+            )
+    found = json.loads(path.read_text(encoding="utf-8"))
     if as_json:
-        print(json.dumps(comparison, indent=1))
+        print(json.dumps(found, indent=1))
     else:
-        print_comparison(comparison, _output())
+        show(found, _output())
 
 
 @app.command()

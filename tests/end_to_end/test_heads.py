@@ -123,7 +123,7 @@ def several_labels(tmp_path):
                 "hints": [hint],
             },
         },
-        evaluation=OPEN_GATES,
+        evaluation=OPEN_GATES | {"metric": "MultiLabelAUC"},
     )
 
 
@@ -134,6 +134,8 @@ def test_several_labels_with_transfer_data_hints_schedules_and_unlike_teachers(s
     assert metrics["Ensemble"]["accuracy"] > 0.9
     assert metrics["Student"]["accuracy"] > 0.85
     assert metrics["Student"]["loss"] < 0.5
+    assert metrics["Student"]["auc"] > 0.95
+    assert {gate["metric"] for gate in result["gates"] if gate["name"] != "serving"} == {"auc"}
     parameters = {model["name"]: model["parameters"] for model in result["models"]}
     assert parameters["Teacher-3"] == 4 * 64 + 64 + 64 * 3 + 3
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -21,7 +22,7 @@ def comparison(project, root="runs/blobs"):
 
 def nodes(done, how):
     """Names of the nodes that the progress says were executed ("s") or taken "from cache"."""
-    lines = [line for line in done.stderr.splitlines() if line.startswith("  ") and "epoch" not in line]
+    lines = [line for line in done.stderr.splitlines() if re.match("  [^ ]", line) and "epoch" not in line]
     return [line.split()[0] for line in lines if line.endswith(how)]
 
 
@@ -97,12 +98,24 @@ def test_report_prints_the_last_run_and_json(finished):
     assert json.loads(finished.stillhouse("report", "blobs", "--json").stdout) == comparison(finished)
 
 
+def test_report_prints_the_dark_knowledge_and_json(finished):
+    found = json.loads(finished.stillhouse("report", "--dark-knowledge", "--json").stdout)
+    assert sorted(found["classes"]) == sorted(blobs.CLASSES)
+    assert [at["temperature"] for at in found["temperatures"]] == [1.0, 2.0, 5.0, 10.0]
+    entropies = [at["entropy"]["mean"] for at in found["temperatures"]]
+    assert entropies == sorted(entropies)
+    assert (finished.folder / "runs/blobs/dark_knowledge/similarity-T2.svg").read_text().startswith("<?xml")
+    printed = finished.stillhouse("report", "blobs", "--dark-knowledge").stdout
+    assert "T = 10: entropy of the soft targets" in printed
+    assert "ash looks like" in printed or "birch looks like" in printed
+
+
 def test_an_unchanged_pipeline_runs_no_component_again(copy):
     before = comparison(copy)
     done = copy.stillhouse("run", "blobs.yaml")
     assert done.returncode == 0
     assert nodes(done, " s") == []
-    assert len(nodes(done, "from cache")) == 20
+    assert len(nodes(done, "from cache")) == 22
     after = comparison(copy)
     assert after.pop("run_id") != before.pop("run_id")
     assert after == before
