@@ -1,0 +1,193 @@
+"""What the benchmarks of this folder share: data, teachers, soft targets and students, by stillhouse's own parts.
+
+Everything is trained by modules.training.train, and soft targets are written by the SoftTargets component, as in a
+pipeline; only the DAG around them is left out, so that many seeds take minutes. Accuracies are measured on transformed
+examples in this process.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+import tf_keras as keras
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.pipeline import RunOptions
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.soft_targets.executor import Executor as SoftTargets
+from modules.export import export_network
+from modules.heads import HEADS
+from modules.ingestion import example_files, parse_examples
+from modules.training import TrainingConfig, train
+from pipelines.distillation import create_pipeline
+from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
+from pipelines.settings import Settings, Training, load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+HELD_OUT = 5  # every fifth training example is for validation
+HEAD = HEADS["classification"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A folder of transformed examples."""
+
+    folder: Path
+
+    @property
+    def files(self) -> list[str]:
+        """Its files."""
+        return example_files([str(self.folder / "*")])
+
+
+@dataclass(frozen=True)
+class Task:
+    """An example task with its data transformed, below `root`."""
+
+    settings: Settings
+    root: Path
+    graph: Path
+    train: Split
+    evaluation: Split
+    # The train split without the validation examples, and these.
+    fit: Split
+    validation: Split
+
+    @cached_property
+    def transform(self) -> tft.TFTransformOutput:
+        """The Transform's output."""
+        return tft.TFTransformOutput(str(self.graph))
+
+    def read(self, split: Split) -> tuple[dict[str, tf.Tensor], np.ndarray]:
+        """Returns all features and labels of a split."""
+        records = tf.data.TFRecordDataset(split.files, compression_type="GZIP").batch(1_000_000)
+        spec = self.transform.transformed_feature_spec()
+        features, labels = parse_examples(next(iter(records)), spec, self.settings.data.label, HEAD)
+        return features, labels.numpy()
+
+
+def prepare(name: str, root: Path) -> Task:
+    """Runs the data half of the example's pipeline, ExampleGen to Transform, and cuts off a validation split."""
+    settings = load_settings(REPOSITORY / "pipelines" / "examples" / f"{name}.yaml")
+    (root / name).mkdir(parents=True)
+    place = local_place(settings, root / name)
+    LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
+    (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
+    (examples,) = Path(place.root, "Transform", "transformed_examples").iterdir()
+    train_split = Split(examples / "Split-train")
+    fit, validation = Split(root / name / "fit"), Split(root / name / "validation")
+    for split in (fit, validation):
+        split.folder.mkdir(parents=True, exist_ok=True)
+    with (
+        tf.io.TFRecordWriter(str(fit.folder / "examples.gz"), "GZIP") as fit_writer,
+        tf.io.TFRecordWriter(str(validation.folder / "examples.gz"), "GZIP") as validation_writer,
+    ):
+        for number, record in enumerate(tf.data.TFRecordDataset(train_split.files, "GZIP").as_numpy_iterator()):
+            (validation_writer if number % HELD_OUT == 0 else fit_writer).write(record)
+    return Task(settings, root / name, graph, train_split, Split(examples / "Split-eval"), fit, validation)
+
+
+def config_of(task: Task, of: Training, role: str, seed: int, **changes) -> TrainingConfig:
+    """Returns the configuration of one training, as the pipeline would make it."""
+    settings = task.settings
+    config = TrainingConfig(
+        name=role,
+        role=role,
+        task=settings.task,
+        label=settings.data.label,
+        **of.model_dump(include=set(Training.model_fields)) | {"builder": settings.builder_of(of), "seed": seed},
+    )
+    return replace(config, **changes)
+
+
+def distillation_of(teachers: int, temperature: float, alpha: float, combination: str = "arithmetic") -> dict:
+    """Returns the distillation settings of a training."""
+    return {
+        "objective": "kl_divergence",
+        "temperature": {"start": temperature, "end": temperature, "schedule": "linear"},
+        "alpha": {"start": alpha, "end": alpha, "schedule": "linear"},
+        "hints": [],
+        "weights": [1.0] * teachers,
+        "combination": combination,
+    }
+
+
+def fn_args(task: Task, split: Split) -> FnArgs:
+    """Returns what a Trainer would hand to run_fn."""
+    return FnArgs(train_files=split.files, eval_files=task.evaluation.files, transform_graph_path=str(task.graph))
+
+
+def trained(task: Task, split: Split, config: TrainingConfig) -> keras.Model:
+    """Returns the network trained on `split`."""
+    network, _ = train(config, fn_args(task, split))
+    return network
+
+
+def logits(task: Task, network: keras.Model, split: Split) -> np.ndarray:
+    """Returns the network's logits of a split, [examples, classes]."""
+    features, _ = task.read(split)
+    inputs = {name: features[name] for name in network.input_names}
+    return HEAD.logits(tf.convert_to_tensor(network.predict(inputs, batch_size=1024, verbose=0))).numpy()
+
+
+def accuracy(task: Task, scores: np.ndarray, split: Split) -> float:
+    """Returns the share of examples whose largest score is that of their class."""
+    _, labels = task.read(split)
+    return float((scores.argmax(axis=-1) == labels).mean())
+
+
+def mean_distribution(members: list[np.ndarray]) -> np.ndarray:
+    """Returns the arithmetic mean of the members' distributions, from their logits."""
+    return np.mean([tf.nn.softmax(member).numpy() for member in members], axis=0)
+
+
+def write_soft_targets(task: Task, split: Split, teachers: list[keras.Model], folder: Path) -> str:
+    """Exports the teachers and runs the SoftTargets component over `split`; returns the folder of the targets."""
+
+    def artifact(kind, uri: Path):
+        made = kind()
+        made.uri = str(uri)
+        return made
+
+    inputs = {}
+    for number, teacher in enumerate(teachers, start=1):
+        uri = folder / f"teacher-{number}"
+        card = {"name": f"Teacher-{number}", "role": "teacher"}
+        export_network(teacher, task.transform, task.settings.data.label, str(uri / "Format-Serving"), card)
+        inputs[f"teacher_{number}"] = [artifact(standard_artifacts.Model, uri)]
+    examples = artifact(standard_artifacts.Examples, folder / "examples")
+    examples.split_names = artifact_utils.encode_split_names(["train"])
+    (folder / "examples").mkdir()
+    (folder / "examples" / "Split-train").symlink_to(split.folder.absolute())
+    inputs |= {
+        "examples": [examples],
+        "transform_graph": [artifact(standard_artifacts.TransformGraph, task.graph)],
+    }
+    targets = artifact(standard_artifacts.Examples, folder / "targets")
+    properties = {
+        "label": task.settings.data.label,
+        "head": "classification",
+        "dtype": "float32",
+        "batch_size": 512,
+    }
+    executor = SoftTargets(SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS)))
+    executor.Do(inputs, {"soft_targets": [targets]}, properties)
+    return targets.uri
+
+
+def teach(task: Task, split: Split, count: int, seed: int) -> list[keras.Model]:
+    """Returns `count` teachers of the settings' first kind, with seeds of their own."""
+    of = task.settings.teachers[0]
+    return [trained(task, split, config_of(task, of, "teacher", 1000 * seed + number)) for number in range(count)]
+
+
+def quiet() -> None:
+    """Leaves TensorFlow's and TFX's logs out of the output."""
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
