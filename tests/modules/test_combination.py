@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_objectives import logits, sigmoid, softmax
+from numpy_reference import logits, sigmoid, softmax
 
 from modules.distillation.combination import combine
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_ingestion import SPEC, write
-from test_objectives import softmax
+from numpy_reference import softmax
+from records import SPEC, write
 
 from components.dark_knowledge.figure import similarity_figure
 from modules.distillation.dark_knowledge import find_dark_knowledge

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from artifacts import Artifacts, network
+from artifacts import Artifacts, network, save
 
 from modules.distillation.imported import SavedTeacher, export_saved_teacher, fingerprint, logits_of, saved_width
 from modules.distillation.teachers import Teacher
@@ -22,17 +22,6 @@ def run(finished):
 def features(run):
     files = example_files([str(run.examples / "Split-train" / "*")])
     return first_features(files, run.transform.transformed_feature_spec(), "tree", HEAD, 100)
-
-
-def save(model, folder, name="features", width=4):
-    """Saves a model as others do: one signature, the input named as they please."""
-    spec = tf.TensorSpec([None, width], tf.float32, name=name)
-
-    serve = tf.function(lambda x: {"out": model(x)}).get_concrete_function(spec)
-    module = tf.Module()
-    module.model = model
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
-    return str(folder)
 
 
 def teacher(path, **changes):

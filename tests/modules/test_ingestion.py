@@ -3,12 +3,11 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from records import SPEC, write
 
 from modules.errors import UserError
 from modules.heads import HEADS
 from modules.ingestion import ExampleFiles, Shard, example_files, label_spec, scan_labels, training_dataset
-
-SPEC = {"x": tf.io.FixedLenFeature([2], tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
 
 
 @pytest.fixture
@@ -17,15 +16,6 @@ def files(tmp_path):
     for shard in range(3):
         write(tmp_path / f"examples-{shard}.gz", range(10 * shard, 10 * shard + 10))
     return [str(tmp_path / "examples-*")]
-
-
-def write(path, numbers, labelled=True):
-    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
-        for i in numbers:
-            features = {"x": tf.train.Feature(float_list=tf.train.FloatList(value=[i, -i]))}
-            if labelled:
-                features["label"] = tf.train.Feature(int64_list=tf.train.Int64List(value=[i]))
-            writer.write(tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString())
 
 
 def labels_of_one_epoch(built, examples):

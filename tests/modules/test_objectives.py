@@ -6,25 +6,12 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy_reference import logits, sigmoid, softmax
 
 from modules.distillation import objectives
 from modules.errors import UserError
 from modules.heads import HEADS, class_logits, class_loss, multi_label_loss
 from pipelines.settings import OBJECTIVES
-
-
-def softmax(z):
-    z = np.asarray(z, np.float64)
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def sigmoid(z):
-    return 1 / (1 + np.exp(-np.asarray(z, np.float64)))
-
-
-def logits(seed, rows=6, classes=5):
-    return np.random.RandomState(seed).normal(scale=3, size=(rows, classes)).astype(np.float32)
 
 
 # Loss and gradient with respect to the student's logits, in float64 and by hand.

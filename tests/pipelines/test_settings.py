@@ -47,6 +47,38 @@ def refuse(raw):
             {"student": {"strategy": {"name": "one_device", "devices": 2}}},
             "devices is 2, but one_device has one; for more, name mirrored",
         ),
+        (
+            {"student": {"distillation": {"temperature": {"start": 4.0, "end": 0.0}}}},
+            "student.distillation.temperature: found {'start': 4.0, 'end': 0.0}; allowed: greater than 0",
+        ),
+        (
+            {"student": {"distillation": {"alpha": "high"}}},
+            "student.distillation.alpha: found 'high'; allowed: a number, or {start, end, schedule}",
+        ),
+        (
+            {"student": {"distillation": {"objective": "kl"}}},
+            "student.distillation.objective: found 'kl'; allowed for the head classification: kl_divergence, soft_",
+        ),
+        (
+            {"evaluation": {"metric": "MeanSquaredError"}},
+            "evaluation.metric: found 'MeanSquaredError'; allowed for the",
+        ),
+        ({"teachers": [{"saved_model": "m", "epochs": 3}]}, "epochs is of no use with saved_model"),
+        ({"teachers": [{"outputs": "logits"}]}, "outputs needs saved_model"),
+        ({"teachers": [{"shard_copies": True}]}, "shard_copies needs at least 2 copies"),
+        ({"student": {"augment": True}}, "student.augment: cached targets are those of the unchanged inputs"),
+        (
+            {"student": {"distillation": {"hints": [{"teacher": 2, "teacher_layer": "a", "student_layer": "b"}]}}},
+            "student.distillation.hints: there is no teacher 2, only 1",
+        ),
+        (
+            {"head": "regression", "ensemble": {"combination": "geometric"}},
+            "ensemble.combination: geometric is for",
+        ),
+        (
+            {"head": "multi_label", "student": {"omit_classes": [1]}},
+            "student.omit_classes: the head multi_label has",
+        ),
         ({"student": {"strategy": {"name": "miror"}}}, "student.strategy.name: found 'miror'; allowed: 'one_device'"),
     ],
 )
@@ -89,3 +121,19 @@ def test_what_is_no_settings_file_is_a_sentence(tmp_path, text):
 def test_copies_are_teachers_with_seeds_of_their_own():
     settings = parse_settings(blobs.settings(teachers=[{"copies": 2, "seed": 5}, {"seed": 9}]), "x")
     assert [teacher.seed for teacher in settings.all_teachers()] == [5, 6, 9]
+
+
+def test_a_number_is_a_schedule_that_does_not_change():
+    settings = parse_settings(blobs.settings(student={"distillation": {"alpha": 1, "temperature": 3.0}}), "x")
+    assert settings.student.distillation.alpha.model_dump() == {"start": 1, "end": 1, "schedule": "linear"}
+    assert settings.student.distillation.temperature.start == 3.0
+
+
+def test_metric_and_objective_follow_the_head():
+    settings = parse_settings(blobs.settings(head="regression"), "x")
+    assert (settings.metric, settings.objective) == ("MeanAbsoluteError", "squared_error")
+
+
+def test_sharded_copies_see_parts_of_the_data():
+    settings = parse_settings(blobs.settings(teachers=[{}, {"copies": 2, "shard_copies": True}]), "x")
+    assert settings.shards() == [None, {"index": 0, "of": 2}, {"index": 1, "of": 2}]
