@@ -178,6 +178,8 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         add(dark_knowledge)
     learning = distillation.model_dump(include={"temperature", "alpha", "hints"})
     learning |= ensemble | {"objective": settings.objective}
+    if "." in settings.objective:  # a user's own, whose code the cache has to see
+        learning["code"] = code_fingerprint(settings.objective.rpartition(".")[0])
     asked = {"soft_targets": soft_targets} if distillation.targets == "cached" else {"teachers": teachers}
     student_trainer = DistillationTrainer(
         run_fn=RUN_FN,

@@ -36,6 +36,8 @@ from pipelines.run_view import RunView
 from pipelines.settings import Settings, Training
 
 DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
+# A run that fails on a disk with less than this has failed for want of space.
+LEAST_FREE_BYTES = 1 << 18
 # Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
 LOCAL_BEAM_OPTIONS = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
 
@@ -210,6 +212,8 @@ def _explain(error: Exception, node: str | None, settings: Settings, root: Path)
             raise type(link)(f"{node}: {link}") from error
     text = "\n".join(str(link) for link in chain)
     no_space = any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain)
+    # What SQLite says when it runs out of space depends on the moment, so the disk itself is asked too.
+    no_space = no_space or shutil.disk_usage(root).free < LEAST_FREE_BYTES
     if no_space or "No space left on device" in text or "disk is full" in text or "disk I/O error" in text:
         raise MachineError(f"{node}: no space left on the disk of {root}; make room and run again") from error
     denied = any(isinstance(link, PermissionError) for link in chain) or any(

@@ -119,8 +119,11 @@ def find_objective(name: str, head: str) -> Objective:
     if not callable(found):
         raise UserError(f"{where}: module {module!r} has no function {function!r}")
 
+    # AutoGraph is off in the training step; a user's function may need it.
+    compiled = tf.function(found)
+
     def checked(student_logits, teacher_logits, temperature):
-        loss = found(student_logits, teacher_logits, temperature)
+        loss = compiled(student_logits, teacher_logits, temperature)
         if not tf.is_tensor(loss) or loss.shape.rank != 1:
             got = f"a tensor of shape {loss.shape}" if tf.is_tensor(loss) else type(loss).__name__
             raise UserError(f"{where}: {name} returned {got}; expected one loss per example, a tensor of shape [batch]")

@@ -153,6 +153,10 @@ def own(tmp_path, monkeypatch):
         "import tensorflow as tf\n"
         "def absolute(student_logits, teacher_logits, temperature):\n"
         "    return tf.reduce_sum(tf.abs(student_logits - teacher_logits), axis=-1)\n"
+        "def branching(student_logits, teacher_logits, temperature):\n"
+        "    if tf.reduce_sum(student_logits) > 1e9:\n"
+        "        return tf.zeros([tf.shape(student_logits)[0]])\n"
+        "    return absolute(student_logits, teacher_logits, temperature)\n"
         "def scalar(student_logits, teacher_logits, temperature):\n"
         "    return tf.reduce_sum(student_logits)\n"
     )
@@ -160,10 +164,13 @@ def own(tmp_path, monkeypatch):
     sys.modules.pop("own_objectives", None)
 
 
-def test_a_users_own_objective_is_found_by_import_path(own):
-    found = objectives.find_objective("own_objectives.absolute", "classification")
+@pytest.mark.parametrize("name", ["absolute", "branching"])
+def test_a_users_own_objective_is_found_by_import_path_and_may_branch(own, name):
+    found = objectives.find_objective(f"own_objectives.{name}", "classification")
     z, v = logits(0), logits(1)
-    np.testing.assert_allclose(found(tf.constant(z), tf.constant(v), 1.0), np.abs(z - v).sum(-1), rtol=1e-6)
+    # As in the training step, where AutoGraph is off.
+    step = tf.function(tf.autograph.experimental.do_not_convert(lambda z, v: found(z, v, tf.constant(1.0))))
+    np.testing.assert_allclose(step(tf.constant(z), tf.constant(v)), np.abs(z - v).sum(-1), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
