@@ -15,6 +15,7 @@ import typer
 from benchmarks.distillation import experiment as ex
 
 TEACHERS = 10
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0)
 BIASES = np.arange(0.0, 8.01, 0.1)
 
 
@@ -30,7 +31,6 @@ def main(digit: int = 3, seeds: int = 5) -> None:
     with tempfile.TemporaryDirectory() as folder:
         task = ex.prepare("digits", Path(folder))
         student = task.settings.student
-        distillation = student.distillation
         _, validation_labels = task.read(task.validation)
         _, labels = task.read(task.evaluation)
 
@@ -41,13 +41,14 @@ def main(digit: int = 3, seeds: int = 5) -> None:
         for seed in range(1, seeds + 1):
             teachers = ex.teach(task, task.fit, TEACHERS, seed)
             targets = ex.write_soft_targets(task, task.fit, teachers, Path(folder) / f"soft-{seed}")
-            learning = ex.distillation_of(TEACHERS, distillation.temperature.start, 1.0)
-            taught = {"distillation": learning, "soft_targets": targets}
-            variants = {
-                "hard labels, no digit omitted": {},
-                f"hard labels, {digit}s omitted": {"omit_classes": [digit]},
-                f"soft targets only, {digit}s omitted": {"omit_classes": [digit]} | taught,
-            }
+            variants: dict[str, dict] = {"hard labels, no digit omitted": {}}
+            variants[f"hard labels, {digit}s omitted"] = {"omit_classes": [digit]}
+            for temperature in TEMPERATURES:
+                variants[f"soft targets at T = {temperature:g}, {digit}s omitted"] = {
+                    "omit_classes": [digit],
+                    "distillation": ex.distillation_of(TEACHERS, temperature, alpha=1.0),
+                    "soft_targets": targets,
+                }
             for name, changes in variants.items():
                 network = ex.trained(task, task.fit, ex.config_of(task, student, "student", seed, **changes))
                 scores = ex.logits(task, network, task.evaluation)
