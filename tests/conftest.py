@@ -1,6 +1,7 @@
 """Fixtures shared by all tests. Importing `pipelines` first selects tf_keras before TensorFlow is imported."""
 
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -53,6 +54,8 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # As at a terminal. A process that was started in the background may have inherited an ignored Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
 
