@@ -91,11 +91,11 @@ def single_example_latency(saved_models: list[str], example: bytes, rounds: int 
     return [statistics.median(samples) for samples in times]
 
 
-def size_in_bytes(saved_model: str) -> int:
-    """Returns the size of all files of a SavedModel."""
+def size_in_bytes(path: str) -> int:
+    """Returns the size of all files in a folder, such as a SavedModel."""
     return sum(
         tf.io.gfile.stat(os.path.join(folder, name)).length
-        for folder, _, names in tf.io.gfile.walk(saved_model)
+        for folder, _, names in tf.io.gfile.walk(path)
         for name in names
     )
 

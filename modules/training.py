@@ -87,6 +87,7 @@ class TrainingData:
     """The examples of a training."""
 
     files: ExampleFiles
+    shard: Shard | None
     transfer: ExampleFiles | None
     card: SoftTargetsCard | None
     examples: int
@@ -171,7 +172,7 @@ def read_data(config: TrainingConfig, fn_args: FnArgs, feature_spec: dict) -> Tr
             check_match(transfer.examples, transfer.soft_targets, card)
     transfer_examples = count_records(transfer.examples) if transfer else 0
     examples = train_labels.examples + transfer_examples
-    return TrainingData(files, transfer, card, examples, transfer_examples, train_labels, eval_labels)
+    return TrainingData(files, shard, transfer, card, examples, transfer_examples, train_labels, eval_labels)
 
 
 def make_distillation(
@@ -231,7 +232,7 @@ def train(config: TrainingConfig, fn_args: FnArgs) -> tuple[keras.Model, dict[st
         head=head,
         card=data.card,
         transfer=data.transfer,
-        shard=Shard(**config.shard) if config.shard else None,
+        shard=data.shard,
         omit_classes=config.omit_classes,
         augment=find_augment(config.task) if config.augment else None,
     )

@@ -1,7 +1,6 @@
 """Asks the teachers about blocks of examples on Beam's workers."""
 
 import functools
-import os
 from typing import Any
 
 import apache_beam as beam
@@ -26,6 +25,7 @@ from modules.errors import UserError
 from modules.heads import HEADS
 from modules.ingestion import example_files, parse_examples, split_folder
 from modules.learner import ask
+from modules.serving import size_in_bytes
 
 SPLITS = {"examples": "train", "transfer_examples": "transfer"}  # by input
 COUNTERS = "soft_targets"  # Beam's namespace
@@ -116,7 +116,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         counts = _counters(pipeline.result)
         _refuse_faults(list(widths), head, counts)
 
-        sizes = {split: _size(split_folder(targets.uri, split)) for split in splits.values()}
+        sizes = {split: size_in_bytes(split_folder(targets.uri, split)) for split in splits.values()}
         SoftTargetsCard(list(widths), dtype, shapes, counts["examples"], sizes).write(targets.uri)
         progress.note(
             f"{counts['examples']:,} examples, {len(teachers)} teachers, {dtype}: {sum(sizes.values()):,} bytes"
@@ -138,7 +138,3 @@ def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:
             f"the logits of {counts['overflow']} examples are too large for float16 (above {LARGEST_HALF:.0f}); set "
             "student.distillation.targets_dtype: float32"
         )
-
-
-def _size(folder: str) -> int:
-    return sum(tf.io.gfile.stat(os.path.join(folder, name)).length for name in tf.io.gfile.listdir(folder))
