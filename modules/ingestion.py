@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from modules.distillation.soft_targets import KEY, SoftTargetsCard, target_files
+from modules.distillation.soft_targets import SoftTargetsCard, target_files
 from modules.errors import UserError
 from modules.heads import HEADS, Head
 
@@ -23,6 +23,7 @@ class ExampleFiles:
 
     examples: list[str]
     soft_targets: str | None = None
+    count: int = 0  # of the examples that are trained on; 0: not counted
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _read(files: tf.Tensor) -> tf.data.Dataset:
 
 
 def _records(files: ExampleFiles, seed: int | None) -> tf.data.Dataset:
-    """Returns the serialized examples, or pairs of an example and its soft targets."""
+    """Returns the serialized examples, each with its soft targets behind it."""
     names: tuple = (files.examples,)
     if files.soft_targets:
         # Files of targets of one file of examples travel as one string: tensors have no ragged rows.
@@ -70,7 +71,10 @@ def _records(files: ExampleFiles, seed: int | None) -> tf.data.Dataset:
 
     def read(example_file, targets=None):
         examples = _read(example_file)
-        return examples if targets is None else tf.data.Dataset.zip((examples, _read(tf.strings.split(targets, "\n"))))
+        if targets is None:
+            return examples
+        pairs = tf.data.Dataset.zip((examples, _read(tf.strings.split(targets, "\n"))))
+        return pairs.map(lambda example, target: example + target)
 
     return dataset.interleave(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
@@ -155,7 +159,7 @@ def _chosen(
     if omit_classes:
         omitted = tf.constant(list(omit_classes), tf.int64)
 
-        def is_kept(record, *_):
+        def is_kept(record):
             found = tf.reshape(tf.io.parse_single_example(record, only_label)[label], [])
             return tf.reduce_all(found != omitted)
 
@@ -163,15 +167,18 @@ def _chosen(
     return records
 
 
-def parse_examples(records: tf.Tensor, feature_spec: dict, label: str, head: Head) -> tuple[dict, tf.Tensor]:
-    """Returns ({feature: [batch, ...]}, labels) of serialized transformed examples.
+def parse_examples(
+    records: tf.Tensor, feature_spec: dict, label: str, head: Head, card: SoftTargetsCard | None = None
+) -> tuple[dict, tf.Tensor, dict]:
+    """Returns ({feature: [batch, ...]}, labels, {target: float32 [batch, ...]}) of serialized transformed examples.
 
-    An example that has no label gets `head.no_label`.
+    An example that has no label gets `head.no_label`. Without a card of soft targets the targets are empty.
     """
     spec = feature_spec[label]
     default = tf.io.FixedLenFeature(spec.shape, spec.dtype, [head.no_label] * math.prod(spec.shape))
-    features = tf.io.parse_example(records, feature_spec | {label: default})
-    return features, _shaped(features.pop(label), head)
+    features = tf.io.parse_example(records, feature_spec | {label: default} | (card.spec() if card else {}))
+    targets = card.targets_of(features) if card else {}
+    return features, _shaped(features.pop(label), head), targets
 
 
 def first_features(files: Sequence[str], feature_spec: dict, label: str, head: Head, count: int) -> dict:
@@ -201,14 +208,14 @@ def training_dataset(
     and without. One iterator serves all epochs, because making one takes longer than an epoch of a small data set.
 
     Args:
-      files: the labelled examples, with their soft targets if `card` is given.
+      files: the labelled examples, with their soft targets if `card` is given; counted if there is a transfer set.
       feature_spec: parsing spec of the transformed features, the label's included.
       label: name of the label feature.
       batch_size: examples in a (global) batch; the last batch of an epoch may be smaller.
       seed: seed of the shuffling and of `augment`.
       head: how to read the label; examples without one get `head.no_label`.
       card: describes the soft targets; targets is then {name: float32 [batch, ...]}, else it is empty.
-      transfer: more examples, without labels, mixed evenly among the others.
+      transfer: more examples, without labels, counted, mixed evenly among the others.
       shard: the part of the labelled examples to take; None: all.
       omit_classes: labelled examples of these classes are left out.
       augment: called with the features and a seed int32 [2] that differs from batch to batch; returns the features.
@@ -217,18 +224,12 @@ def training_dataset(
     records = _records(files, None if shard else seed)
     records = _chosen(records, {label: feature_spec[label]}, label, shard, omit_classes)
     if transfer:
-        counts = [count_records(files.examples), count_records(transfer.examples)]
         records = tf.data.Dataset.sample_from_datasets(
-            [records, _records(transfer, seed)], weights=[float(c) for c in counts], seed=seed
+            [records, _records(transfer, seed)], weights=[float(files.count), float(transfer.count)], seed=seed
         )
 
     def parse(step, batch):
-        examples, target_records = batch if card else (batch, None)
-        features, labels = parse_examples(examples, feature_spec, label, head)
-        targets = {}
-        if card:
-            targets = card.parse(target_records)
-            targets.pop(KEY)
+        features, labels, targets = parse_examples(batch, feature_spec, label, head, card)
         if augment:
             features = augment(features, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
         return features, labels, targets
@@ -249,8 +250,8 @@ def labelled_batches(
 ) -> tf.data.Dataset:
     """Returns one pass over the examples in their order: (features, labels, targets), as in `training_dataset`."""
 
-    def parse(examples, target_records):
-        return *parse_examples(examples, feature_spec, label, head), card.parse(target_records)
+    def parse(records):
+        return parse_examples(records, feature_spec, label, head, card)
 
     return _records(files, seed=None).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
 

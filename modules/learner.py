@@ -13,6 +13,7 @@ from modules.distillation.objectives import Objective
 from modules.distillation.soft_targets import LOGITS
 from modules.distillation.teachers import Teacher
 from modules.heads import HEADS, Head
+from modules.step_means import StepMeans
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Learner(keras.Model):
         if self._hints:
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
         names = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
-        self._means = {name: keras.metrics.Mean(name=name) for name in (*names, head.quality)}
+        self._means = StepMeans([*names, head.quality])
         if distillation:
             self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
             self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
@@ -87,7 +88,7 @@ class Learner(keras.Model):
     @property
     def metrics(self):
         """Reset by Keras at the start of each epoch."""
-        return list(self._means.values())
+        return [self._means]
 
     @property
     def learnt(self) -> list[tf.Variable]:
@@ -133,8 +134,9 @@ class Learner(keras.Model):
                 loss += tf.add_n(self.network.losses) / replicas.num_replicas_in_sync
         self.optimizer.minimize(loss, self.learnt, tape=tape)
         present = tf.cast(self._head.is_labelled(labels), tf.float32)
-        for name, values in losses.items():
-            self._means[name].update_state(values, present if name == "hard_loss" else None)
-        quality = self._head.quality_of(self._head.safe_labels(labels), logits)
-        self._means[self._head.quality].update_state(quality, present)
-        return {metric.name: metric.result() for metric in self.metrics}
+        quality = present * self._head.quality_of(self._head.safe_labels(labels), logits)
+        totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
+        counts = dict.fromkeys(totals, tf.cast(tf.shape(labels)[0], tf.float32))
+        counts |= dict.fromkeys(["hard_loss", self._head.quality], tf.reduce_sum(present))
+        self._means.update_state(totals, counts)
+        return self._means.result()

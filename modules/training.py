@@ -4,7 +4,7 @@ Reads from top to bottom: configuration, data, network, objective, fit, export.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import tensorflow as tf
@@ -90,10 +90,18 @@ class TrainingData:
     shard: Shard | None
     transfer: ExampleFiles | None
     card: SoftTargetsCard | None
-    examples: int
-    transfer_examples: int
     train_labels: LabelScan
     eval_labels: LabelScan
+
+    @property
+    def transfer_examples(self) -> int:
+        """Those without a label."""
+        return self.transfer.count if self.transfer else 0
+
+    @property
+    def examples(self) -> int:
+        """Of an epoch."""
+        return self.files.count + self.transfer_examples
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -160,19 +168,20 @@ def read_data(config: TrainingConfig, fn_args: FnArgs, feature_spec: dict) -> Tr
     shard = Shard(**config.shard) if config.shard else None
     train_labels = scan_labels(fn_args.train_files, feature_spec, config.label, head, shard, config.omit_classes)
     eval_labels = scan_labels(fn_args.eval_files, feature_spec, config.label, head)
-    files = ExampleFiles(example_files(fn_args.train_files))
-    transfer = ExampleFiles(example_files(config.transfer_files)) if config.transfer_files else None
+    files = ExampleFiles(example_files(fn_args.train_files), count=train_labels.examples)
+    transfer = None
+    if config.transfer_files:
+        unlabelled = example_files(config.transfer_files)
+        transfer = ExampleFiles(unlabelled, count=count_records(unlabelled))
     card = None
     if config.soft_targets:
         card = read_soft_targets_card(config.soft_targets)
-        files = ExampleFiles(files.examples, split_folder(config.soft_targets, "train"))
+        files = replace(files, soft_targets=split_folder(config.soft_targets, "train"))
         check_match(files.examples, files.soft_targets, card)
         if transfer:
-            transfer = ExampleFiles(transfer.examples, split_folder(config.soft_targets, "transfer"))
+            transfer = replace(transfer, soft_targets=split_folder(config.soft_targets, "transfer"))
             check_match(transfer.examples, transfer.soft_targets, card)
-    transfer_examples = count_records(transfer.examples) if transfer else 0
-    examples = train_labels.examples + transfer_examples
-    return TrainingData(files, shard, transfer, card, examples, transfer_examples, train_labels, eval_labels)
+    return TrainingData(files, shard, transfer, card, train_labels, eval_labels)
 
 
 def make_distillation(

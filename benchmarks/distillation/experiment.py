@@ -66,7 +66,7 @@ class Task:
         """Returns all features and labels of a split."""
         records = tf.data.TFRecordDataset(split.files, compression_type="GZIP").batch(1_000_000)
         spec = self.transform.transformed_feature_spec()
-        features, labels = parse_examples(next(iter(records)), spec, self.settings.data.label, HEAD)
+        features, labels, _ = parse_examples(next(iter(records)), spec, self.settings.data.label, HEAD)
         return features, labels.numpy()
 
 

@@ -19,7 +19,7 @@ from components.numbered_inputs import numbered_artifacts
 from components.record_blocks import BatchFunction, WriteBlocks
 from modules import progress
 from modules.distillation.hints import HIDDEN
-from modules.distillation.soft_targets import KEY, LOGITS, SoftTargetsCard, fingerprints
+from modules.distillation.soft_targets import KEY, LOGITS, PREFIX, SoftTargetsCard, fingerprints
 from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
 from modules.heads import HEADS
@@ -48,12 +48,12 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
     half = dtype == "float16"
 
     def answers(records):
-        features, _ = parse_examples(records, feature_spec, label, HEADS[head])
+        features, _, _ = parse_examples(records, feature_spec, label, HEADS[head])
         return {KEY: fingerprints(records), **ask(teachers, features)}
 
     answers = tf.function(answers, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     specs = {
-        name: tf.TensorSpec([None], tf.string) if half and name != KEY else tf.TensorSpec.from_tensor(answer)
+        PREFIX + name: tf.TensorSpec([None], tf.string) if half and name != KEY else tf.TensorSpec.from_tensor(answer)
         for name, answer in answers.get_concrete_function().structured_outputs.items()
     }
     converter, encoder = TensorsToRecordBatchConverter(specs), RecordBatchToExamplesEncoder()
@@ -74,7 +74,7 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
             Metrics.counter(COUNTERS, f"probabilities {number}").inc(int(faults.probabilities[number]))
         if half:
             found = {name: value if name == KEY else as_bytes(value.numpy()) for name, value in found.items()}
-        return encoder.encode(converter.convert(found))
+        return encoder.encode(converter.convert({PREFIX + name: value for name, value in found.items()}))
 
     return function
 

@@ -45,5 +45,7 @@ def combine(
         return temperature * (holds - holds_not)
     # log of the mean distribution, moved by the mean normaliser: a row of logits is defined up to a constant, and with
     # this one N equal teachers give their own logits back, which matters to logit matching.
-    normaliser = tf.reduce_sum(shares[:, :, 0] * tf.reduce_logsumexp(softened, axis=-1), axis=1, keepdims=True)
-    return temperature * (_log_mean(tf.nn.log_softmax(softened), log_shares) + normaliser)
+    # A log-softmax is the logits less their normaliser.
+    log_probabilities = tf.nn.log_softmax(softened)
+    normaliser = tf.reduce_sum(shares * (softened - log_probabilities)[:, :, :1], axis=1)
+    return temperature * (_log_mean(log_probabilities, log_shares) + normaliser)

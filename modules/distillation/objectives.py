@@ -20,9 +20,9 @@ from modules.errors import UserError
 Objective = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def softened_log_probabilities(logits: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Returns log softmax(z / T), float32 [..., classes]; exact to rounding for |z| up to 1e4, T from 1e-2 to 1e3."""
-    return tf.nn.log_softmax(logits / temperature)
+def softened_probabilities(logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    """Returns softmax(z / T), float32 [..., classes]; exact to rounding for |z| up to 1e4, T from 1e-2 to 1e3."""
+    return tf.nn.softmax(logits / temperature)
 
 
 def _expectation(log_probabilities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
@@ -30,11 +30,15 @@ def _expectation(log_probabilities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     return tf.math.multiply_no_nan(values, tf.exp(log_probabilities))
 
 
+def _cross_entropy(teacher: tf.Tensor, logits: tf.Tensor, temperature: float) -> tf.Tensor:
+    # One operation forward and none backward, which is what counts when the student is small.
+    return tf.nn.softmax_cross_entropy_with_logits(labels=teacher, logits=logits / temperature)
+
+
 def soft_cross_entropy(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
     """Returns −T² · sum_i p_i log q_i of the teacher's p and the student's q at T (Hinton et al. 2015, section 2)."""
-    teacher = softened_log_probabilities(teacher_logits, temperature)
-    student = softened_log_probabilities(student_logits, temperature)
-    return -(temperature**2) * tf.reduce_sum(_expectation(teacher, student), axis=-1)
+    teacher = softened_probabilities(teacher_logits, temperature)
+    return temperature**2 * _cross_entropy(teacher, student_logits, temperature)
 
 
 def kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
@@ -42,9 +46,9 @@ def kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperat
 
     That is soft_cross_entropy less T² times the teacher's entropy, which does not depend on the student.
     """
-    teacher = softened_log_probabilities(teacher_logits, temperature)
-    student = softened_log_probabilities(student_logits, temperature)
-    return temperature**2 * tf.reduce_sum(_expectation(teacher, teacher - student), axis=-1)
+    teacher = softened_probabilities(teacher_logits, temperature)
+    entropy = _cross_entropy(teacher, teacher_logits, temperature)
+    return temperature**2 * (_cross_entropy(teacher, student_logits, temperature) - entropy)
 
 
 def logit_matching(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:

@@ -4,9 +4,12 @@ For each file of examples there are one or more files of targets, whose names be
 concatenation, in the order of their names, has one record per example in the examples' order. A record is a tf.Example
 with the fingerprint of its example and the teachers' answers:
 
-  example        int64, fingerprint of the serialized example
-  logits         [teachers * outputs] floats, or the bytes of as many float16
-  hidden/N/LAYER a hidden state of teacher N, likewise
+  soft_target/example        int64, fingerprint of the serialized example
+  soft_target/logits         [teachers * outputs] floats, or the bytes of as many float16
+  soft_target/hidden/N/LAYER a hidden state of teacher N, likewise
+
+An example and its targets, one after the other in one string, are a tf.Example with the features of both, as protocol
+buffers define it; so they travel through the input pipeline as one record and are parsed at once.
 """
 
 import json
@@ -19,6 +22,7 @@ import tensorflow as tf
 from modules.errors import UserError
 
 CARD = "soft_targets.json"
+PREFIX = "soft_target/"  # of features in the files
 KEY = "example"
 LOGITS = "logits"
 BLOCK = ".block-"  # between the name of the file of examples and the number of the block
@@ -42,21 +46,22 @@ class SoftTargetsCard:
             json.dump(asdict(self), file, indent=1)
 
     def spec(self) -> dict:
-        """Returns the parsing spec of a record."""
-        spec: dict = {KEY: tf.io.FixedLenFeature([], tf.int64)}
-        for name, shape in self.shapes.items():
-            half = self.dtype == "float16"
-            spec[name] = tf.io.FixedLenFeature([] if half else shape, tf.string if half else tf.float32)
-        return spec
+        """Returns the parsing spec of the targets in a record."""
+        half = self.dtype == "float16"
+        return {
+            PREFIX + name: tf.io.FixedLenFeature([] if half else shape, tf.string if half else tf.float32)
+            for name, shape in self.shapes.items()
+        }
 
-    def parse(self, records: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns {target: float32 [batch, ...], KEY: int64 [batch]} of serialized records, string [batch]."""
-        parsed = tf.io.parse_example(records, self.spec())
-        if self.dtype == "float16":
-            for name, shape in self.shapes.items():
-                flat = tf.io.decode_raw(parsed[name], tf.float16)
-                parsed[name] = tf.reshape(tf.cast(flat, tf.float32), [-1, *shape])
-        return parsed
+    def targets_of(self, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Takes what `spec` describes out of parsed records and returns {target: float32 [batch, ...]}."""
+        targets = {}
+        for name, shape in self.shapes.items():
+            target = parsed.pop(PREFIX + name)
+            if self.dtype == "float16":
+                target = tf.reshape(tf.cast(tf.io.decode_raw(target, tf.float16), tf.float32), [-1, *shape])
+            targets[name] = target
+        return targets
 
 
 def read_soft_targets_card(folder: str) -> SoftTargetsCard:
@@ -83,6 +88,8 @@ def target_files(example_file: str, folder: str) -> list[str]:
 
 
 def _read(files: list[str], values) -> np.ndarray:
+    if not files:
+        return np.zeros([0], np.int64)
     dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(4096)
     batches = list(dataset.map(values, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator())
     return np.concatenate(batches) if batches else np.zeros([0], np.int64)
@@ -94,10 +101,11 @@ def check_match(example_files: list[str], folder: str, card: SoftTargetsCard) ->
     Raises:
       UserError: they are not, or a file of theirs is damaged; the message says which file and how.
     """
+    spec = card.spec() | {PREFIX + KEY: tf.io.FixedLenFeature([], tf.int64)}
     for file in example_files:
         targets = target_files(file, folder)
         try:
-            found = _read(targets, lambda records: card.parse(records)[KEY]) if targets else np.zeros([0], np.int64)
+            found = _read(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise UserError(f"soft targets of {file}: damaged: {error.message.splitlines()[0]}") from error
         wanted = _read([file], fingerprints)

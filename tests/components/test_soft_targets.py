@@ -26,10 +26,17 @@ def run(finished):
     return Artifacts(finished.folder / "runs" / "blobs")
 
 
-def write_targets(run, folder, models=None, dtype="float32", batch_size=64):
+WORKER_PROCESSES = [
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    "--direct_running_mode=multi_processing",
+    "--direct_num_workers=2",
+]
+
+
+def write_targets(run, folder, models=None, dtype="float32", batch_size=64, beam_options=LOCAL_BEAM_OPTIONS):
     targets = artifact(standard_artifacts.Examples, folder)
     properties = {"label": "tree", "head": "classification", "dtype": dtype, "batch_size": batch_size}
-    context = Executor.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
+    context = Executor.Context(beam_pipeline_args=list(beam_options))
     Executor(context).Do(run.inputs(models or run.teachers()), {"soft_targets": [targets]}, properties)
     return folder
 
@@ -68,6 +75,14 @@ def test_float16_is_half_as_exact_and_smaller(run, targets, tmp_path):
     _, _, rounded = all_targets(run, half)
     np.testing.assert_array_equal(rounded["logits"], exact["logits"].numpy().astype(np.float16).astype(np.float32))
     assert read_soft_targets_card(str(half)).bytes["train"] < read_soft_targets_card(str(targets)).bytes["train"]
+
+
+def test_worker_processes_write_the_same_targets(run, targets, tmp_path):
+    spread = write_targets(run, tmp_path, beam_options=WORKER_PROCESSES)
+    assert read_soft_targets_card(str(spread)) == read_soft_targets_card(str(targets))
+    _, _, ours = all_targets(run, spread)
+    _, _, theirs = all_targets(run, targets)
+    np.testing.assert_allclose(ours["logits"], theirs["logits"], rtol=1e-5, atol=1e-6)
 
 
 def upper(batch):

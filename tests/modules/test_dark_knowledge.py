@@ -19,8 +19,8 @@ def found(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "examples.gz.block-00000-of-00001.gz"), "GZIP") as writer:
         for row in LOGITS:
             example = tf.train.Example()
-            example.features.feature["example"].int64_list.value.append(0)
-            example.features.feature["logits"].float_list.value.extend(row)
+            example.features.feature["soft_target/example"].int64_list.value.append(0)
+            example.features.feature["soft_target/logits"].float_list.value.extend(row)
             writer.write(example.SerializeToString())
     files = ExampleFiles([str(tmp_path / "examples.gz")], str(tmp_path))
     card = SoftTargetsCard(["Teacher-1"], "float32", {"logits": [1, 3]}, 4, {})

@@ -86,8 +86,9 @@ def test_omitted_classes_are_left_out(files):
 def test_transfer_examples_come_once_an_epoch_without_a_label_and_mixed_among_the_others(files, tmp_path):
     (tmp_path / "more").mkdir()
     write(tmp_path / "more" / "x.gz", range(100, 115), labelled=False)
-    transfer = ExampleFiles(example_files([str(tmp_path / "more" / "*")]))
-    batches = list(dataset(files, batch=15, transfer=transfer).take(3))
+    labelled = ExampleFiles(example_files(files), count=30)
+    transfer = ExampleFiles(example_files([str(tmp_path / "more" / "*")]), count=15)
+    batches = list(training_dataset(labelled, SPEC, "label", 15, seed=0, transfer=transfer).take(3))
     labels = np.concatenate([labels for _, labels, _ in batches])
     x = np.concatenate([features["x"][:, 0] for features, _, _ in batches])
     assert sorted(x[labels == -1]) == list(range(100, 115))
