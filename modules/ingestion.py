@@ -35,6 +35,21 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Portion:
+    """What replicas `first` to `first + count - 1` of `of` take: their equal slices of every global batch."""
+
+    first: int
+    count: int
+    of: int
+
+
+def portion_of(context: tf.distribute.InputContext) -> Portion:
+    """Returns the portion of one input pipeline of a synchronous strategy."""
+    count = context.num_replicas_in_sync // context.num_input_pipelines
+    return Portion(context.input_pipeline_id * count, count, context.num_replicas_in_sync)
+
+
+@dataclass(frozen=True)
 class LabelScan:
     """What one pass over the labels of a split finds."""
 
@@ -187,38 +202,39 @@ def first_features(files: Sequence[str], feature_spec: dict, label: str, head: H
     return parse_examples(records, feature_spec, label, head)[0]
 
 
-def training_dataset(
+def record_batches(
     files: ExampleFiles,
     feature_spec: dict,
     label: str,
     batch_size: int,
     seed: int,
     *,
-    head: Head = HEADS["classification"],
-    card: SoftTargetsCard | None = None,
     transfer: ExampleFiles | None = None,
     shard: Shard | None = None,
     omit_classes: Sequence[int] = (),
-    augment: Augment | None = None,
+    first_step: int = 0,
+    drop_remainder: bool = False,
 ) -> tf.data.Dataset:
-    """Returns shuffled batches, epoch after epoch without end: ({feature: [batch, ...]}, labels, targets).
+    """Returns shuffled batches of serialized examples, epoch after epoch without end: (step, string [batch]).
 
     Records are cached in memory as they stand in the files (compact, read and decompressed once) and parsed by
     the batch. The order is a function of the seed and differs from epoch to epoch; it is the same with soft targets
     and without. One iterator serves all epochs, because making one takes longer than an epoch of a small data set.
 
+    A training that is resumed at a step gets exactly the batches that it would have got: those before are shuffled
+    and passed over, not parsed.
+
     Args:
-      files: the labelled examples, with their soft targets if `card` is given; counted if there is a transfer set.
+      files: the labelled examples, and their soft targets; counted if there is a transfer set.
       feature_spec: parsing spec of the transformed features, the label's included.
       label: name of the label feature.
       batch_size: examples in a (global) batch; the last batch of an epoch may be smaller.
-      seed: seed of the shuffling and of `augment`.
-      head: how to read the label; examples without one get `head.no_label`.
-      card: describes the soft targets; targets is then {name: float32 [batch, ...]}, else it is empty.
+      seed: seed of the shuffling.
       transfer: more examples, without labels, counted, mixed evenly among the others.
       shard: the part of the labelled examples to take; None: all.
       omit_classes: labelled examples of these classes are left out.
-      augment: called with the features and a seed int32 [2] that differs from batch to batch; returns the features.
+      first_step: the steps before it are left out.
+      drop_remainder: leave out the last batch of an epoch if it is smaller.
     """
     # Shards are disjoint only if all of them see the files in one order.
     records = _records(files, None if shard else seed)
@@ -228,21 +244,64 @@ def training_dataset(
             [records, _records(transfer, seed)], weights=[float(files.count), float(transfer.count)], seed=seed
         )
 
+    batches = records.cache().shuffle(SHUFFLE_BUFFER, seed=seed).batch(batch_size, drop_remainder=drop_remainder)
+    return batches.repeat().enumerate().skip(first_step)
+
+
+def parsed_batches(
+    batches: tf.data.Dataset,
+    feature_spec: dict,
+    label: str,
+    seed: int,
+    *,
+    head: Head = HEADS["classification"],
+    card: SoftTargetsCard | None = None,
+    augment: Augment | None = None,
+    portion: Portion | None = None,
+) -> tf.data.Dataset:
+    """Returns what `record_batches` gives, parsed: ({feature: [batch, ...]}, labels, targets).
+
+    Args:
+      batches: (step, string [batch]).
+      feature_spec: parsing spec of the transformed features, the label's included.
+      label: name of the label feature.
+      seed: of `augment`.
+      head: how to read the label; examples without one get `head.no_label`.
+      card: describes the soft targets; targets is then {name: float32 [batch, ...]}, else it is empty.
+      augment: called with the features and a seed int32 [2] that differs from batch to batch; returns the features.
+      portion: of the batches, one slice per replica after the other; only that is parsed. None: whole batches.
+    """
+    if portion and portion.of > 1:
+        batches = _slices(batches, portion)
+
     def parse(step, batch):
         features, labels, targets = parse_examples(batch, feature_spec, label, head, card)
         if augment:
             features = augment(features, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
         return features, labels, targets
 
-    return (
-        records.cache()
-        .shuffle(SHUFFLE_BUFFER, seed=seed)
-        .batch(batch_size)
-        .repeat()
-        .enumerate()
-        .map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    batches = batches.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
+    """Cuts each batch into equal slices, the last ones smaller or empty, and returns those of the portion in turn.
+
+    The number of a slice stands in the place of the step.
+    """
+
+    def cut(step, batch):
+        # A batch of a size that is known, as TPUs need them, keeps it known.
+        size = -(-batch.shape[0] // portion.of) if batch.shape[0] else -(-tf.size(batch, tf.int64) // portion.of)
+
+        def slice_of(replica):
+            found = batch[replica * size : (replica + 1) * size]
+            return step * portion.of + replica, tf.ensure_shape(found, [size]) if batch.shape[0] else found
+
+        own = tf.data.Dataset.range(portion.first, portion.first + portion.count)
+        return own.map(slice_of)
+
+    return batches.flat_map(cut)
 
 
 def labelled_batches(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 import tf_keras as keras
@@ -14,6 +15,8 @@ from modules.distillation.soft_targets import LOGITS
 from modules.distillation.teachers import Teacher
 from modules.heads import HEADS, Head
 from modules.step_means import StepMeans
+
+RANDOM_LAYER = keras.__internal__.layers.BaseRandomLayer
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Learner(keras.Model):
         distillation: Distillation | None = None,
         answers: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
         label_smoothing: float = 0.0,
+        staleness: bool = False,
     ):
         """Builds the learner.
 
@@ -65,6 +69,7 @@ class Learner(keras.Model):
           distillation: None trains on hard labels alone.
           answers: asks the teachers about a batch of features; None: the batches carry cached soft targets.
           label_smoothing: of the hard term.
+          staleness: also report how many updates others did between reading the weights and applying the gradients.
         """
         super().__init__()
         self.network = network
@@ -77,18 +82,36 @@ class Learner(keras.Model):
         if self._hints:
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
         names = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
-        self._means = StepMeans([*names, head.quality])
+        self._staleness = staleness
+        self._means = StepMeans([*names, head.quality, *(["staleness"] if staleness else [])])
         if distillation:
             self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
             self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
-        self._step = self._update
+        self.update = self._update
         if not needs_autograph(network):
-            self._step = tf.autograph.experimental.do_not_convert(self._update)
+            self.update = tf.autograph.experimental.do_not_convert(self._update)
 
     @property
     def metrics(self):
         """Reset by Keras at the start of each epoch."""
         return [self._means]
+
+    @property
+    def means(self) -> StepMeans:
+        """Losses and quality of the epoch so far."""
+        return self._means
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to hold."""
+        parts = {"network": self.network, "optimizer": self.optimizer, "means": self._means}
+        if self._hints:
+            parts["hints"] = self._hints
+        # Keras keeps the generators of dropout and the like out of checkpoints.
+        random_layers = [layer for layer in self.network.submodules if isinstance(layer, RANDOM_LAYER)]
+        for number, layer in enumerate(random_layers):
+            parts[f"random_{number}"] = layer._random_generator._generator
+        return parts
 
     @property
     def learnt(self) -> list[tf.Variable]:
@@ -98,7 +121,7 @@ class Learner(keras.Model):
 
     def train_step(self, data):
         """One update; `data` is ({feature: [batch, ...]}, labels, {target: [batch, ...]})."""
-        return self._step(data)
+        return self.update(data)
 
     def losses_of(self, features, labels, targets, training: bool) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
         """Returns {loss, hard_loss, soft_loss}, float32 [batch] each, and the logits, of one batch.
@@ -126,17 +149,26 @@ class Learner(keras.Model):
     def _update(self, data):
         features, labels, targets = data
         replicas = tf.distribute.get_replica_context()
-        examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, tf.cast(tf.shape(labels)[0], tf.float32))
+        own_examples = examples = tf.cast(tf.shape(labels)[0], tf.float32)
+        if replicas.num_replicas_in_sync > 1:
+            examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, own_examples)
+        before = self.optimizer.iterations.read_value() if self._staleness else None
         with tf.GradientTape() as tape:
             losses, logits = self.losses_of(features, labels, targets, training=True)
             loss = tf.reduce_sum(losses["loss"]) / examples
             if self.network.losses:
                 loss += tf.add_n(self.network.losses) / replicas.num_replicas_in_sync
-        self.optimizer.minimize(loss, self.learnt, tape=tape)
+        gradients = tape.gradient(loss, self.learnt)
+        if self._staleness:
+            with tf.control_dependencies([part for part in gradients if part is not None]):
+                others = self.optimizer.iterations.read_value() - before
+        self.optimizer.apply_gradients(zip(gradients, self.learnt, strict=True))
         present = tf.cast(self._head.is_labelled(labels), tf.float32)
         quality = present * self._head.quality_of(self._head.safe_labels(labels), logits)
         totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
-        counts = dict.fromkeys(totals, tf.cast(tf.shape(labels)[0], tf.float32))
+        counts = dict.fromkeys(totals, own_examples)
         counts |= dict.fromkeys(["hard_loss", self._head.quality], tf.reduce_sum(present))
+        if self._staleness:
+            totals["staleness"], counts["staleness"] = tf.cast(others, tf.float32), tf.ones([])
         self._means.update_state(totals, counts)
         return self._means.result()

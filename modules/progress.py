@@ -5,6 +5,7 @@ rich, a container prints them as plain lines.
 """
 
 import logging
+from typing import Any
 
 LOGGER = logging.getLogger("stillhouse")
 
@@ -19,3 +20,19 @@ def epoch_done(model: str, epoch: int, epochs: int, metrics: dict[str, float]) -
 def note(text: str) -> None:
     """Reports something about the work that a person wants to see: a size, a choice that was made."""
     LOGGER.info("%s", text, extra={"note": text})
+
+
+def told_by(record: logging.LogRecord) -> dict[str, Any] | None:
+    """Returns what a record tells, JSON-able, to be repeated in another process; None if it tells no progress."""
+    for kind in ("epoch_done", "note"):
+        if hasattr(record, kind):
+            return {kind: getattr(record, kind)}
+    return None
+
+
+def repeat(told: dict[str, Any]) -> None:
+    """Logs what `told_by` gave in another process."""
+    if "epoch_done" in told:
+        epoch_done(**told["epoch_done"])
+    else:
+        note(told["note"])

@@ -26,6 +26,14 @@ class StepMeans(keras.metrics.Metric):
         """Starts anew, as Keras asks at the beginning of an epoch."""
         self._sums.assign(tf.zeros_like(self._sums))
 
+    def value_of(self) -> tf.Tensor:
+        """Returns the sums and counts, float32 [2, names], over all replicas."""
+        return tf.convert_to_tensor(self._sums)
+
+    def assign(self, value: tf.Tensor) -> None:
+        """Puts back what `value_of` gave."""
+        self._sums.assign(value)
+
     def result(self) -> dict[str, tf.Tensor]:
         """Returns the mean of each name, float32 scalars; 0 where nothing was counted."""
         sums = tf.convert_to_tensor(self._sums)

@@ -1,18 +1,25 @@
 """The run_fn of every Trainer: teachers, baseline and student alike.
 
-Reads from top to bottom: configuration, data, network, objective, fit, export.
+Reads from top to bottom: configuration, data, network, objective, loop, export.
 """
 
+import hashlib
+import json
+import os
+import statistics
+import tempfile
 import time
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
-from tfx.components.trainer.fn_args_utils import FnArgs
 
 from modules import progress
+from modules.checkpoints import Checkpoints, StepCheckpoints
+from modules.cluster import members, supervisor
 from modules.distillation.hints import HIDDEN, Hints
 from modules.distillation.objectives import find_objective
 from modules.distillation.schedules import Schedules, value_at
@@ -28,17 +35,27 @@ from modules.ingestion import (
     count_records,
     example_files,
     first_features,
+    parsed_batches,
+    portion_of,
+    record_batches,
     scan_labels,
     split_folder,
-    training_dataset,
 )
 from modules.learner import Distillation, Learner, ask
-from modules.strategies import make_strategy
+from modules.shared_input import SharedInput
+from modules.strategies import OF_PROCESSES, is_chief, make_strategy, tf_config
 from modules.task import build_model, find_augment
+from modules.training_loop import is_asynchronous, run_custom, run_fit
+
+if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
 # Steps in one call of the compiled training loop. More of them save the way through Python, which is longer than a
 # step of a small model; a Ctrl-C waits for the call to end.
 MOST_STEPS_PER_EXECUTION = 32
+
+# Of an epoch, at the least, where calls are handed out to workers.
+CALLS_PER_WORKER = 8
 
 # Teachers that are asked online are asked about so many examples before the training starts.
 CHECKED_EXAMPLES = 1024
@@ -66,7 +83,11 @@ class TrainingConfig:
     batch_size: int
     seed: int
     optimizer: dict[str, Any]  # name, learning_rate, schedule
-    strategy: dict[str, Any]  # name, devices
+    strategy: dict[str, Any]  # arguments of make_strategy
+    loop: str = "fit"
+    checkpoints: dict[str, Any] = field(default_factory=lambda: {"every_steps": 500, "keep": 2})
+    restarts: dict[str, Any] = field(default_factory=lambda: {"most": 3, "back_off_seconds": 1.0})
+    checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
     head: str = "classification"
     builder: str = "build_student"  # name of the task's function that builds this network
     label_smoothing: float = 0.0
@@ -107,14 +128,22 @@ class TrainingData:
 class EpochReport(keras.callbacks.Callback):
     """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
 
-    def __init__(self, name: str, epochs: int):
+    def __init__(self, name: str, epochs: int, examples: int):
+        """`examples` are those of an epoch."""
         super().__init__()
         self._name = name
         self._epochs = epochs
+        self._examples = examples
+        self._began = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self._began = time.monotonic()
 
     def on_epoch_end(self, epoch, logs=None):
         """Raises UserError on a loss that is NaN or infinite."""
         metrics = {name: float(value) for name, value in (logs or {}).items()}
+        logs["examples_per_second"] = self._examples / (time.monotonic() - self._began)
         if not tf.math.is_finite(metrics["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {metrics['loss']} in epoch {epoch + 1}; lower optimizer.learning_rate, "
@@ -158,7 +187,7 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
             )
 
 
-def read_data(config: TrainingConfig, fn_args: FnArgs, feature_spec: dict) -> TrainingData:
+def read_data(config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict) -> TrainingData:
     """Returns the examples of the training, looked through once.
 
     Raises:
@@ -218,34 +247,103 @@ def make_distillation(
     )
 
 
-def train(config: TrainingConfig, fn_args: FnArgs) -> tuple[keras.Model, dict[str, Any]]:
+def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, examples: int) -> None:
+    """Checks that every replica gets a part of every whole batch.
+
+    Raises:
+      UserError: there are more replicas than examples in a batch, or a TPU would get batches of differing sizes.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if is_asynchronous(strategy):
+        return
+    if config.batch_size < replicas:
+        raise UserError(
+            f"{config.name}: batch_size is {config.batch_size}, but there are {replicas} replicas to share it"
+        )
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        if config.batch_size % replicas:
+            raise UserError(
+                f"{config.name}: batch_size {config.batch_size} does not divide by the {replicas} replicas of the TPU, "
+                "which wants batches of one size"
+            )
+        if examples < config.batch_size:
+            raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
+
+
+def make_datasets(config: TrainingConfig, data: TrainingData, feature_spec: dict, strategy: tf.distribute.Strategy):
+    """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input."""
+    head = HEADS[config.head]
+    augment = find_augment(config.task) if config.augment else None
+
+    def parsed(batches, portion=None):
+        return parsed_batches(
+            batches,
+            feature_spec,
+            config.label,
+            config.seed,
+            head=head,
+            card=data.card,
+            augment=augment,
+            portion=portion,
+        )
+
+    def records(first_step):
+        return record_batches(
+            data.files,
+            feature_spec,
+            config.label,
+            config.batch_size,
+            config.seed,
+            transfer=data.transfer,
+            shard=data.shard,
+            omit_classes=config.omit_classes,
+            first_step=first_step,
+            drop_remainder=isinstance(strategy, tf.distribute.TPUStrategy),
+        )
+
+    served = []  # lives as long as the returned function
+
+    def datasets(first_step):
+        if is_asynchronous(strategy):
+            host = tf_config()["cluster"]["chief"][0].rpartition(":")[0]
+            served[:] = [SharedInput(records(first_step), host)]
+            return lambda context: parsed(served[0].batches())
+        return lambda context: parsed(records(first_step), portion_of(context))
+
+    return datasets
+
+
+def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
+    """Returns a fingerprint of all that decides what a training gives: settings, code, files, but not where it runs."""
+    place = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
+    told = {name: value for name, value in asdict(config).items() if name not in place}
+    told["files"] = [*fn_args.train_files, fn_args.transform_graph_path]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[str, Any]]:
     """Trains the network of `config` and returns it, outside of any strategy, with its model card.
+
+    A training that was stopped goes on from its last checkpoint.
 
     Raises:
       UserError: task module, labels, teachers, soft targets or strategy do not fit together.
     """
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(config.seed)
+    # Random generators whose states are variables, which checkpoints hold.
+    keras.backend.experimental.enable_tf_random_generator()
+    strategy = make_strategy(**config.strategy)  # before any operation: a cluster is joined here
+    if config.strategy["name"] in OF_PROCESSES:
+        members.check_versions(fn_args.model_run_dir, tf_config())
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     feature_spec = transform.transformed_feature_spec()
     head: Head = HEADS[config.head]
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(config.seed)
-    strategy = make_strategy(**config.strategy)
 
     data = read_data(config, fn_args, feature_spec)
-    dataset = training_dataset(
-        data.files,
-        feature_spec,
-        config.label,
-        config.batch_size,
-        config.seed,
-        head=head,
-        card=data.card,
-        transfer=data.transfer,
-        shard=data.shard,
-        omit_classes=config.omit_classes,
-        augment=find_augment(config.task) if config.augment else None,
-    )
-    steps = -(-data.examples // config.batch_size)
+    check_batches(config, strategy, data.examples)
+    whole_batches = isinstance(strategy, tf.distribute.TPUStrategy)
+    steps = data.examples // config.batch_size if whole_batches else -(-data.examples // config.batch_size)
 
     def network() -> keras.Model:
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
@@ -262,45 +360,134 @@ def train(config: TrainingConfig, fn_args: FnArgs) -> tuple[keras.Model, dict[st
             faults = Faults([teacher.name for teacher in teachers], head)
             faults.count(answers(features)[LOGITS].numpy())
             faults.refuse()
-        learner = Learner(trained, head, distillation, answers, config.label_smoothing)
+        learner = Learner(
+            trained, head, distillation, answers, config.label_smoothing, staleness=is_asynchronous(strategy)
+        )
+        steps_per_call = min(steps, MOST_STEPS_PER_EXECUTION)
+        if is_asynchronous(strategy):  # a call is done by one worker; an epoch has to keep all of them busy
+            steps_per_call = max(1, min(steps_per_call, steps // (config.strategy["workers"] * CALLS_PER_WORKER)))
         learner.compile(
-            optimizer=make_optimizer(config.optimizer, steps * config.epochs),
-            steps_per_execution=min(steps, MOST_STEPS_PER_EXECUTION),
+            optimizer=make_optimizer(config.optimizer, steps * config.epochs), steps_per_execution=steps_per_call
         )
 
-    callbacks = [EpochReport(config.name, config.epochs)]
+        def settle():
+            if is_asynchronous(strategy):
+                tf.distribute.coordinator.ClusterCoordinator(strategy).join()
+
+        identity = identity_of(config, fn_args)
+        folder = os.path.join(config.checkpoint_folder, identity) if config.checkpoint_folder else None
+        within_epochs = config.loop == "custom" or not is_asynchronous(strategy)
+        make_checkpoints = StepCheckpoints if within_epochs else Checkpoints
+        checkpoints = make_checkpoints(learner, folder, identity, steps, **config.checkpoints, settle=settle)
+
+    if checkpoints.step:
+        progress.note(f"{config.name}: going on at step {checkpoints.step} of {steps * config.epochs}")
+    callbacks = [EpochReport(config.name, config.epochs, data.examples), checkpoints]
     if config.distillation:
         callbacks.insert(0, Schedules(config.distillation, config.epochs))
-    started = time.monotonic()
-    history = learner.fit(dataset, epochs=config.epochs, steps_per_epoch=steps, verbose=0, callbacks=callbacks)
-    seconds = time.monotonic() - started
-    progress.LOGGER.debug("%s: %d examples, %d epochs, %.1f s", config.name, data.examples, config.epochs, seconds)
+    arguments = {
+        "learner": learner,
+        "strategy": strategy,
+        "datasets": make_datasets(config, data, feature_spec, strategy),
+        "first_step": checkpoints.step,
+        "epochs": config.epochs,
+        "steps_per_epoch": steps,
+        "callbacks": callbacks,
+    }
+    if config.loop == "custom":
+        run_custom(**arguments, steps_per_call=steps_per_call)
+    else:
+        run_fit(**arguments)
 
     # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained.
     result = network()
-    result.set_weights(trained.get_weights())
+    copy_weights(trained, result)
+    speeds = checkpoints.history.pop("examples_per_second", [])
     card = {
         "name": config.name,
         "role": config.role,
         "head": config.head,
         "strategy": config.strategy["name"],
-        "replicas": strategy.num_replicas_in_sync,
+        "loop": config.loop,
+        "replicas": config.strategy.get("workers") if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
+        "updates": int(learner.optimizer.iterations.numpy()),
+        "restarts": int(os.environ.get(supervisor.RESTARTS, 0)),
+        # The first epoch traces and compiles.
+        "examples_per_second": statistics.median(speeds[1:] or speeds) if speeds else None,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,
-        "history": {name: [float(value) for value in values] for name, values in history.history.items()},
+        "history": checkpoints.history,
     }
     return result, card
 
 
-def run_fn(fn_args: FnArgs) -> None:
+def copy_weights(source: keras.Model, target: keras.Model) -> None:
+    """Copies the weights between two networks of one builder, also where `source` has them in shards."""
+    weights = source.get_weights()
+    if [weight.shape for weight in weights] == [weight.shape for weight in target.get_weights()]:
+        target.set_weights(weights)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = tf.train.Checkpoint(network=source).write(os.path.join(folder, "weights"))
+        tf.train.Checkpoint(network=target).read(path).assert_existing_objects_matched()
+
+
+def run_fn(fn_args: "FnArgs") -> None:
     """Trains the model that `fn_args.custom_config` (a TrainingConfig as a dict) describes and exports it.
+
+    A strategy of several processes is run as such: where TF_CONFIG is in the environment, this is one of them and
+    joins the others, else they are started on this machine.
 
     Raises:
       UserError: as `train` does.
     """
     config = TrainingConfig(**fn_args.custom_config)
+    of_processes, cluster = config.strategy["name"] in OF_PROCESSES, tf_config()
+    if of_processes and cluster is None:
+        supervisor.run_job(job_of(config, fn_args))
+        return
+    if of_processes:
+        members.check_port(cluster)
+        members.announce(fn_args.model_run_dir, cluster)
+    if config.strategy["name"] == "parameter_server" and cluster["task"]["type"] != "chief":
+        serve(cluster)
+        return
     network, card = train(config, fn_args)
+    if of_processes and not is_chief(cluster):
+        return
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     export_network(
         network, transform, config.label, fn_args.serving_model_dir, card, HEADS[config.head], config.hidden_layers
+    )
+    if config.checkpoint_folder and tf.io.gfile.exists(config.checkpoint_folder):
+        tf.io.gfile.rmtree(config.checkpoint_folder)
+
+
+def serve(cluster: dict[str, Any]) -> None:
+    """Does what the chief of a parameter-server cluster asks, until this process is ended."""
+    task = cluster["task"]
+    tf.distribute.Server(
+        cluster["cluster"], job_name=task["type"], task_index=task["index"], protocol="grpc", start=True
+    ).join()
+
+
+def job_of(config: TrainingConfig, fn_args: "FnArgs") -> supervisor.Job:
+    """Returns the processes that train `config` on this machine."""
+    run = {
+        "train_files": list(fn_args.train_files),
+        "eval_files": list(fn_args.eval_files),
+        "transform_graph_path": fn_args.transform_graph_path,
+        "serving_model_dir": fn_args.serving_model_dir,
+        "model_run_dir": fn_args.model_run_dir,
+        "custom_config": asdict(config),
+    }
+    return supervisor.Job(
+        name=config.name,
+        strategy=config.strategy["name"],
+        workers=config.strategy["workers"],
+        parameter_servers=config.strategy["parameter_servers"],
+        most_restarts=config.restarts["most"],
+        back_off_seconds=config.restarts["back_off_seconds"],
+        folder=Path(fn_args.model_run_dir, "cluster"),
+        run=run,
     )

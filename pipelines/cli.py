@@ -142,6 +142,28 @@ def init(
     console.print(f"next: stillhouse run {name}.yaml", highlight=False)
 
 
+@app.command()
+def tfjob(
+    settings_file: SettingsFile,
+    model: Annotated[str, typer.Option(help="Whose training: Teacher-N, Baseline or Student.")],
+    image: Annotated[str, typer.Option(help="Container image with stillhouse and the task module.")],
+    claim: Annotated[str, typer.Option(help="PersistentVolumeClaim with the pipeline's files.")],
+    job_file: Annotated[str, typer.Option(help="Path of the training's job.json in the containers.")],
+    mount: Annotated[str, typer.Option(help="Where the claim is mounted.")] = "/pipeline",
+    namespace: Annotated[str, typer.Option(help="Namespace of the job.")] = "kubeflow",
+    overrides: Overrides = None,
+) -> None:
+    """Print the Kubeflow Training Operator's manifest (TFJob) for a training of several processes."""
+    import yaml
+
+    from pipelines.training_operator import Pods, tfjob
+
+    settings = load_settings(settings_file, overrides)
+    print(
+        yaml.safe_dump(tfjob(settings, model, Pods(image, namespace, claim, mount, job_file)), sort_keys=False), end=""
+    )
+
+
 def _output() -> Console:
     # A pipe or a file has no width; the table wants some.
     return Console() if sys.stdout.isatty() else Console(width=120)
@@ -163,7 +185,7 @@ def _quieten(verbose: bool) -> None:
 
     absl_logging.use_absl_handler()
     absl_logging.set_verbosity(absl_logging.INFO)
-    logging.getLogger("stillhouse").setLevel(logging.INFO)
+    logging.getLogger("stillhouse").setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         # The records must be made for the view to see them, but nobody else prints them.
         logging.getLogger("absl").propagate = False

@@ -114,6 +114,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
             | more
             | {
                 "name": name,
+                "checkpoint_folder": f"{place.root}/checkpoints/{name}",
                 "role": role,
                 "task": task,
                 "label": label,

@@ -80,16 +80,75 @@ class Data(Section):
 class Strategy(Section):
     """How a training is distributed."""
 
-    name: Literal["one_device", "mirrored"] = Field("one_device", description="The tf.distribute strategy.")
-    devices: int | None = Field(
-        None, ge=1, description="Replicas of mirrored: GPUs, or logical CPU devices; default: all GPUs, or one CPU."
+    name: Literal[
+        "auto",
+        "one_device",
+        "mirrored",
+        "central_storage",
+        "multi_worker_mirrored",
+        "parameter_server",
+        "tpu",
+    ] = Field(
+        "one_device",
+        description="The tf.distribute strategy; auto: a TPU, mirrored over several GPUs, or one_device, as there is.",
     )
+    devices: int | None = Field(
+        None,
+        ge=1,
+        description="Replicas of mirrored and central_storage: GPUs, or logical CPU devices; default: all GPUs, or "
+        "one CPU.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Worker processes of multi_worker_mirrored and parameter_server; default 2. They are started on "
+        "this machine, unless TF_CONFIG says that this process belongs to a cluster already.",
+    )
+    parameter_servers: int | None = Field(
+        None, ge=1, le=64, description="Processes that keep the variables of parameter_server; default 1."
+    )
+    tpu: str | None = Field(None, description="Name or grpc:// address of a TPU; default: the one of this machine.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, values):
+        of_processes = {
+            "multi_worker_mirrored": {"workers": 2},
+            "parameter_server": {"workers": 2, "parameter_servers": 1},
+        }
+        if isinstance(values, dict):
+            return of_processes.get(values.get("name"), {}) | values
+        return values
 
     @model_validator(mode="after")
-    def _check_devices(self):
+    def _check_use(self):
         if self.name == "one_device" and (self.devices or 1) > 1:
             raise ValueError(f"devices is {self.devices}, but one_device has one; for more, name mirrored")
+        uses = {
+            "devices": ("one_device", "mirrored", "central_storage"),
+            "workers": ("multi_worker_mirrored", "parameter_server"),
+            "parameter_servers": ("parameter_server",),
+            "tpu": ("tpu",),
+        }
+        for key, names in uses.items():
+            if getattr(self, key) is not None and self.name not in names:
+                raise ValueError(f"{key} is of no use with {self.name}; it is for {', '.join(names)}")
         return self
+
+
+class Checkpoints(Section):
+    """What a training leaves on the way, so that it can go on where it was stopped."""
+
+    every_steps: int = Field(500, ge=1, description="Updates between checkpoints: the most that is lost.")
+    keep: int = Field(2, ge=1, description="Checkpoints to keep; if the newest is damaged, the one before is taken.")
+
+
+class Restarts(Section):
+    """What happens when a process of a training dies."""
+
+    most: int = Field(3, ge=0, description="Restarts of a training's processes before it is given up.")
+    back_off_seconds: float = Field(1.0, ge=0, description="Wait before the first restart; doubled for each one more.")
 
 
 class Optimizer(Section):
@@ -111,6 +170,9 @@ class Training(Section):
     seed: int = Field(1, ge=0, description="Seed of initial weights, shuffling and dropout.")
     optimizer: Optimizer = Field(Optimizer(), description="The optimiser.")
     strategy: Strategy = Field(Strategy(), description="How the training is distributed.")
+    loop: Literal["fit", "custom"] = Field("fit", description="Keras fit, or a loop of our own around strategy.run.")
+    checkpoints: Checkpoints = Field(Checkpoints(), description="What is left on the way, to go on from.")
+    restarts: Restarts = Field(Restarts(), description="What happens when a process of the training dies.")
     builder: str | None = Field(
         None, description="Function of the task module; default: build_teacher, or build_student for the student."
     )

@@ -9,6 +9,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.types import artifact_utils, standard_artifacts
 
 from modules.export import export_network
+from modules.training import TrainingConfig
 
 
 class Artifacts:
@@ -41,7 +42,8 @@ class Artifacts:
             train_files=[str(self.examples / "Split-train" / "*")],
             eval_files=[str(self.examples / "Split-eval" / "*")],
             transform_graph_path=str(self.graph),
-            serving_model_dir=str(folder),
+            serving_model_dir=str(folder / "model"),
+            model_run_dir=str(folder / "model_run"),
         )
 
     def inputs(self, models: list[Path]) -> dict:
@@ -60,6 +62,33 @@ class Artifacts:
             network, self.transform, "tree", str(folder / "Format-Serving"), {"name": "x", "role": "teacher"}
         )
         return folder
+
+
+def training_config(run: Artifacts, distilled: bool, **changes) -> TrainingConfig:
+    """Returns the training of a student of the blobs task, on hard labels or from cached soft targets."""
+    settings = {
+        "name": "Student",
+        "role": "student",
+        "task": "blobs_task",
+        "label": "tree",
+        "hyperparameters": {},
+        "epochs": 3,
+        "batch_size": 32,
+        "seed": 4,
+        "optimizer": {"name": "adam", "learning_rate": 0.01, "schedule": "constant"},
+        "strategy": {"name": "one_device"},
+    }
+    if distilled:
+        settings["distillation"] = {
+            "objective": "kl_divergence",
+            "temperature": {"start": 3.0, "end": 1.0, "schedule": "linear"},
+            "alpha": {"start": 0.9, "end": 0.5, "schedule": "linear"},
+            "hints": [],
+            "weights": [1.0, 2.0],
+            "combination": "arithmetic",
+        }
+        settings["soft_targets"] = str(run.uri("SoftTargets", "soft_targets"))
+    return TrainingConfig(**settings | changes)
 
 
 def artifact(kind: type, uri: Path, splits: list[str] | None = None):

@@ -36,6 +36,12 @@ def build_teacher(units=16):
 
 def build_student(units=3):
     return network(units)
+
+
+def build_with_dropout(units=5):
+    features = keras.Input([4], name="features")
+    hidden = keras.layers.Dropout(0.3)(keras.layers.Dense(units, activation="relu")(features))
+    return keras.Model(features, keras.layers.Dense(3)(hidden))
 """
 
 

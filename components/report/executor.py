@@ -18,6 +18,7 @@ from modules.model_card import read_card
 from modules.serving import read_records, single_example_latency, size_in_bytes, without_feature
 
 COMPARISON = "comparison.json"
+TRAINED = ("strategy", "replicas", "examples_per_second", "restarts")  # of the model card
 
 
 def _read_json(artifact: types.Artifact, name: str) -> Any:
@@ -57,6 +58,8 @@ class Executor(base_executor.BaseExecutor):
                     "role": row["role"],
                     "metrics": {name: value for name, value in metrics.overall.items() if name != EXAMPLES},
                     "parameters": card["parameters"],
+                    # None of them for a model that was not trained here, or is an ensemble.
+                    **{name: card.get(name) for name in TRAINED},
                     "bytes": size_in_bytes(path),
                     "latency_ms": round(latency, 3),
                     "slices": {name: values for name, values in metrics.slices.items() if name != OVERALL},

@@ -7,7 +7,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 import tensorflow as tf
-from artifacts import Artifacts, artifact, network
+from artifacts import Artifacts, artifact, network, training_config
 from tfx.types import standard_artifacts
 
 from components.record_blocks import WriteBlocks
@@ -17,7 +17,7 @@ from modules.distillation.teachers import Teacher
 from modules.errors import UserError
 from modules.heads import HEADS
 from modules.ingestion import ExampleFiles, example_files, labelled_batches
-from modules.training import TrainingConfig, train
+from modules.training import train
 from pipelines.local import LOCAL_BEAM_OPTIONS
 
 
@@ -107,32 +107,6 @@ def test_blocks_keep_the_order_of_the_records(tmp_path, records_in_block):
     assert list(tf.data.TFRecordDataset(files, "GZIP").as_numpy_iterator()) == [r.upper() for r in records]
 
 
-def config(**changes):
-    constant = {"schedule": "linear"}
-    distillation = {
-        "objective": "kl_divergence",
-        "temperature": {"start": 3.0, "end": 1.0} | constant,
-        "alpha": {"start": 0.9, "end": 0.5} | constant,
-        "hints": [],
-        "weights": [1.0, 2.0],
-        "combination": "arithmetic",
-    }
-    return TrainingConfig(
-        name="Student",
-        role="student",
-        task="blobs_task",
-        label="tree",
-        hyperparameters={},
-        epochs=3,
-        batch_size=32,
-        seed=4,
-        optimizer={"name": "adam", "learning_rate": 0.01, "schedule": "constant"},
-        strategy={"name": "one_device"},
-        distillation=distillation,
-        **changes,
-    )
-
-
 @pytest.fixture
 def task(finished, monkeypatch):
     monkeypatch.syspath_prepend(finished.folder)
@@ -140,8 +114,8 @@ def task(finished, monkeypatch):
 
 def test_cached_and_online_targets_train_the_same_student(run, targets, task, tmp_path):
     teachers = [str(model / "Format-Serving") for model in run.teachers()]
-    cached, card = train(config(soft_targets=str(targets)), run.fn_args(tmp_path))
-    online, _ = train(config(teachers=teachers), run.fn_args(tmp_path))
+    cached, card = train(training_config(run, True, soft_targets=str(targets)), run.fn_args(tmp_path))
+    online, _ = train(training_config(run, True, soft_targets=None, teachers=teachers), run.fn_args(tmp_path))
     for ours, theirs in zip(cached.get_weights(), online.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     assert card["history"]["temperature"] == [3.0, 2.0, 1.0]
@@ -164,7 +138,7 @@ def test_a_teacher_that_gives_probabilities_is_named(run, tmp_path, task):
     model = run.export(tmp_path / "soft", network(activation="softmax"))
     with pytest.raises(UserError, match="Teacher-1: gives probabilities"):
         write_targets(run, tmp_path / "targets", [model])
-    online = config(teachers=[str(model / "Format-Serving")] * 2)
+    online = training_config(run, True, soft_targets=None, teachers=[str(model / "Format-Serving")] * 2)
     with pytest.raises(UserError, match="Teacher-1: gives probabilities"):
         train(online, run.fn_args(tmp_path))
 

@@ -7,7 +7,16 @@ from records import SPEC, write
 
 from modules.errors import UserError
 from modules.heads import HEADS
-from modules.ingestion import ExampleFiles, Shard, example_files, label_spec, scan_labels, training_dataset
+from modules.ingestion import (
+    ExampleFiles,
+    Portion,
+    Shard,
+    example_files,
+    label_spec,
+    parsed_batches,
+    record_batches,
+    scan_labels,
+)
 
 
 @pytest.fixture
@@ -22,8 +31,10 @@ def labels_of_one_epoch(built, examples):
     return sorted(int(label) for _, labels, _ in built.take(-(-examples // 7)) for label in labels)
 
 
-def dataset(files, batch=7, seed=0, **options):
-    return training_dataset(ExampleFiles(example_files(files)), SPEC, "label", batch, seed, **options)
+def dataset(files, batch=7, seed=0, portion=None, augment=None, **options):
+    files = files if isinstance(files, ExampleFiles) else ExampleFiles(example_files(files))
+    batches = record_batches(files, SPEC, "label", batch, seed, **options)
+    return parsed_batches(batches, SPEC, "label", seed, portion=portion, augment=augment)
 
 
 def epochs(files, seed, count=2, batch=7):
@@ -48,6 +59,33 @@ def test_the_order_is_a_function_of_the_seed(files):
 def test_the_last_batch_of_an_epoch_is_partial_not_mixed_with_the_next(files):
     sizes = [len(labels) for _, labels, _ in dataset(files).take(10)]
     assert sizes == [7, 7, 7, 7, 2] * 2
+
+
+def test_a_training_resumed_at_any_step_gets_the_batches_that_it_would_have_got(files):
+    undisturbed = [list(labels) for _, labels, _ in dataset(files).take(12).as_numpy_iterator()]
+    for step in (3, 5, 8):
+        resumed = [list(labels) for _, labels, _ in dataset(files, first_step=step).take(12 - step).as_numpy_iterator()]
+        assert resumed == undisturbed[step:]
+
+
+@pytest.mark.parametrize("replicas_of_a_worker", [1, 2])
+def test_the_portions_of_workers_make_up_each_global_batch(files, replicas_of_a_worker):
+    of = 2 * replicas_of_a_worker
+    whole = [list(labels) for _, labels, _ in dataset(files).take(5).as_numpy_iterator()]
+    parts = [
+        [labels for _, labels, _ in dataset(files, portion=portion).take(5 * replicas_of_a_worker).as_numpy_iterator()]
+        for portion in (Portion(0, replicas_of_a_worker, of), Portion(replicas_of_a_worker, replicas_of_a_worker, of))
+    ]
+    for number, batch in enumerate(whole):
+        mine = [part[number * replicas_of_a_worker + k] for part in parts for k in range(replicas_of_a_worker)]
+        assert list(np.concatenate(mine)) == batch
+        assert max(map(len, mine)) == -(-len(batch) // of)
+
+
+def test_whole_batches_only_have_a_static_size_in_every_portion(files):
+    built = dataset(files, batch=8, portion=Portion(0, 2, 2), drop_remainder=True)
+    assert built.element_spec[1].shape == [4]
+    assert [len(labels) for _, labels, _ in built.take(12)] == [4] * 12
 
 
 def test_scan_finds_count_and_range_of_labels(files):
@@ -88,7 +126,7 @@ def test_transfer_examples_come_once_an_epoch_without_a_label_and_mixed_among_th
     write(tmp_path / "more" / "x.gz", range(100, 115), labelled=False)
     labelled = ExampleFiles(example_files(files), count=30)
     transfer = ExampleFiles(example_files([str(tmp_path / "more" / "*")]), count=15)
-    batches = list(training_dataset(labelled, SPEC, "label", 15, seed=0, transfer=transfer).take(3))
+    batches = list(dataset(labelled, batch=15, transfer=transfer).take(3))
     labels = np.concatenate([labels for _, labels, _ in batches])
     x = np.concatenate([features["x"][:, 0] for features, _, _ in batches])
     assert sorted(x[labels == -1]) == list(range(100, 115))

@@ -124,7 +124,7 @@ def test_layers_of_the_user_may_use_python_control_flow():
 
 def test_a_loss_that_is_no_number_stops_the_training():
     with pytest.raises(UserError, match="Teacher-1: the loss is nan in epoch 3; lower optimizer.learning_rate"):
-        EpochReport("Teacher-1", 5).on_epoch_end(2, {"loss": float("nan")})
+        EpochReport("Teacher-1", 5, 100).on_epoch_end(2, {"loss": float("nan")})
 
 
 @pytest.mark.parametrize(("smallest", "largest", "wrong"), [(0, 3, "has 3"), (-1, 2, "has -1")])

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import blobs
@@ -79,7 +80,10 @@ def refuse(raw):
             {"head": "multi_label", "student": {"omit_classes": [1]}},
             "student.omit_classes: the head multi_label has",
         ),
-        ({"student": {"strategy": {"name": "miror"}}}, "student.strategy.name: found 'miror'; allowed: 'one_device'"),
+        (
+            {"student": {"strategy": {"name": "miror"}}},
+            "student.strategy.name: found 'miror'; allowed: 'auto', 'one_device'",
+        ),
     ],
 )
 def test_a_mistake_is_told_by_path_finding_and_remedy(changes, message):
@@ -137,3 +141,17 @@ def test_metric_and_objective_follow_the_head():
 def test_sharded_copies_see_parts_of_the_data():
     settings = parse_settings(blobs.settings(teachers=[{}, {"copies": 2, "shard_copies": True}]), "x")
     assert settings.shards() == [None, {"index": 0, "of": 2}, {"index": 1, "of": 2}]
+
+
+def test_the_digits_file_has_a_variant_for_every_strategy():
+    (path,) = (path for path in EXAMPLES if path.stem == "digits")
+    variants = re.findall(r"#   --set (student\.strategy=)'(.*)'", path.read_text())
+    names = [load_settings(path, [key + value]).student.strategy.name for key, value in variants]
+    assert names == ["mirrored", "central_storage", "multi_worker_mirrored", "parameter_server", "tpu"]
+    assert load_settings(path, ["student.loop=custom"]).student.loop == "custom"
+
+
+def test_clusters_have_two_workers_and_one_parameter_server_unless_told_otherwise():
+    strategy = {"name": "parameter_server", "parameter_servers": 3}
+    found = parse_settings(blobs.settings(student={"strategy": strategy}), "x").student.strategy
+    assert (found.workers, found.parameter_servers) == (2, 3)

@@ -1,0 +1,61 @@
+"""What has to hold before the processes of a cluster work together: free ports, one version of TensorFlow."""
+
+import errno
+import json
+import os
+import socket
+from typing import Any
+
+import tensorflow as tf
+
+from modules.errors import MachineError, UserError
+
+FOLDER = "members"
+
+
+def check_port(cluster: dict[str, Any]) -> None:
+    """Checks that this process can listen where TF_CONFIG says.
+
+    Args:
+      cluster: as `modules.strategies.tf_config` returns it.
+
+    Raises:
+      MachineError: another program listens there.
+    """
+    task = cluster["task"]
+    address = cluster["cluster"][task["type"]][task["index"]]
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", int(address.rpartition(":")[2])))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise MachineError(
+                f"TF_CONFIG: the port of {task['type']} {task['index']}, {address}, is taken by another program"
+            ) from error
+
+
+def announce(folder: str, cluster: dict[str, Any]) -> None:
+    """Writes this process's version of TensorFlow into the folder that the cluster shares."""
+    tf.io.gfile.makedirs(os.path.join(folder, FOLDER))
+    task = cluster["task"]
+    with tf.io.gfile.GFile(os.path.join(folder, FOLDER, f"{task['type']}-{task['index']}.json"), "w") as file:
+        json.dump({"tensorflow": tf.__version__, "cluster": cluster["cluster"]}, file)
+
+
+def check_versions(folder: str, cluster: dict[str, Any]) -> None:
+    """Checks that all who announced themselves run this process's TensorFlow; called when all have joined.
+
+    Raises:
+      UserError: there are several versions; the message names them.
+    """
+    versions = {}
+    for path in tf.io.gfile.glob(os.path.join(folder, FOLDER, "*.json")):
+        with tf.io.gfile.GFile(path) as file:
+            told = json.load(file)
+        if told["cluster"] == cluster["cluster"]:  # else it is left from another start
+            versions[os.path.basename(path).removesuffix(".json")] = told["tensorflow"]
+    if len(set(versions.values())) > 1:
+        found = ", ".join(f"{task} {version}" for task, version in sorted(versions.items()))
+        raise UserError(f"the processes of the cluster run different versions of TensorFlow: {found}; install one")

@@ -1,0 +1,260 @@
+"""Starts the processes of a cluster on this machine, watches over them, and starts again what dies.
+
+  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job goes on from its last checkpoint
+  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others go on,
+                         a chief or a parameter server is as above
+
+The standard input of every process is a pipe that nobody writes to. It closes when the supervisor is gone, however
+that came about, and then they end themselves.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from modules import progress
+from modules.cluster.task import PROGRESS
+from modules.errors import MachineError, UserError
+
+HOST = "127.0.0.1"
+RESTARTS = "STILLHOUSE_RESTARTS"  # in a task's environment: how often the job was started again
+SECONDS_BETWEEN_LOOKS = 0.1
+# A worker that failed because another one died is seen at the same time as that one, or later.
+SECONDS_TO_END = 20.0
+
+CASCADE = ("UnavailableError", "AbortedError", "CancelledError", "InternalError")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a cluster does."""
+
+    name: str  # of the training, for messages
+    strategy: str
+    workers: int
+    parameter_servers: int
+    most_restarts: int
+    back_off_seconds: float  # before the first restart; doubled for each that follows
+    folder: Path  # of the tasks' logs
+    run: dict[str, Any]  # the arguments of modules.training.run_fn
+
+    @property
+    def tasks(self) -> list[tuple[str, int]]:
+        """Type and index of every process, the one that writes the model first."""
+        if self.strategy == "multi_worker_mirrored":
+            return [("worker", index) for index in range(self.workers)]
+        servers = [("ps", index) for index in range(self.parameter_servers)]
+        return [("chief", 0), *(("worker", index) for index in range(self.workers)), *servers]
+
+
+@dataclass
+class _Task:
+    kind: str
+    index: int
+    environment: dict[str, str]
+    log: Path
+    failure: Path  # where it writes why it failed
+    process: subprocess.Popen = None
+    reader: threading.Thread = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.index}"
+
+
+@dataclass
+class _TaskError(Exception):
+    task: str
+    reason: str
+    of_user: bool = False
+    log: Path | None = None
+
+
+@dataclass
+class Restarts:
+    """How often a job, or a worker of it, was started again."""
+
+    count: int = 0
+    first: _TaskError | None = field(default=None, repr=False)
+
+
+def run_job(job: Job) -> int:
+    """Runs the job to its end and returns the number of restarts.
+
+    Raises:
+      UserError: what a task says is the user's to mend, at once; a job that failed more than `most_restarts` times,
+        with the first error.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    restarts = Restarts()
+    while True:
+        try:
+            with _started(job, restarts.count) as tasks:
+                _watch(job, tasks, restarts)
+                return restarts.count
+        except _TaskError as failure:
+            _note(job, restarts, failure, "starting again from the last checkpoint")
+            time.sleep(job.back_off_seconds * 2 ** (restarts.count - 1))
+
+
+def _note(job: Job, restarts: Restarts, failure: _TaskError, what_next: str) -> None:
+    """Counts a restart, or raises if there may be none."""
+    if failure.of_user:
+        raise UserError(failure.reason) from None
+    restarts.first = restarts.first or failure
+    if restarts.count >= job.most_restarts:
+        first = restarts.first
+        raise MachineError(
+            f"{job.name}: failed {restarts.count + 1} times, most_restarts is {job.most_restarts}; the first error, of "
+            f"{first.task}: {first.reason} (its output: {first.log})"
+        ) from None
+    restarts.count += 1
+    progress.note(f"{job.name}: {failure.task}: {failure.reason}; {what_next} (restart {restarts.count})")
+
+
+def free_ports(count: int) -> list[int]:
+    """Returns ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def gpus_of(index: int, workers: int, gpus: int) -> str:
+    """Returns CUDA_VISIBLE_DEVICES of a worker: its equal part of the machine's GPUs."""
+    each = gpus // workers
+    return ",".join(str(number) for number in range(index * each, (index + 1) * each))
+
+
+@contextmanager
+def _started(job: Job, restarts: int) -> Iterator[list[_Task]]:
+    """Starts every task; ends them all on the way out."""
+    addresses: dict[str, list[str]] = {}
+    for (kind, _), port in zip(job.tasks, free_ports(len(job.tasks)), strict=True):
+        addresses.setdefault(kind, []).append(f"{HOST}:{port}")
+    run_file = job.folder / "job.json"
+    run_file.write_text(json.dumps(job.run))
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    tasks = []
+    try:
+        for kind, index in job.tasks:
+            environment = os.environ | {
+                "TF_CONFIG": json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}),
+                "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+                RESTARTS: str(restarts),
+            }
+            if gpus:
+                environment["CUDA_VISIBLE_DEVICES"] = gpus_of(index, job.workers, gpus) if kind == "worker" else ""
+            name = f"{kind}-{index}"
+            task = _Task(kind, index, environment, job.folder / f"{name}.log", job.folder / f"{name}.failure.json")
+            tasks.append(task)
+            _start(task, run_file, speaks=task is tasks[0])
+        yield tasks
+    finally:
+        for task in tasks:
+            _end(task)
+
+
+def _start(task: _Task, run_file: Path, speaks: bool) -> None:
+    task.failure.unlink(missing_ok=True)
+    task.process = subprocess.Popen(
+        [sys.executable, "-m", "modules.cluster.task", str(run_file), str(task.failure)],
+        env=task.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        # A Ctrl-C is for the supervisor, which ends the others.
+        start_new_session=True,
+    )
+    task.reader = threading.Thread(target=_read, args=(task, task.process.stdout, speaks), daemon=True)
+    task.reader.start()
+
+
+def _read(task: _Task, output, speaks: bool) -> None:
+    """Copies a task's output into its log, and its progress, if it speaks for all, to ours."""
+    with task.log.open("a") as log:
+        for line in output:
+            if line.startswith(PROGRESS):
+                if speaks:
+                    progress.repeat(json.loads(line[len(PROGRESS) :]))
+                continue
+            log.write(line)
+            log.flush()
+            progress.LOGGER.debug("[%s] %s", task.name, line.rstrip())
+
+
+def _end(task: _Task) -> None:
+    if task.process is None:
+        return
+    if task.process.poll() is None:
+        task.process.kill()
+    task.process.wait()
+    task.process.stdin.close()
+    task.reader.join()
+    task.process.stdout.close()
+
+
+def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
+    """Returns when the job is done; raises _TaskError if it has to be started again."""
+    while True:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+        ended = [task for task in tasks if task.process.poll() is not None]
+        failed = [task for task in ended if task.process.returncode]
+        if failed:
+            failure = _first(failed)
+            lone = all(task.kind == "worker" for task in failed) and job.strategy == "parameter_server"
+            if not lone or failure.of_user:
+                raise failure
+            for task in failed:
+                _end(task)
+                _note(job, restarts, failure, "replacing it while the others go on")
+                _start(task, job.folder / "job.json", speaks=False)
+        elif tasks[0] in ended:
+            _let_end([task for task in tasks if task.kind == "worker"] if job.strategy != "parameter_server" else [])
+            return
+
+
+def _let_end(tasks: list[_Task]) -> None:
+    """Waits for the workers whose chief is done."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    for task in tasks:
+        try:
+            task.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            progress.LOGGER.debug("%s did not end by itself", task.name)
+
+
+def _first(failed: list[_Task]) -> _TaskError:
+    """Returns the failure that is not the consequence of another one."""
+    failures = [_failure_of(task) for task in failed]
+    return min(failures, key=lambda failure: (not failure.of_user, failure.reason.startswith(CASCADE)))
+
+
+def _failure_of(task: _Task) -> _TaskError:
+    if task.process.returncode < 0:
+        return _TaskError(task.name, f"ended by {signal.Signals(-task.process.returncode).name}", log=task.log)
+    try:
+        told = json.loads(task.failure.read_text())
+    except (FileNotFoundError, ValueError):
+        return _TaskError(task.name, f"ended with exit code {task.process.returncode}", log=task.log)
+    # What the machine does not let us do, it may let us do the next time.
+    of_user = told["of_user"] and task.process.returncode == UserError.exit_code
+    return _TaskError(task.name, told["reason"], of_user, task.log)

@@ -1,0 +1,79 @@
+"""One process of a cluster: python -m modules.cluster.task JOB.json [FAILURE.json], with TF_CONFIG in the environment.
+
+Started by the supervisor, or by the Kubeflow Training Operator.
+"""
+
+import json
+import logging
+import os
+import sys
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+from modules import progress
+from modules.errors import UserError
+
+PROGRESS = "\x1e"  # begins a line of output that is a log record of progress
+
+MOST_CHARACTERS = 500  # of an error that is told to the supervisor; its log has all
+
+
+class _ToSupervisor(logging.Handler):
+    """Writes progress as lines that the supervisor understands."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = progress.told_by(record)
+        if told:
+            sys.stdout.write(PROGRESS + json.dumps(told) + "\n")
+            sys.stdout.flush()
+
+
+def end_with_supervisor() -> None:
+    """Ends this process when its standard input, a pipe from the supervisor, closes."""
+
+    def watch():
+        while os.read(0, 1024):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def gist(message: str) -> str:
+    """Returns the line of an error that says what is wrong; TensorFlow's begin with where, at length."""
+    lines = [line.strip() for line in message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[[")]
+    if not lines:
+        return ""
+    return lines[-1 if lines[0] == "Graph execution error:" else 0][:MOST_CHARACTERS]
+
+
+def run(job_file: str, failure_file: str | None) -> None:
+    """Runs the task; writes why it failed to `failure_file`."""
+    with open(job_file) as file:
+        arguments: dict[str, Any] = json.load(file)
+    try:
+        from modules.training import run_fn
+
+        run_fn(SimpleNamespace(**arguments))
+    except Exception as error:
+        of_user = isinstance(error, UserError)
+        reason = str(error) if of_user else f"{type(error).__name__}: {gist(str(error))}"
+        if failure_file:
+            with open(failure_file, "w") as file:
+                json.dump({"reason": reason, "of_user": of_user}, file)
+        if not of_user:
+            raise
+        print(reason, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    failure = sys.argv[2] if len(sys.argv) > 2 else None
+    if failure:
+        end_with_supervisor()
+        progress.LOGGER.setLevel(logging.INFO)
+        progress.LOGGER.addHandler(_ToSupervisor())
+        progress.LOGGER.propagate = False
+    run(sys.argv[1], failure)

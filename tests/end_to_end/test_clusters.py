@@ -1,0 +1,222 @@
+"""Trainings of several processes on this machine, and what happens when one of them dies by kill -9."""
+
+import logging
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tensorflow as tf
+from artifacts import Artifacts, training_config
+from tfx.components.trainer.fn_args_utils import FnArgs
+
+from modules import progress
+from modules.errors import MachineError, UserError
+from modules.model_card import read_card
+from modules.training import run_fn, train
+
+SYNCHRONOUS = {"name": "multi_worker_mirrored", "workers": 2, "parameter_servers": None}
+ASYNCHRONOUS = {"name": "parameter_server", "workers": 2, "parameter_servers": 1}
+STEPS = 15  # of an epoch: 457 examples, 31 in a batch
+EVERY = 20
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    return Artifacts(finished.folder / "runs" / "blobs")
+
+
+@pytest.fixture(autouse=True)
+def task(finished, monkeypatch):
+    monkeypatch.syspath_prepend(finished.folder)
+    yield
+    assert not tasks(), "processes were left behind"
+
+
+def tasks(of: int | None = None) -> dict[tuple[str, int], psutil.Process]:
+    """Returns the processes of clusters that this process, or another one, started."""
+    found = {}
+    for process in psutil.Process(of).children():
+        if "modules.cluster.task" in process.cmdline():
+            name = re.search(r'"type": "(\w+)", "index": (\d+)', process.environ()["TF_CONFIG"])
+            found[name[1], int(name[2])] = process
+    return found
+
+
+class Trained:
+    """The outcome of a training by run_fn."""
+
+    def __init__(self, arguments: FnArgs, notes: list[str]):
+        self.card = read_card(arguments.serving_model_dir)
+        self.notes = notes
+        model = tf.saved_model.load(arguments.serving_model_dir)
+        self.weights = [variable.numpy() for variable in model.network.trainable_variables]
+
+
+class Watch(logging.Handler):
+    """Does something when an epoch is done, and keeps the notes."""
+
+    def __init__(self, epoch: int | None, action):
+        super().__init__(logging.INFO)
+        self.notes, self._epoch, self._action = [], epoch, action
+
+    def emit(self, record):
+        if hasattr(record, "note"):
+            self.notes.append(record.note)
+        done = getattr(record, "epoch_done", None)
+        if done and self._epoch is not None and done["epoch"] >= self._epoch:
+            self._epoch = None
+            self._action()
+
+
+def trained(run, folder, strategy, kill=None, **changes) -> Trained:
+    """Trains, and kills the task `kill` in a random epoch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = {"batch_size": 31, "checkpoint_folder": str(folder / "checkpoints")} | changes
+    config = training_config(run, True, strategy=strategy, **settings)
+    arguments = run.fn_args(folder)
+    arguments.custom_config = asdict(config)
+    epoch = random.randint(3, config.epochs // 2) if kill else None
+    watch = Watch(epoch, lambda: os.kill(tasks()[kill].pid, signal.SIGKILL))
+    progress.LOGGER.addHandler(watch)
+    progress.LOGGER.setLevel(logging.INFO)
+    try:
+        run_fn(arguments)
+    finally:
+        progress.LOGGER.removeHandler(watch)
+    return Trained(arguments, watch.notes)
+
+
+@pytest.mark.parametrize("loop", ["fit", "custom"])
+def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop):
+    alone, card = train(training_config(run, True, batch_size=31), run.fn_args(tmp_path))
+    found = trained(run, tmp_path, SYNCHRONOUS, loop=loop)
+    assert (found.card["replicas"], found.card["restarts"]) == (2, 0)
+    np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-5)
+    for ours, theirs in zip(found.weights, alone.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("loop", "index"), [("fit", 1), ("custom", 0)])
+def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_nothing(run, tmp_path, loop, index):
+    settings = {"epochs": 30, "builder": "build_with_dropout", "checkpoints": {"every_steps": EVERY, "keep": 2}}
+    undisturbed = trained(run, tmp_path / "undisturbed", SYNCHRONOUS, loop=loop, **settings)
+    found = trained(run, tmp_path / "killed", SYNCHRONOUS, kill=("worker", index), loop=loop, **settings)
+    assert found.card["restarts"] == 1
+    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; starting again")
+    resumed = int(re.search(r"going on at step (\d+) of 450", found.notes[1])[1])
+    assert resumed > 0
+    assert found.card["history"].keys() == undisturbed.card["history"].keys()
+    np.testing.assert_allclose(found.card["history"]["loss"], undisturbed.card["history"]["loss"], rtol=1e-5)
+    for ours, theirs in zip(found.weights, undisturbed.weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("loop", ["fit", "custom"])
+@pytest.mark.parametrize("role", [("worker", 1), ("ps", 0)], ids=["worker", "parameter server"])
+def test_an_asynchronous_training_goes_on_without_a_worker_and_restores_a_parameter_server(run, tmp_path, loop, role):
+    found = trained(
+        run,
+        tmp_path,
+        ASYNCHRONOUS,
+        kill=role,
+        loop=loop,
+        epochs=30,
+        checkpoints={"every_steps": EVERY, "keep": 2},
+        optimizer={"name": "adam", "learning_rate": 0.02, "schedule": "cosine"},
+    )
+    assert found.card["replicas"] == 2
+    assert len(found.card["history"]["loss"]) == 30
+    assert max(found.card["history"]["staleness"]) > 0
+    assert found.card["history"]["accuracy"][-1] > 0.85
+    assert found.card["updates"] == 30 * STEPS
+    if role[0] == "worker":
+        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others go on")
+        assert not any("going on at step" in note for note in found.notes)
+    else:
+        assert any("starting again from the last checkpoint" in note for note in found.notes)
+        assert any("going on at step" in note for note in found.notes)
+
+
+FAILING = """
+import tensorflow as tf
+import tf_keras as keras
+from blobs_task import *
+
+
+class Broken(keras.layers.Layer):
+    def call(self, inputs):
+        with tf.control_dependencies([tf.debugging.assert_less(inputs, -100.0, message="the pump is broken")]):
+            return tf.identity(inputs)
+
+
+def build_student():
+    features = keras.Input([4], name="features")
+    return keras.Model(features, keras.layers.Dense(3)(Broken()(features)))
+"""
+
+
+def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tmp_path, monkeypatch):
+    (tmp_path / "failing_task.py").write_text(FAILING)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MachineError, match=r"failed 2 times, most_restarts is 1; .*the pump is broken"):
+        trained(run, tmp_path, SYNCHRONOUS, task="failing_task", restarts={"most": 1, "back_off_seconds": 0.1})
+
+
+def test_a_mistake_of_the_users_ends_a_job_at_once(run, tmp_path):
+    with pytest.raises(UserError, match="batch_size is 1, but there are 2 replicas to share it"):
+        trained(run, tmp_path, SYNCHRONOUS, batch_size=1)
+
+
+def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
+    config = training_config(run, True, strategy=SYNCHRONOUS, epochs=100_000)
+    arguments = run.fn_args(tmp_path)
+    (tmp_path / "supervise.py").write_text(
+        "from types import SimpleNamespace\n"
+        "from modules.training import run_fn\n"
+        f"run_fn(SimpleNamespace(train_files={arguments.train_files}, eval_files={arguments.eval_files},"
+        f"transform_graph_path={arguments.transform_graph_path!r}, serving_model_dir={arguments.serving_model_dir!r},"
+        f"model_run_dir={arguments.model_run_dir!r}, custom_config={asdict(config)}))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with (tmp_path / "output").open("w") as output:
+        supervisor = subprocess.Popen([sys.executable, tmp_path / "supervise.py"], env=environment, stderr=output)
+    try:
+        deadline = time.monotonic() + 120
+        log = Path(arguments.model_run_dir, "cluster", "worker-0.log")
+        while time.monotonic() < deadline and not (log.exists() and "worker" in str(tasks(supervisor.pid))):
+            time.sleep(0.2)
+        started = tasks(supervisor.pid)
+        assert len(started) == 2, (tmp_path / "output").read_text()
+    finally:
+        supervisor.kill()
+        supervisor.wait()
+    _, alive = psutil.wait_procs(started.values(), timeout=20)
+    assert not alive
+
+
+def test_a_killed_run_goes_on_inside_the_epoch(project):
+    long = ["--set", "teachers.0.epochs=4000", "--set", "teachers.0.checkpoints.every_steps=50"]
+    started = project.start("run", "blobs.yaml", *long)
+    checkpoints = project.folder / "runs" / "blobs" / "artifacts" / "checkpoints" / "Teacher-1"
+    killer = threading.Timer(240, started.kill)
+    killer.start()
+    while started.poll() is None and not list(checkpoints.glob("*/chief-0/checkpoint-*.index")):
+        time.sleep(0.05)
+    killer.cancel()
+    started.kill()
+    output = started.communicate()[1]
+    assert list(checkpoints.glob("*/chief-0/checkpoint-*.index")), output
+    again = project.stillhouse("run", "blobs.yaml", *long, "--set", "teachers.0.epochs=4000")
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"Teacher-1: going on at step \d+ of", again.stderr)
+    assert not list(checkpoints.glob("*"))
