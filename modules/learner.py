@@ -108,10 +108,9 @@ class Learner(keras.Model):
         if self._hints:
             parts["hints"] = self._hints
         # Keras keeps the generators of dropout and the like out of checkpoints.
-        random_layers = [layer for layer in self.network.submodules if isinstance(layer, RANDOM_LAYER)]
-        for number, layer in enumerate(random_layers):
-            parts[f"random_{number}"] = layer._random_generator._generator
-        return parts
+        random_layers = (layer for layer in self.network.submodules if isinstance(layer, RANDOM_LAYER))
+        generators = [layer._random_generator._generator for layer in random_layers]
+        return parts | {f"random_{number}": found for number, found in enumerate(generators) if found is not None}
 
     @property
     def learnt(self) -> list[tf.Variable]:

@@ -99,18 +99,21 @@ def tasks() -> list[tuple[str, int, psutil.Process]]:
     return found
 
 
-def pin_and_slow_down(straggler: bool, end: threading.Event) -> None:
-    """Pins workers to a core each as they appear; stops worker 1 half of the time."""
-    while not end.wait(PERIOD_SECONDS * (1 - STOPPED_SHARE)):
-        for kind, index, process in tasks():
-            try:
-                process.cpu_affinity([index % psutil.cpu_count()] if kind == "worker" else None)
-                if straggler and (kind, index) == ("worker", 1):
-                    process.suspend()
-                    end.wait(PERIOD_SECONDS * STOPPED_SHARE)
-                    process.resume()
-            except psutil.NoSuchProcess:
-                continue
+def pin_and_slow_down(count: int, straggler: bool, end: threading.Event) -> None:
+    """Pins workers to a core each as soon as all `count` processes are there; stops worker 1 half of the time."""
+    found = []
+    while len(found) < count and not end.wait(0.5):
+        found = tasks()
+    workers = {index: process for kind, index, process in found if kind == "worker"}
+    for index, process in workers.items():
+        process.cpu_affinity([index % psutil.cpu_count()])
+    while straggler and not end.wait(PERIOD_SECONDS * (1 - STOPPED_SHARE)):
+        try:
+            workers[1].suspend()
+            end.wait(PERIOD_SECONDS * STOPPED_SHARE)
+            workers[1].resume()
+        except psutil.NoSuchProcess:
+            return
 
 
 def training(folder: Path, work: Path, way: dict, epochs: int):
@@ -178,11 +181,14 @@ def measure(folder: Path, name: str) -> dict[str, float]:
     if way is None:
         ends = bare(folder, work)
     else:
-        prepare_devices(way["strategy"].get("devices") or 1)
+        strategy = way["strategy"]
+        prepare_devices(strategy.get("devices") or 1)
         epochs, end = Epochs(), threading.Event()
         progress.LOGGER.setLevel(logging.INFO)
         progress.LOGGER.addHandler(epochs)
-        helper = threading.Thread(target=pin_and_slow_down, args=(way.get("straggler", False), end))
+        servers = strategy.get("parameter_servers")
+        processes = strategy.get("workers", 0) + (servers + 1 if servers else 0)
+        helper = threading.Thread(target=pin_and_slow_down, args=(processes, way.get("straggler", False), end))
         helper.start()
         try:
             run_fn(training(folder, work, way, EPOCHS))

@@ -176,6 +176,22 @@ def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(project, sent):
     assert os.path.isdir(comparison(project)["pushed"])
 
 
+def test_a_training_that_is_killed_goes_on_inside_the_epoch(copy):
+    changes = ("--set", "teachers.0.epochs=1500", "--set", "teachers.0.checkpoints.every_steps=50")
+    process = copy.start("run", "blobs.yaml", *changes)
+    checkpoints = copy.folder / "runs/blobs/artifacts/checkpoints/Teacher-1"
+    while process.poll() is None and not list(checkpoints.glob("*/chief-0/checkpoint-*.index")):
+        time.sleep(0.02)
+    process.kill()
+    output = process.communicate()[1]
+    assert list(checkpoints.glob("*/chief-0/checkpoint-*.index")), output
+
+    done = copy.stillhouse("run", "blobs.yaml", *changes)
+    assert done.returncode in (0, 3), done.stderr  # after so many epochs a gate may refuse the student
+    assert re.search(r"Teacher-1: going on at step \d+ of 22500", done.stderr)
+    assert not list(checkpoints.glob("*"))
+
+
 def test_a_second_run_on_the_same_root_is_refused(project):
     process = project.start("run", "blobs.yaml")
     try:
