@@ -42,6 +42,7 @@ from modules.ingestion import (
     split_folder,
 )
 from modules.learner import Distillation, Learner, ask
+from modules.model_card import read_card, write_card
 from modules.shared_input import SharedInput
 from modules.strategies import OF_PROCESSES, is_chief, make_strategy, tf_config
 from modules.task import build_model, find_augment
@@ -331,8 +332,11 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
-    # Random generators whose states are variables, which checkpoints hold.
-    keras.backend.experimental.enable_tf_random_generator()
+    # Random generators whose states are variables, which checkpoints hold. CentralStorage cannot have them.
+    if config.strategy["name"] == "central_storage":
+        keras.backend.experimental.disable_tf_random_generator()
+    else:
+        keras.backend.experimental.enable_tf_random_generator()
     strategy = make_strategy(**config.strategy)  # before any operation: a cluster is joined here
     if config.strategy["name"] in OF_PROCESSES:
         members.check_versions(fn_args.model_run_dir, tf_config())
@@ -411,7 +415,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "loop": config.loop,
         "replicas": config.strategy.get("workers") if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
         "updates": int(learner.optimizer.iterations.numpy()),
-        "restarts": int(os.environ.get(supervisor.RESTARTS, 0)),
+        "restarts": 0,
         # The first epoch traces and compiles.
         "examples_per_second": statistics.median(speeds[1:] or speeds) if speeds else None,
         "train_examples": data.examples,
@@ -444,7 +448,9 @@ def run_fn(fn_args: "FnArgs") -> None:
     config = TrainingConfig(**fn_args.custom_config)
     of_processes, cluster = config.strategy["name"] in OF_PROCESSES, tf_config()
     if of_processes and cluster is None:
-        supervisor.run_job(job_of(config, fn_args))
+        restarts = supervisor.run_job(job_of(config, fn_args))
+        write_card(fn_args.serving_model_dir, read_card(fn_args.serving_model_dir) | {"restarts": restarts})
+        forget_checkpoints(config)
         return
     if of_processes:
         members.check_port(cluster)
@@ -459,6 +465,12 @@ def run_fn(fn_args: "FnArgs") -> None:
     export_network(
         network, transform, config.label, fn_args.serving_model_dir, card, HEADS[config.head], config.hidden_layers
     )
+    if not of_processes:  # else others may still be writing
+        forget_checkpoints(config)
+
+
+def forget_checkpoints(config: TrainingConfig) -> None:
+    """Removes the checkpoints of a training that is done."""
     if config.checkpoint_folder and tf.io.gfile.exists(config.checkpoint_folder):
         tf.io.gfile.rmtree(config.checkpoint_folder)
 

@@ -38,6 +38,10 @@ def build_student(units=3):
     return network(units)
 
 
+def build_wide():
+    return network(45_000)
+
+
 def build_with_dropout(units=5):
     features = keras.Input([4], name="features")
     hidden = keras.layers.Dropout(0.3)(keras.layers.Dense(units, activation="relu")(features))

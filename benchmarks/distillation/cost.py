@@ -55,7 +55,7 @@ class Clock(logging.Handler):
             self.ends.append(time.perf_counter())
 
 
-def measure(folder: Path, way: str, count: int, width: int) -> dict[str, float]:
+def measure(folder: Path, way: str, count: int, builder: str, width: int) -> dict[str, float]:
     """Trains one student and returns the median seconds of an epoch and the peak resident set in MiB."""
     from benchmarks.distillation import experiment as ex
     from modules import progress
@@ -66,7 +66,7 @@ def measure(folder: Path, way: str, count: int, width: int) -> dict[str, float]:
     (graph,) = (folder / name / "artifacts" / "Transform" / "transform_graph").iterdir()
     many = ex.Split(folder / "many")
     task = ex.Task(settings, folder, graph, many, many, many, many)
-    changes: dict = {"epochs": EPOCHS, "hyperparameters": {"width": width}}
+    changes: dict = {"epochs": EPOCHS, "builder": builder, "hyperparameters": {"width": width}}
     if way != "alone":
         changes["distillation"] = ex.distillation_of(count, 2.0, 0.9)
     if way == "cached":
@@ -86,25 +86,33 @@ def measure(folder: Path, way: str, count: int, width: int) -> dict[str, float]:
     return {"epoch": statistics.median(epochs), "peak": peak}
 
 
-def main(rounds: int = 5, width: int = 8, folder: Path | None = None, way: str | None = None, count: int = 0) -> None:
+def main(
+    rounds: int = 5,
+    builder: str = "build_student",
+    width: int = 8,
+    folder: Path | None = None,
+    way: str | None = None,
+    count: int = 0,
+) -> None:
     """Without a way: prepares, measures every way in turn, prints the table as Markdown.
 
-    The width is that of the student's hidden layer; 8 is that of the settings file.
+    The student is that of the settings file, or one of another builder and width; build_teacher and 32 make one of the
+    teachers' size.
     """
     if way == "prepare":
         prepare(folder)
         return
     if way:
-        print(json.dumps(measure(folder, way, count, width)))
+        print(json.dumps(measure(folder, way, count, builder, width)))
         return
     base = Path(tempfile.mkdtemp())
     try:
-        run(base, rounds, width)
+        run(base, rounds, builder, width)
     finally:
         shutil.rmtree(base)
 
 
-def child(base: Path, way: str, count: int = 0, width: int = 0) -> str:
+def child(base: Path, way: str, count: int = 0, builder: str = "", width: int = 0) -> str:
     """Runs this program in a process of its own and returns its last line."""
     command = [
         sys.executable,
@@ -116,6 +124,8 @@ def child(base: Path, way: str, count: int = 0, width: int = 0) -> str:
         way,
         "--count",
         str(count),
+        "--builder",
+        builder,
         "--width",
         str(width),
     ]
@@ -125,14 +135,14 @@ def child(base: Path, way: str, count: int = 0, width: int = 0) -> str:
     return (done.stdout.strip().splitlines() or [""])[-1]
 
 
-def run(base: Path, rounds: int, width: int) -> None:
+def run(base: Path, rounds: int, builder: str, width: int) -> None:
     """Measures and prints."""
     child(base, "prepare")
     ways = [("alone", 0)] + [(way, count) for count in COUNTS for way in ("cached", "online")]
     found: dict[tuple[str, int], list[dict]] = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways:
-            found[way].append(json.loads(child(base, *way, width)))
+            found[way].append(json.loads(child(base, *way, builder, width)))
             print(number, way, found[way][-1], file=sys.stderr, flush=True)
     alone = [result["epoch"] for result in found["alone", 0]]
     print("| teachers | epoch of the student | ms, median | ratio to the student alone, median (spread) | peak (MiB) |")

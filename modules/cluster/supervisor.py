@@ -29,7 +29,6 @@ from modules.cluster.task import PROGRESS
 from modules.errors import MachineError, UserError
 
 HOST = "127.0.0.1"
-RESTARTS = "STILLHOUSE_RESTARTS"  # in a task's environment: how often the job was started again
 SECONDS_BETWEEN_LOOKS = 0.1
 # A worker that failed because another one died is seen at the same time as that one, or later.
 SECONDS_TO_END = 20.0
@@ -101,7 +100,7 @@ def run_job(job: Job) -> int:
     restarts = Restarts()
     while True:
         try:
-            with _started(job, restarts.count) as tasks:
+            with _started(job) as tasks:
                 _watch(job, tasks, restarts)
                 return restarts.count
         except _TaskError as failure:
@@ -143,7 +142,7 @@ def gpus_of(index: int, workers: int, gpus: int) -> str:
 
 
 @contextmanager
-def _started(job: Job, restarts: int) -> Iterator[list[_Task]]:
+def _started(job: Job) -> Iterator[list[_Task]]:
     """Starts every task; ends them all on the way out."""
     addresses: dict[str, list[str]] = {}
     for (kind, _), port in zip(job.tasks, free_ports(len(job.tasks)), strict=True):
@@ -157,7 +156,6 @@ def _started(job: Job, restarts: int) -> Iterator[list[_Task]]:
             environment = os.environ | {
                 "TF_CONFIG": json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}),
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                RESTARTS: str(restarts),
             }
             if gpus:
                 environment["CUDA_VISIBLE_DEVICES"] = gpus_of(index, job.workers, gpus) if kind == "worker" else ""

@@ -23,7 +23,7 @@ from modules.model_card import read_card
 from modules.training import run_fn, train
 
 SYNCHRONOUS = {"name": "multi_worker_mirrored", "workers": 2, "parameter_servers": None}
-ASYNCHRONOUS = {"name": "parameter_server", "workers": 2, "parameter_servers": 1}
+ASYNCHRONOUS = {"name": "parameter_server", "workers": 2, "parameter_servers": 2}
 STEPS = 15  # of an epoch: 457 examples, 31 in a batch
 EVERY = 20
 
@@ -145,15 +145,19 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
         ASYNCHRONOUS,
         kill=role,
         loop=loop,
-        epochs=30,
+        epochs=20,
+        builder="build_wide",
         checkpoints={"every_steps": EVERY, "keep": 2},
-        optimizer={"name": "adam", "learning_rate": 0.02, "schedule": "cosine"},
+        optimizer={"name": "adam", "learning_rate": 0.001, "schedule": "cosine"},
     )
     assert found.card["replicas"] == 2
-    assert len(found.card["history"]["loss"]) == 30
+    assert found.card["restarts"] == 1
+    assert len(found.card["history"]["loss"]) == 20
     assert max(found.card["history"]["staleness"]) > 0
+    # Both kernels of the wide network are larger than two shards.
+    assert [weights.shape for weights in found.weights] == [(4, 45_000), (45_000,), (45_000, 3), (3,)]
     assert found.card["history"]["accuracy"][-1] > 0.85
-    assert found.card["updates"] == 30 * STEPS
+    assert found.card["updates"] == 20 * STEPS
     if role[0] == "worker":
         assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others go on")
         assert not any("going on at step" in note for note in found.notes)

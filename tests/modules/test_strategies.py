@@ -41,6 +41,14 @@ def test_strategies_and_loops_give_the_weights_of_one_device(run, task, tmp_path
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mirrored", "central_storage"])
+def test_networks_with_dropout_are_trained_on_replicas(run, task, tmp_path, name):
+    strategy = {"name": name, "devices": 2}
+    config = training_config(run, True, strategy=strategy, builder="build_with_dropout", epochs=10)
+    _, card = train(config, run.fn_args(tmp_path))
+    assert card["history"]["accuracy"][-1] > 0.6
+
+
 def test_networks_of_different_shapes_are_mirrored_in_one_process(run, task, tmp_path):
     for units in (3, 7):
         config = training_config(
