@@ -7,8 +7,6 @@ import tf_keras as keras
 
 from modules.learner import Learner
 
-LOOPS = ("fit", "custom")
-
 # From the first step to the batches of one input pipeline.
 DatasetFunction = Callable[[int], Callable[[tf.distribute.InputContext], tf.data.Dataset]]
 
@@ -27,19 +25,19 @@ def run_fit(
     # The rest of an epoch that was begun is a fit of its own, for Keras has no other way to a shorter epoch.
     parts = [(done, done + 1, steps_per_epoch - within)] if within else []
     parts.append((done + len(parts), epochs, steps_per_epoch))
+    step = first_step
     for begin, end, steps in parts:
         if begin >= epochs:
             return
         learner.fit(
-            _distributed(
-                strategy, datasets(end * steps_per_epoch - steps if steps < steps_per_epoch else begin * steps)
-            ),
+            _distributed(strategy, datasets(step)),
             initial_epoch=begin,
             epochs=end,
             steps_per_epoch=steps,
             verbose=0,
             callbacks=list(callbacks),
         )
+        step += (end - begin) * steps
 
 
 def run_custom(

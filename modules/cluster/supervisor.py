@@ -30,9 +30,9 @@ from modules.errors import MachineError, UserError
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.1
-# A worker that failed because another one died is seen at the same time as that one, or later.
-SECONDS_TO_END = 20.0
-
+SECONDS_TO_END = 20.0  # for the workers, when the chief is done
+# What a process says that failed because another one did. The other one may need a while to say why.
+SECONDS_TO_TELL = 5.0
 CASCADE = ("UnavailableError", "AbortedError", "CancelledError", "InternalError")
 
 
@@ -116,7 +116,7 @@ def _note(job: Job, restarts: Restarts, failure: _TaskError, what_next: str) -> 
     if restarts.count >= job.most_restarts:
         first = restarts.first
         raise MachineError(
-            f"{job.name}: failed {restarts.count + 1} times, most_restarts is {job.most_restarts}; the first error, of "
+            f"{job.name}: failed {restarts.count + 1} times, restarts.most is {job.most_restarts}; the first error, of "
             f"{first.task}: {first.reason} (its output: {first.log})"
         ) from None
     restarts.count += 1
@@ -214,10 +214,18 @@ def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
     """Returns when the job is done; raises _TaskError if it has to be started again."""
     while True:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        ended = [task for task in tasks if task.process.poll() is not None]
-        failed = [task for task in ended if task.process.returncode]
+        chief = tasks[0]
+        if chief.process.poll() == 0:  # the model is written
+            _let_end([task for task in tasks if task.kind == "worker"] if job.strategy != "parameter_server" else [])
+            return
+        failed = _failed(tasks)
         if failed:
             failure = _first(failed)
+            deadline = time.monotonic() + SECONDS_TO_TELL
+            while failure.reason.startswith(CASCADE) and time.monotonic() < deadline:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+                failed = _failed(tasks)
+                failure = _first(failed)
             lone = all(task.kind == "worker" for task in failed) and job.strategy == "parameter_server"
             if not lone or failure.of_user:
                 raise failure
@@ -225,9 +233,10 @@ def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
                 _end(task)
                 _note(job, restarts, failure, "replacing it while the others go on")
                 _start(task, job.folder / "job.json", speaks=False)
-        elif tasks[0] in ended:
-            _let_end([task for task in tasks if task.kind == "worker"] if job.strategy != "parameter_server" else [])
-            return
+
+
+def _failed(tasks: list[_Task]) -> list[_Task]:
+    return [task for task in tasks if task.process.poll()]
 
 
 def _let_end(tasks: list[_Task]) -> None:

@@ -187,7 +187,7 @@ def build_student():
 def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tmp_path, monkeypatch):
     (tmp_path / "failing_task.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MachineError, match=r"failed 2 times, most_restarts is 1; .*the pump is broken"):
+    with pytest.raises(MachineError, match=r"failed 2 times, restarts.most is 1; .*the pump is broken"):
         trained(run, tmp_path, SYNCHRONOUS, task="failing_task", restarts={"most": 1, "back_off_seconds": 0.1})
 
 
