@@ -403,7 +403,9 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     else:
         run_fit(**arguments)
 
-    # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained.
+    # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained, nor the
+    # generators of its dropout.
+    keras.backend.experimental.disable_tf_random_generator()
     result = network()
     copy_weights(trained, result)
     speeds = checkpoints.history.pop("examples_per_second", [])
