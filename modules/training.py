@@ -330,6 +330,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     Raises:
       UserError: task module, labels, teachers, soft targets or strategy do not fit together.
     """
+    identity = identity_of(config, fn_args)  # before Keras wraps lists and dicts of the settings in its own
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
     # Random generators whose states are variables, which checkpoints hold. CentralStorage cannot have them.
@@ -378,7 +379,6 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
             if is_asynchronous(strategy):
                 tf.distribute.coordinator.ClusterCoordinator(strategy).join()
 
-        identity = identity_of(config, fn_args)
         folder = os.path.join(config.checkpoint_folder, identity) if config.checkpoint_folder else None
         within_epochs = config.loop == "custom" or not is_asynchronous(strategy)
         make_checkpoints = StepCheckpoints if within_epochs else Checkpoints
