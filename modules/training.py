@@ -161,6 +161,11 @@ def make_optimizer(settings: dict[str, Any], updates: int) -> keras.optimizers.O
     return OPTIMIZERS[settings["name"]](learning_rate=rate)
 
 
+def _assignable_in_replicas(next_creator, **settings):
+    # Keras assigns a schedule's learning rate, the same, in every replica; CentralStorage wants to know whose counts.
+    return next_creator(**settings | {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA})
+
+
 def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:
     """Checks that the labels of every split fit the network's output.
 
@@ -333,11 +338,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     identity = identity_of(config, fn_args)  # before Keras wraps lists and dicts of the settings in its own
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
-    # Random generators whose states are variables, which checkpoints hold. CentralStorage cannot have them.
-    if config.strategy["name"] == "central_storage":
-        keras.backend.experimental.disable_tf_random_generator()
-    else:
-        keras.backend.experimental.enable_tf_random_generator()
+    # Random generators whose states are variables, which checkpoints hold.
+    keras.backend.experimental.enable_tf_random_generator()
     strategy = make_strategy(**config.strategy)  # before any operation: a cluster is joined here
     if config.strategy["name"] in OF_PROCESSES:
         members.check_versions(fn_args.model_run_dir, tf_config())
@@ -354,6 +356,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
         return build_model(config.task, config.builder, config.hyperparameters, features)
 
+    with strategy.scope(), tf.variable_creator_scope(_assignable_in_replicas):
+        optimizer = make_optimizer(config.optimizer, steps * config.epochs)
     with strategy.scope():
         trained = network()
         check_labels(config, trained, data.train_labels, data.eval_labels)
@@ -371,9 +375,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         steps_per_call = min(steps, MOST_STEPS_PER_EXECUTION)
         if is_asynchronous(strategy):  # a call is done by one worker; an epoch has to keep all of them busy
             steps_per_call = max(1, min(steps_per_call, steps // (config.strategy["workers"] * CALLS_PER_WORKER)))
-        learner.compile(
-            optimizer=make_optimizer(config.optimizer, steps * config.epochs), steps_per_execution=steps_per_call
-        )
+        learner.compile(optimizer=optimizer, steps_per_execution=steps_per_call)
 
         def settle():
             if is_asynchronous(strategy):

@@ -30,7 +30,9 @@ def test_strategies_and_loops_give_the_weights_of_one_device(run, task, tmp_path
     for loop in ("fit", "custom"):
         for name, devices in (("one_device", None), ("mirrored", 2), ("central_storage", 2)):
             strategy = {"name": name, "devices": devices}
-            config = training_config(run, distilled, strategy=strategy, loop=loop, batch_size=31, epochs=2)
+            optimizer = {"name": "adam", "learning_rate": 0.01, "schedule": "cosine"}
+            settings = {"strategy": strategy, "loop": loop, "optimizer": optimizer, "batch_size": 31, "epochs": 2}
+            config = training_config(run, distilled, **settings)
             network, card = train(config, run.fn_args(tmp_path))
             assert card["replicas"] == (devices or 1)
             found[loop, name] = network.get_weights(), card["history"]["loss"]
