@@ -16,6 +16,8 @@ from modules.errors import UserError
 
 PROGRESS = "\x1e"  # begins a line of output that is a log record of progress
 
+# Between operations. A worker on one core would have one, which waits for the shared input while others wait for it.
+LEAST_THREADS = 4
 MOST_CHARACTERS = 500  # of an error that is told to the supervisor; its log has all
 
 
@@ -70,6 +72,7 @@ def run(job_file: str, failure_file: str | None) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(LEAST_THREADS, os.cpu_count() or 1)))
     failure = sys.argv[2] if len(sys.argv) > 2 else None
     if failure:
         end_with_supervisor()
