@@ -19,7 +19,7 @@ import tf_keras as keras
 
 from modules import progress
 from modules.errors import UserError
-from modules.strategies import in_step, tf_config
+from modules.strategies import in_step, task_name, tf_config
 
 NAME = "checkpoint"
 
@@ -79,9 +79,7 @@ class Checkpoints(keras.callbacks.Callback):
         if folder:
             cluster = tf_config()
             folders = [os.path.join(folder, name) for name in in_step(cluster)]
-            own = folders[0]
-            if len(folders) > 1:
-                own = os.path.join(folder, "{type}-{index}".format(**cluster["task"]))
+            own = os.path.join(folder, task_name(cluster)) if len(folders) > 1 else folders[0]
             self._restore(of_what, own, folders)
             self._manager = tf.train.CheckpointManager(self._checkpoint, own, max_to_keep=keep, checkpoint_name=NAME)
         self._of_what = of_what

@@ -90,12 +90,12 @@ def is_chief(cluster: dict[str, Any] | None) -> bool:
     Args:
       cluster: as `tf_config` returns it.
     """
-    if cluster is None:
-        return True
-    task = cluster["task"]
-    return task["type"] == "chief" or (
-        task["type"] == "worker" and task["index"] == 0 and "chief" not in cluster["cluster"]
-    )
+    return cluster is None or task_name(cluster) == in_step(cluster)[0]
+
+
+def task_name(cluster: dict[str, Any]) -> str:
+    """Returns the name of this process, such as worker-0; `cluster` is as `tf_config` returns it."""
+    return "{type}-{index}".format(**cluster["task"])
 
 
 def in_step(cluster: dict[str, Any] | None) -> list[str]:

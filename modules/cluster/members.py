@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from modules.errors import MachineError, UserError
+from modules.strategies import task_name
 
 FOLDER = "members"
 
@@ -39,8 +40,7 @@ def check_port(cluster: dict[str, Any]) -> None:
 def announce(folder: str, cluster: dict[str, Any]) -> None:
     """Writes this process's version of TensorFlow into the folder that the cluster shares."""
     tf.io.gfile.makedirs(os.path.join(folder, FOLDER))
-    task = cluster["task"]
-    with tf.io.gfile.GFile(os.path.join(folder, FOLDER, f"{task['type']}-{task['index']}.json"), "w") as file:
+    with tf.io.gfile.GFile(os.path.join(folder, FOLDER, f"{task_name(cluster)}.json"), "w") as file:
         json.dump({"tensorflow": tf.__version__, "cluster": cluster["cluster"]}, file)
 
 
