@@ -307,7 +307,7 @@ def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
 def labelled_batches(
     files: ExampleFiles, feature_spec: dict, label: str, head: Head, card: SoftTargetsCard, batch_size: int
 ) -> tf.data.Dataset:
-    """Returns one pass over the examples in their order: (features, labels, targets), as in `training_dataset`."""
+    """Returns one pass over the examples in their order, as `parsed_batches` gives them."""
 
     def parse(records):
         return parse_examples(records, feature_spec, label, head, card)

@@ -157,6 +157,11 @@ def make_strategy(
     raise UserError(f"strategy.name: {name!r} is unknown; allowed: {', '.join(NAMES)}")
 
 
+def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether replicas update the variables each in its own time."""
+    return isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
+
 def _tpu(name: str | None) -> tf.distribute.Strategy:
     where = f"the TPU {name!r}" if name else "a TPU of this machine"
     nothing = f"strategy.name: tpu: {where} is not there; name one in strategy.tpu, or choose another strategy"

@@ -9,8 +9,7 @@ import os
 import statistics
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -20,33 +19,23 @@ import tf_keras as keras
 from modules import progress
 from modules.checkpoints import Checkpoints, StepCheckpoints
 from modules.cluster import members, supervisor
+from modules.cluster.job import job_of
 from modules.distillation.hints import HIDDEN, Hints
 from modules.distillation.objectives import find_objective
 from modules.distillation.schedules import Schedules, value_at
-from modules.distillation.soft_targets import LOGITS, SoftTargetsCard, check_match, read_soft_targets_card
+from modules.distillation.soft_targets import LOGITS, SoftTargetsCard
 from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
 from modules.export import export_network
 from modules.heads import HEADS, Head
-from modules.ingestion import (
-    ExampleFiles,
-    LabelScan,
-    Shard,
-    count_records,
-    example_files,
-    first_features,
-    parsed_batches,
-    portion_of,
-    record_batches,
-    scan_labels,
-    split_folder,
-)
+from modules.ingestion import first_features
 from modules.learner import Distillation, Learner, ask
 from modules.model_card import read_card, write_card
-from modules.shared_input import SharedInput
-from modules.strategies import OF_PROCESSES, is_chief, make_strategy, tf_config
-from modules.task import build_model, find_augment
-from modules.training_loop import is_asynchronous, run_custom, run_fit
+from modules.strategies import OF_PROCESSES, is_asynchronous, is_chief, make_strategy, tf_config
+from modules.task import build_model
+from modules.training_config import TrainingConfig
+from modules.training_data import check_batches, check_labels, make_datasets, read_data
+from modules.training_loop import Steps, run_custom, run_fit
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -69,61 +58,6 @@ OPTIMIZERS = {
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
 }
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What one training needs; travels as JSON in the custom_config of a Trainer."""
-
-    name: str  # the node's name, for messages
-    role: str  # teacher, baseline or student
-    task: str  # import path of the task module
-    label: str
-    hyperparameters: dict[str, Any]
-    epochs: int
-    batch_size: int
-    seed: int
-    optimizer: dict[str, Any]  # name, learning_rate, schedule
-    strategy: dict[str, Any]  # arguments of make_strategy
-    loop: str = "fit"
-    checkpoints: dict[str, Any] = field(default_factory=lambda: {"every_steps": 500, "keep": 2})
-    restarts: dict[str, Any] = field(default_factory=lambda: {"most": 3, "back_off_seconds": 1.0})
-    checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
-    head: str = "classification"
-    builder: str = "build_student"  # name of the task's function that builds this network
-    label_smoothing: float = 0.0
-    augment: bool = False
-    shard: dict[str, int] | None = None  # index, of: the part of the train split that this model sees
-    omit_classes: list[int] = field(default_factory=list)
-    hidden_layers: list[str] = field(default_factory=list)  # to export, for hints
-    distillation: dict[str, Any] | None = None  # settings of Distillation and of the ensemble; None: hard labels only
-    # Set by the distillation Trainer. Either the teachers, as SavedModel folders, or their cached soft targets.
-    teachers: list[str] = field(default_factory=list)
-    soft_targets: str | None = None
-    transfer_files: list[str] = field(default_factory=list)  # patterns of examples without labels
-    code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The examples of a training."""
-
-    files: ExampleFiles
-    shard: Shard | None
-    transfer: ExampleFiles | None
-    card: SoftTargetsCard | None
-    train_labels: LabelScan
-    eval_labels: LabelScan
-
-    @property
-    def transfer_examples(self) -> int:
-        """Those without a label."""
-        return self.transfer.count if self.transfer else 0
-
-    @property
-    def examples(self) -> int:
-        """Of an epoch."""
-        return self.files.count + self.transfer_examples
 
 
 class EpochReport(keras.callbacks.Callback):
@@ -166,59 +100,6 @@ def _assignable_in_replicas(next_creator, **settings):
     return next_creator(**settings | {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA})
 
 
-def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:
-    """Checks that the labels of every split fit the network's output.
-
-    Raises:
-      UserError: they do not; the message says what was found and what fits.
-    """
-    width = network.output_shape[-1]
-    smallest, largest = min(scan.smallest for scan in scans), max(scan.largest for scan in scans)
-    name = f"{config.task}.{config.builder}"
-    if config.head == "regression":
-        if width != 1:
-            raise UserError(f"{name}: the output width is {width}; a regression has one output")
-    elif config.head == "multi_label":
-        if smallest < 0 or largest > 1:
-            wrong = smallest if smallest < 0 else largest
-            raise UserError(f"{name}: with the head multi_label each label is 0 or 1, but {config.label!r} has {wrong}")
-    else:
-        classes = max(2, width)
-        if smallest < 0 or largest >= classes:
-            wrong = smallest if smallest < 0 else largest
-            unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
-            raise UserError(
-                f"{name}: the model tells {classes} classes apart (output width {width}), so the label "
-                f"{config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
-            )
-
-
-def read_data(config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict) -> TrainingData:
-    """Returns the examples of the training, looked through once.
-
-    Raises:
-      UserError: there are none, labels do not fit the head, or soft targets are those of other examples.
-    """
-    head = HEADS[config.head]
-    shard = Shard(**config.shard) if config.shard else None
-    train_labels = scan_labels(fn_args.train_files, feature_spec, config.label, head, shard, config.omit_classes)
-    eval_labels = scan_labels(fn_args.eval_files, feature_spec, config.label, head)
-    files = ExampleFiles(example_files(fn_args.train_files), count=train_labels.examples)
-    transfer = None
-    if config.transfer_files:
-        unlabelled = example_files(config.transfer_files)
-        transfer = ExampleFiles(unlabelled, count=count_records(unlabelled))
-    card = None
-    if config.soft_targets:
-        card = read_soft_targets_card(config.soft_targets)
-        files = replace(files, soft_targets=split_folder(config.soft_targets, "train"))
-        check_match(files.examples, files.soft_targets, card)
-        if transfer:
-            transfer = replace(transfer, soft_targets=split_folder(config.soft_targets, "transfer"))
-            check_match(transfer.examples, transfer.soft_targets, card)
-    return TrainingData(files, shard, transfer, card, train_labels, eval_labels)
-
-
 def make_distillation(
     config: TrainingConfig, network: keras.Model, teachers: list[Teacher], card: SoftTargetsCard | None
 ) -> Distillation:
@@ -251,72 +132,6 @@ def make_distillation(
         temperature=value_at(settings["temperature"], 0, config.epochs),
         hints=Hints(settings["hints"], network, shapes) if settings["hints"] else None,
     )
-
-
-def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, examples: int) -> None:
-    """Checks that every replica gets a part of every whole batch.
-
-    Raises:
-      UserError: there are more replicas than examples in a batch, or a TPU would get batches of differing sizes.
-    """
-    replicas = strategy.num_replicas_in_sync
-    if is_asynchronous(strategy):
-        return
-    if config.batch_size < replicas:
-        raise UserError(
-            f"{config.name}: batch_size is {config.batch_size}, but there are {replicas} replicas to share it"
-        )
-    if isinstance(strategy, tf.distribute.TPUStrategy):
-        if config.batch_size % replicas:
-            raise UserError(
-                f"{config.name}: batch_size {config.batch_size} does not divide by the {replicas} replicas of the TPU, "
-                "which wants batches of one size"
-            )
-        if examples < config.batch_size:
-            raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
-
-
-def make_datasets(config: TrainingConfig, data: TrainingData, feature_spec: dict, strategy: tf.distribute.Strategy):
-    """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input."""
-    head = HEADS[config.head]
-    augment = find_augment(config.task) if config.augment else None
-
-    def parsed(batches, portion=None):
-        return parsed_batches(
-            batches,
-            feature_spec,
-            config.label,
-            config.seed,
-            head=head,
-            card=data.card,
-            augment=augment,
-            portion=portion,
-        )
-
-    def records(first_step):
-        return record_batches(
-            data.files,
-            feature_spec,
-            config.label,
-            config.batch_size,
-            config.seed,
-            transfer=data.transfer,
-            shard=data.shard,
-            omit_classes=config.omit_classes,
-            first_step=first_step,
-            drop_remainder=isinstance(strategy, tf.distribute.TPUStrategy),
-        )
-
-    served = []  # lives as long as the returned function
-
-    def datasets(first_step):
-        if is_asynchronous(strategy):
-            host = tf_config()["cluster"]["chief"][0].rpartition(":")[0]
-            served[:] = [SharedInput(records(first_step), host)]
-            return lambda context: parsed(served[0].batches())
-        return lambda context: parsed(records(first_step), portion_of(context))
-
-    return datasets
 
 
 def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
@@ -391,19 +206,19 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     callbacks = [EpochReport(config.name, config.epochs, data.examples), checkpoints]
     if config.distillation:
         callbacks.insert(0, Schedules(config.distillation, config.epochs))
-    arguments = {
-        "learner": learner,
-        "strategy": strategy,
-        "datasets": make_datasets(config, data, feature_spec, strategy),
-        "first_step": checkpoints.step,
-        "epochs": config.epochs,
-        "steps_per_epoch": steps,
-        "callbacks": callbacks,
-    }
-    if config.loop == "custom":
-        run_custom(**arguments, steps_per_call=steps_per_call)
-    else:
-        run_fit(**arguments)
+    run = run_custom if config.loop == "custom" else run_fit
+    run(
+        Steps(
+            learner=learner,
+            strategy=strategy,
+            datasets=make_datasets(config, data, feature_spec, strategy),
+            first=checkpoints.step,
+            per_epoch=steps,
+            per_call=steps_per_call,
+            epochs=config.epochs,
+            callbacks=callbacks,
+        )
+    )
 
     # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained, nor the
     # generators of its dropout.
@@ -460,7 +275,7 @@ def run_fn(fn_args: "FnArgs") -> None:
         members.check_port(cluster)
         members.announce(fn_args.model_run_dir, cluster)
     if config.strategy["name"] == "parameter_server" and cluster["task"]["type"] != "chief":
-        serve(cluster)
+        members.serve(cluster)
         return
     network, card = train(config, fn_args)
     if of_processes and not is_chief(cluster):
@@ -477,33 +292,3 @@ def forget_checkpoints(config: TrainingConfig) -> None:
     """Removes the checkpoints of a training that is done."""
     if config.checkpoint_folder and tf.io.gfile.exists(config.checkpoint_folder):
         tf.io.gfile.rmtree(config.checkpoint_folder)
-
-
-def serve(cluster: dict[str, Any]) -> None:
-    """Does what the chief of a parameter-server cluster asks, until this process is ended."""
-    task = cluster["task"]
-    tf.distribute.Server(
-        cluster["cluster"], job_name=task["type"], task_index=task["index"], protocol="grpc", start=True
-    ).join()
-
-
-def job_of(config: TrainingConfig, fn_args: "FnArgs") -> supervisor.Job:
-    """Returns the processes that train `config` on this machine."""
-    run = {
-        "train_files": list(fn_args.train_files),
-        "eval_files": list(fn_args.eval_files),
-        "transform_graph_path": fn_args.transform_graph_path,
-        "serving_model_dir": fn_args.serving_model_dir,
-        "model_run_dir": fn_args.model_run_dir,
-        "custom_config": asdict(config),
-    }
-    return supervisor.Job(
-        name=config.name,
-        strategy=config.strategy["name"],
-        workers=config.strategy["workers"],
-        parameter_servers=config.strategy["parameter_servers"],
-        most_restarts=config.restarts["most"],
-        back_off_seconds=config.restarts["back_off_seconds"],
-        folder=Path(fn_args.model_run_dir, "cluster"),
-        run=run,
-    )

@@ -1,74 +1,70 @@
 """The two loops: Keras fit, and our own around strategy.run or a ClusterCoordinator. Both take the same callbacks."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import tensorflow as tf
 import tf_keras as keras
 
 from modules.learner import Learner
+from modules.strategies import is_asynchronous
 
 # From the first step to the batches of one input pipeline.
 DatasetFunction = Callable[[int], Callable[[tf.distribute.InputContext], tf.data.Dataset]]
 
 
-def run_fit(
-    learner: Learner,
-    strategy: tf.distribute.Strategy,
-    datasets: DatasetFunction,
-    first_step: int,
-    epochs: int,
-    steps_per_epoch: int,
-    callbacks: Sequence[keras.callbacks.Callback],
-) -> None:
-    """Trains by Keras fit, from `first_step` to the end of `epochs`."""
-    done, within = divmod(first_step, steps_per_epoch)
+@dataclass(frozen=True)
+class Steps:
+    """The updates of a training, and what they are done with."""
+
+    learner: Learner  # compiled under `strategy`
+    strategy: tf.distribute.Strategy
+    datasets: DatasetFunction
+    first: int  # the number of updates that are done already
+    per_epoch: int
+    per_call: int  # of the compiled loop
+    epochs: int
+    callbacks: Sequence[keras.callbacks.Callback]
+
+
+def run_fit(steps: Steps) -> None:
+    """Trains by Keras fit, from the first step to the end of the last epoch."""
+    done, within = divmod(steps.first, steps.per_epoch)
     # The rest of an epoch that was begun is a fit of its own, for Keras has no other way to a shorter epoch.
-    parts = [(done, done + 1, steps_per_epoch - within)] if within else []
-    parts.append((done + len(parts), epochs, steps_per_epoch))
-    step = first_step
-    for begin, end, steps in parts:
-        if begin >= epochs:
+    parts = [(done, done + 1, steps.per_epoch - within)] if within else []
+    parts.append((done + len(parts), steps.epochs, steps.per_epoch))
+    step = steps.first
+    for begin, end, of_epoch in parts:
+        if begin >= steps.epochs:
             return
-        learner.fit(
-            _distributed(strategy, datasets(step)),
+        steps.learner.fit(
+            _distributed(steps.strategy, steps.datasets(step)),
             initial_epoch=begin,
             epochs=end,
-            steps_per_epoch=steps,
+            steps_per_epoch=of_epoch,
             verbose=0,
-            callbacks=list(callbacks),
+            callbacks=list(steps.callbacks),
         )
-        step += (end - begin) * steps
+        step += (end - begin) * of_epoch
 
 
-def run_custom(
-    learner: Learner,
-    strategy: tf.distribute.Strategy,
-    datasets: DatasetFunction,
-    first_step: int,
-    epochs: int,
-    steps_per_epoch: int,
-    callbacks: Sequence[keras.callbacks.Callback],
-    steps_per_call: int,
-) -> None:
-    """Trains by a loop of our own, from `first_step` to the end of `epochs`.
-
-    Args:
-      steps_per_call: updates in a call of the compiled loop.
-    """
-    told = keras.callbacks.CallbackList(list(callbacks), model=learner)
-    call, settle = _calls(learner, strategy, _distributed(strategy, datasets(first_step)))
-    done, within = divmod(first_step, steps_per_epoch)
+def run_custom(steps: Steps) -> None:
+    """Trains by a loop of our own, from the first step to the end of the last epoch."""
+    learner = steps.learner
+    told = keras.callbacks.CallbackList(list(steps.callbacks), model=learner)
+    call, settle = _calls(learner, steps.strategy, _distributed(steps.strategy, steps.datasets(steps.first)))
+    done, within = divmod(steps.first, steps.per_epoch)
     told.on_train_begin()
-    for epoch in range(done, epochs):
+    for epoch in range(done, steps.epochs):
         learner.means.reset_state()
         told.on_epoch_begin(epoch)
-        left = steps_per_epoch - within
+        left = steps.per_epoch - within
         batch = 0
         while batch < left:
-            steps = min(steps_per_call, left - batch)
+            count = min(steps.per_call, left - batch)
             told.on_train_batch_begin(batch)
-            call(steps)
-            batch += steps
+            call(count)
+            batch += count
             told.on_train_batch_end(batch - 1)
         within = 0
         settle()
@@ -99,8 +95,3 @@ def _calls(learner: Learner, strategy: tf.distribute.Strategy, dataset) -> tuple
     iterator = iter(dataset)
     compiled = tf.function(run_steps)
     return lambda steps: compiled(iterator, tf.constant(steps)), lambda: None
-
-
-def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
-    """Returns whether replicas update the variables each in its own time."""
-    return isinstance(strategy, tf.distribute.ParameterServerStrategy)

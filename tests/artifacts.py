@@ -9,7 +9,7 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.types import artifact_utils, standard_artifacts
 
 from modules.export import export_network
-from modules.training import TrainingConfig
+from modules.training_config import TrainingConfig
 
 
 class Artifacts:

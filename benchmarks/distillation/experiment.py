@@ -22,7 +22,8 @@ from components.soft_targets.executor import Executor as SoftTargets
 from modules.export import export_network
 from modules.heads import HEADS
 from modules.ingestion import example_files, parse_examples
-from modules.training import TrainingConfig, train
+from modules.training import train
+from modules.training_config import TrainingConfig
 from pipelines.distillation import create_pipeline
 from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
 from pipelines.settings import Settings, Training, load_settings

@@ -141,7 +141,8 @@ def bare(folder: Path, work: Path) -> list[float]:
     import tf_keras as keras
 
     from modules.task import build_model
-    from modules.training import MOST_STEPS_PER_EXECUTION, TrainingConfig
+    from modules.training import MOST_STEPS_PER_EXECUTION
+    from modules.training_config import TrainingConfig
 
     arguments = training(folder, work, {"strategy": {"name": "one_device"}}, EPOCHS)
     config = TrainingConfig(**arguments.custom_config)

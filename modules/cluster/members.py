@@ -1,4 +1,4 @@
-"""What has to hold before the processes of a cluster work together: free ports, one version of TensorFlow."""
+"""A process of a cluster: what has to hold before it works with the others, and its work for a chief."""
 
 import errno
 import json
@@ -59,3 +59,11 @@ def check_versions(folder: str, cluster: dict[str, Any]) -> None:
     if len(set(versions.values())) > 1:
         found = ", ".join(f"{task} {version}" for task, version in sorted(versions.items()))
         raise UserError(f"the processes of the cluster run different versions of TensorFlow: {found}; install one")
+
+
+def serve(cluster: dict[str, Any]) -> None:
+    """Does what the chief of a parameter-server cluster asks, until this process is ended."""
+    task = cluster["task"]
+    tf.distribute.Server(
+        cluster["cluster"], job_name=task["type"], task_index=task["index"], protocol="grpc", start=True
+    ).join()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import numpy as np
@@ -164,6 +165,31 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     else:
         assert any("starting again from the last checkpoint" in note for note in found.notes)
         assert any("going on at step" in note for note in found.notes)
+
+
+@contextmanager
+def one_core(seconds: int):
+    """Everything that is started has one core, and `seconds` to end."""
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})
+
+    def end(*_):
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        os.sched_setaffinity(0, allowed)
+
+
+def test_workers_with_one_core_each_do_not_hang_while_they_wait_for_shared_input(run, tmp_path):
+    with one_core(seconds=240):
+        found = trained(run, tmp_path, ASYNCHRONOUS, loop="custom", epochs=3)
+    assert found.card["updates"] == 3 * STEPS
 
 
 FAILING = """

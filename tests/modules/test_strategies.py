@@ -10,7 +10,8 @@ from artifacts import Artifacts, training_config
 from modules.cluster.supervisor import gpus_of
 from modules.errors import UserError
 from modules.strategies import is_chief, make_strategy, resolve_auto, tf_config
-from modules.training import check_batches, train
+from modules.training import train
+from modules.training_data import check_batches
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,9 @@ from modules.errors import UserError
 from modules.ingestion import LabelScan
 from modules.learner import Distillation, Learner
 from modules.strategies import make_strategy
-from modules.training import EpochReport, TrainingConfig, check_labels, make_optimizer
+from modules.training import EpochReport, make_optimizer
+from modules.training_config import TrainingConfig
+from modules.training_data import check_labels
 
 CLASSES = 3
 EXAMPLES = 22  # not a multiple of the batch size, so that the last batch is partial, and odd on two replicas
