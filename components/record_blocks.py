@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 import apache_beam as beam
 import tensorflow as tf
 
-from modules.distillation.soft_targets import BLOCK
-from modules.ingestion import count_records
+from modules.ingestion.files import BLOCK, count_records, read
 
 RECORDS_IN_BLOCK = 16_384
 
@@ -37,8 +36,9 @@ class _WriteBlock(beam.DoFn):
 
     def process(self, block):
         file, number, count = block
-        records = tf.data.TFRecordDataset(file, compression_type="GZIP")
-        records = records.skip(number * self._records_in_block).take(self._records_in_block).batch(self._batch_size)
+        records = (
+            read([file]).skip(number * self._records_in_block).take(self._records_in_block).batch(self._batch_size)
+        )
         path = os.path.join(self._folder, f"{os.path.basename(file)}{BLOCK}{number:05d}-of-{count:05d}.gz")
         # Written aside and renamed, for workers that are lost or doubled.
         unfinished = f"{path}.unfinished-{os.getpid()}"

@@ -14,6 +14,7 @@ from modules.distillation.objectives import Objective
 from modules.distillation.soft_targets import LOGITS
 from modules.distillation.teachers import Teacher
 from modules.heads import HEADS, Head
+from modules.ingestion.waiting import INPUT_WAIT
 from modules.step_means import StepMeans
 
 RANDOM_LAYER = keras.__internal__.layers.BaseRandomLayer
@@ -83,7 +84,7 @@ class Learner(keras.Model):
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
         names = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
         self._staleness = staleness
-        self._means = StepMeans([*names, head.quality, *(["staleness"] if staleness else [])])
+        self._means = StepMeans([*names, head.quality, INPUT_WAIT, *(["staleness"] if staleness else [])])
         if distillation:
             self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
             self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
@@ -119,7 +120,10 @@ class Learner(keras.Model):
         return self.network.trainable_variables + projections
 
     def train_step(self, data):
-        """One update; `data` is ({feature: [batch, ...]}, labels, {target: [batch, ...]})."""
+        """One update; `data` is (({feature: [batch, ...]}, labels, {target: [batch, ...]}), waited).
+
+        `waited` are the seconds, float32, that it took to get the batch.
+        """
         return self.update(data)
 
     def losses_of(self, features, labels, targets, training: bool) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
@@ -146,7 +150,7 @@ class Learner(keras.Model):
         return {"loss": loss, "hard_loss": hard, "soft_loss": soft}, logits
 
     def _update(self, data):
-        features, labels, targets = data
+        (features, labels, targets), waited = data
         replicas = tf.distribute.get_replica_context()
         own_examples = examples = tf.cast(tf.shape(labels)[0], tf.float32)
         if replicas.num_replicas_in_sync > 1:
@@ -167,6 +171,7 @@ class Learner(keras.Model):
         totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
         counts = dict.fromkeys(totals, own_examples)
         counts |= dict.fromkeys(["hard_loss", self._head.quality], tf.reduce_sum(present))
+        totals[INPUT_WAIT], counts[INPUT_WAIT] = waited, tf.ones([])
         if self._staleness:
             totals["staleness"], counts["staleness"] = tf.cast(others, tf.float32), tf.ones([])
         self._means.update_state(totals, counts)

@@ -3,13 +3,9 @@
 Reads from top to bottom: configuration, data, network, objective, loop, export.
 """
 
-import hashlib
-import json
 import os
-import statistics
 import tempfile
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -28,13 +24,15 @@ from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
 from modules.export import export_network
 from modules.heads import HEADS, Head
-from modules.ingestion import first_features
+from modules.ingestion.examples import first_features
+from modules.ingestion.stream import steps_in
+from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
 from modules.learner import Distillation, Learner, ask
 from modules.model_card import read_card, write_card
 from modules.strategies import OF_PROCESSES, is_asynchronous, is_chief, make_strategy, tf_config
 from modules.task import build_model
-from modules.training_config import TrainingConfig
-from modules.training_data import check_batches, check_labels, make_datasets, read_data
+from modules.training_config import TrainingConfig, identity_of
+from modules.training_data import check_batches, check_labels, decide_cache, make_datasets, read_data
 from modules.training_loop import Steps, run_custom, run_fit
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
@@ -63,12 +61,13 @@ OPTIMIZERS = {
 class EpochReport(keras.callbacks.Callback):
     """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
 
-    def __init__(self, name: str, epochs: int, examples: int):
-        """`examples` are those of an epoch."""
+    def __init__(self, name: str, epochs: int, examples: int, batches: int):
+        """Takes what an epoch has: examples, and batches that an input pipeline gives one after the other."""
         super().__init__()
         self._name = name
         self._epochs = epochs
         self._examples = examples
+        self._batches = batches
         self._began = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -77,8 +76,11 @@ class EpochReport(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Raises UserError on a loss that is NaN or infinite."""
-        metrics = {name: float(value) for name, value in (logs or {}).items()}
-        logs["examples_per_second"] = self._examples / (time.monotonic() - self._began)
+        seconds = time.monotonic() - self._began
+        waited = logs.pop(INPUT_WAIT) * self._batches
+        metrics = {name: float(value) for name, value in logs.items()}
+        logs["examples_per_second"] = self._examples / seconds
+        logs[INPUT_SHARE] = min(1.0, float(waited) / seconds)
         if not tf.math.is_finite(metrics["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {metrics['loss']} in epoch {epoch + 1}; lower optimizer.learning_rate, "
@@ -134,14 +136,6 @@ def make_distillation(
     )
 
 
-def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
-    """Returns a fingerprint of all that decides what a training gives: settings, code, files, but not where it runs."""
-    place = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
-    told = {name: value for name, value in asdict(config).items() if name not in place}
-    told["files"] = [*fn_args.train_files, fn_args.transform_graph_path]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[str, Any]]:
     """Trains the network of `config` and returns it, outside of any strategy, with its model card.
 
@@ -150,6 +144,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     Raises:
       UserError: task module, labels, teachers, soft targets or strategy do not fit together.
     """
+    config = decide_cache(config, fn_args)
     identity = identity_of(config, fn_args)  # before Keras wraps lists and dicts of the settings in its own
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
@@ -165,7 +160,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     data = read_data(config, fn_args, feature_spec)
     check_batches(config, strategy, data.examples)
     whole_batches = isinstance(strategy, tf.distribute.TPUStrategy)
-    steps = data.examples // config.batch_size if whole_batches else -(-data.examples // config.batch_size)
+    steps = steps_in(data.examples, config.batch_size, whole_batches)
 
     def network() -> keras.Model:
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
@@ -177,10 +172,10 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         trained = network()
         check_labels(config, trained, data.train_labels, data.eval_labels)
         teachers = [Teacher(path, f"Teacher-{i}", head) for i, path in enumerate(config.teachers, start=1)]
-        distillation = make_distillation(config, trained, teachers, data.card) if config.distillation else None
+        distillation = make_distillation(config, trained, teachers, data.parser.card) if config.distillation else None
         answers = (lambda features: ask(teachers, features)) if teachers else None
         if answers:
-            features = first_features(data.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
+            features = first_features(data.source.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
             faults = Faults([teacher.name for teacher in teachers], head)
             faults.count(answers(features)[LOGITS].numpy())
             faults.refuse()
@@ -203,7 +198,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
 
     if checkpoints.step:
         progress.note(f"{config.name}: going on at step {checkpoints.step} of {steps * config.epochs}")
-    callbacks = [EpochReport(config.name, config.epochs, data.examples), checkpoints]
+    batches = batches_of_each(strategy, config, steps)
+    callbacks = [EpochReport(config.name, config.epochs, data.examples, batches), checkpoints]
     if config.distillation:
         callbacks.insert(0, Schedules(config.distillation, config.epochs))
     run = run_custom if config.loop == "custom" else run_fit
@@ -211,7 +207,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         Steps(
             learner=learner,
             strategy=strategy,
-            datasets=make_datasets(config, data, feature_spec, strategy),
+            datasets=make_datasets(config, data, strategy),
             first=checkpoints.step,
             per_epoch=steps,
             per_call=steps_per_call,
@@ -226,6 +222,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     result = network()
     copy_weights(trained, result)
     speeds = checkpoints.history.pop("examples_per_second", [])
+    shares = checkpoints.history.pop(INPUT_SHARE)
+    progress.note(verdict(config.name, shares, data.options, config.augment))
     card = {
         "name": config.name,
         "role": config.role,
@@ -235,13 +233,22 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "replicas": config.strategy.get("workers") if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
         "updates": int(learner.optimizer.iterations.numpy()),
         "restarts": 0,
-        # The first epoch traces and compiles.
-        "examples_per_second": statistics.median(speeds[1:] or speeds) if speeds else None,
+        "examples_per_second": typical(speeds) if speeds else None,
+        "input_share": typical(shares),
+        "cache": data.options.cache,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,
         "history": checkpoints.history,
     }
     return result, card
+
+
+def batches_of_each(strategy: tf.distribute.Strategy, config: TrainingConfig, steps: int) -> int:
+    """Returns how many batches each input pipeline gives in `steps` updates, all of them at the same time."""
+    if is_asynchronous(strategy):
+        return -(-steps // config.strategy["workers"])
+    pipelines = config.strategy["workers"] if config.strategy["name"] in OF_PROCESSES else 1
+    return steps * strategy.num_replicas_in_sync // pipelines
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -264,7 +271,7 @@ def run_fn(fn_args: "FnArgs") -> None:
     Raises:
       UserError: as `train` does.
     """
-    config = TrainingConfig(**fn_args.custom_config)
+    config = decide_cache(TrainingConfig(**fn_args.custom_config), fn_args)
     of_processes, cluster = config.strategy["name"] in OF_PROCESSES, tf_config()
     if of_processes and cluster is None:
         restarts = supervisor.run_job(job_of(config, fn_args))

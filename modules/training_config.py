@@ -1,7 +1,12 @@
 """What one training needs."""
 
-from dataclasses import dataclass, field
-from typing import Any
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,7 @@ class TrainingConfig:
     optimizer: dict[str, Any]  # name, learning_rate, schedule
     strategy: dict[str, Any]  # arguments of make_strategy
     loop: str = "fit"
+    ingestion: dict[str, Any] = field(default_factory=dict)  # modules.ingestion.options.Options
     checkpoints: dict[str, Any] = field(default_factory=lambda: {"every_steps": 500, "keep": 2})
     restarts: dict[str, Any] = field(default_factory=lambda: {"most": 3, "back_off_seconds": 1.0})
     checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
@@ -35,3 +41,11 @@ class TrainingConfig:
     soft_targets: str | None = None
     transfer_files: list[str] = field(default_factory=list)  # patterns of examples without labels
     code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
+
+
+def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
+    """Returns a fingerprint of all that decides what a training gives: settings, code, files, but not where it runs."""
+    place = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
+    told = {name: value for name, value in asdict(config).items() if name not in place}
+    told["files"] = [*fn_args.train_files, fn_args.transform_graph_path]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

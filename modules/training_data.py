@@ -4,27 +4,27 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import tensorflow as tf
+import tensorflow_transform as tft
 import tf_keras as keras
 
-from modules.distillation.soft_targets import SoftTargetsCard, check_match, read_soft_targets_card
+from modules import progress
+from modules.distillation.soft_targets import check_match, read_soft_targets_card
 from modules.errors import UserError
 from modules.heads import HEADS
-from modules.ingestion import (
-    ExampleFiles,
-    LabelScan,
-    Shard,
-    count_records,
-    example_files,
-    parsed_batches,
-    portion_of,
-    record_batches,
-    scan_labels,
-    split_folder,
-)
+from modules.ingestion.choice import choose, decoded_bytes, remember, remembered
+from modules.ingestion.corruption import explain_misfit, without_damage
+from modules.ingestion.disk import on_disk
+from modules.ingestion.examples import ExampleParser, label_spec
+from modules.ingestion.files import ExampleFiles, Shard, example_files, split_folder
+from modules.ingestion.labels import LabelScan, scan_labels, scan_of
+from modules.ingestion.memory import Columns
+from modules.ingestion.options import Options
+from modules.ingestion.stream import Portion, Source, parsed_batches, portion_of, record_batches, slice_size
+from modules.ingestion.waiting import clocked
 from modules.shared_input import SharedInput
-from modules.strategies import is_asynchronous, tf_config
+from modules.strategies import in_step, is_asynchronous, task_name, tf_config
 from modules.task import find_augment
-from modules.training_config import TrainingConfig
+from modules.training_config import TrainingConfig, identity_of
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -32,24 +32,21 @@ if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a clu
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The examples of a training."""
+    """The examples of a training, in memory or in files that are read again in every epoch."""
 
-    files: ExampleFiles
-    shard: Shard | None
-    transfer: ExampleFiles | None
-    card: SoftTargetsCard | None
-    train_labels: LabelScan
+    source: Source  # counted; what this process reads
+    columns: Columns | None
+    parser: ExampleParser
+    options: Options  # with the cache decided
+    workers: int  # that have files of their own; 1: every process reads all of them
+    train_labels: LabelScan  # of all processes
     eval_labels: LabelScan
-
-    @property
-    def transfer_examples(self) -> int:
-        """Those without a label."""
-        return self.transfer.count if self.transfer else 0
+    transfer_examples: int  # those without a label
 
     @property
     def examples(self) -> int:
         """Of an epoch."""
-        return self.files.count + self.transfer_examples
+        return self.train_labels.examples + self.transfer_examples
 
 
 def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:
@@ -79,30 +76,102 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
             )
 
 
+def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
+    """Returns the configuration with ingestion.cache: auto decided, and says how.
+
+    The order of the examples depends on it, so all workers have one decision, and a training that is resumed keeps it.
+    """
+    options = Options(**config.ingestion)
+    if options.cache != "auto":
+        return config
+    identity = identity_of(config, fn_args)
+    cache = remembered(config.checkpoint_folder, identity)
+    if cache is None:
+        spec = tft.TFTransformOutput(fn_args.transform_graph_path).transformed_feature_spec()
+        card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
+        label_spec(spec, config.label, HEADS[config.head])
+        parser = ExampleParser(spec, config.label, HEADS[config.head], card)
+        decoded = decoded_bytes(example_files([*fn_args.train_files, *config.transfer_files]), parser)
+        cache, why = choose(options, decoded, config.strategy.get("workers") or 1)
+        progress.note(f"{config.name}: {why}")
+        remember(config.checkpoint_folder, identity, cache)
+    return replace(config, ingestion=config.ingestion | {"cache": cache})
+
+
 def read_data(config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict) -> TrainingData:
-    """Returns the examples of the training, looked through once.
+    """Returns the examples of the training, looked through once; the cache of `config` is decided.
 
     Raises:
-      UserError: there are none, labels do not fit the head, or soft targets are those of other examples.
+      UserError: there are none, they are damaged or do not fit the schema, labels do not fit the head, or soft targets
+        are those of other examples.
     """
-    head = HEADS[config.head]
+    label_spec(feature_spec, config.label, HEADS[config.head])
+    files = {
+        "train": example_files(fn_args.train_files),
+        "eval": example_files(fn_args.eval_files),
+        "transfer": example_files(config.transfer_files) if config.transfer_files else [],
+    }
+    try:
+        return _looked_through(config, files, feature_spec)
+    except tf.errors.DataLossError:
+        options = Options(**config.ingestion)
+        return _looked_through(config, without_damage(files, options), feature_spec)
+    except tf.errors.InvalidArgumentError as error:
+        parser = ExampleParser(feature_spec, config.label, HEADS[config.head])
+        raise explain_misfit([name for names in files.values() for name in names], parser.columns, error) from error
+
+
+def _looked_through(config: TrainingConfig, files: dict[str, list[str]], feature_spec: dict) -> TrainingData:
+    options, head = Options(**config.ingestion), HEADS[config.head]
+    card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
+    parser = ExampleParser(feature_spec, config.label, head, card)
+
+    def part(split: str) -> ExampleFiles | None:
+        if not files[split]:
+            return None
+        if not card:
+            found = ExampleFiles(files[split])
+        else:
+            found = ExampleFiles(files[split], split_folder(config.soft_targets, split))
+            check_match(found.examples, found.soft_targets, card)
+        return on_disk(found, options.cache_folder) if options.cache == "disk" else found
+
     shard = Shard(**config.shard) if config.shard else None
-    train_labels = scan_labels(fn_args.train_files, feature_spec, config.label, head, shard, config.omit_classes)
-    eval_labels = scan_labels(fn_args.eval_files, feature_spec, config.label, head)
-    files = ExampleFiles(example_files(fn_args.train_files), count=train_labels.examples)
-    transfer = None
-    if config.transfer_files:
-        unlabelled = example_files(config.transfer_files)
-        transfer = ExampleFiles(unlabelled, count=count_records(unlabelled))
-    card = None
-    if config.soft_targets:
-        card = read_soft_targets_card(config.soft_targets)
-        files = replace(files, soft_targets=split_folder(config.soft_targets, "train"))
-        check_match(files.examples, files.soft_targets, card)
+    source = Source(part("train"), part("transfer"), shard, config.omit_classes)
+    in_memory = options.cache == "memory" and config.strategy["name"] != "parameter_server"
+    own, workers = source, 1
+    if options.sharding == "file" and config.strategy["name"] == "multi_worker_mirrored":
+        tasks = in_step(tf_config())
+        own, workers = source.of_worker(tasks.index(task_name(tf_config())), len(tasks)), len(tasks)
+    own, columns, labels = _counted(own, parser, in_memory)
+    transfer_examples = own.transfer.count if own.transfer else 0
+    if workers > 1:
+        whole, _, labels = _counted(source, parser, in_memory=False)
+        transfer_examples = whole.transfer.count if whole.transfer else 0
+    eval_parser = ExampleParser({config.label: feature_spec[config.label]}, config.label, head)
+    eval_labels = scan_labels(Source(ExampleFiles(files["eval"])), eval_parser)
+    return TrainingData(own, columns, parser, options, workers, labels, eval_labels, transfer_examples)
+
+
+def _counted(source: Source, parser: ExampleParser, in_memory: bool) -> tuple[Source, Columns | None, LabelScan]:
+    """Reads all examples once and returns the source with their numbers, them if wanted, and what their labels are."""
+    transfer = Source(source.transfer) if source.transfer else None
+    columns = None
+    if in_memory:
+        columns = Columns.load(source.files, parser, source.shard, source.omit_classes)
+        labels = scan_of([columns.labels], source.files.examples, parser.label)
         if transfer:
-            transfer = replace(transfer, soft_targets=split_folder(config.soft_targets, "transfer"))
-            check_match(transfer.examples, transfer.soft_targets, card)
-    return TrainingData(files, shard, transfer, card, train_labels, eval_labels)
+            unlabelled = Columns.load(source.transfer, parser)
+            count, columns = unlabelled.count, columns.joined(unlabelled)
+    else:
+        labels = scan_labels(source, parser)
+        count = scan_labels(transfer, parser, labelled=False).examples if transfer else 0
+    files = replace(source.files, count=labels.examples)
+    return (
+        replace(source, files=files, transfer=replace(source.transfer, count=count) if transfer else None),
+        columns,
+        labels,
+    )
 
 
 def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, examples: int) -> None:
@@ -128,44 +197,46 @@ def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, exam
             raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
 
 
-def make_datasets(config: TrainingConfig, data: TrainingData, feature_spec: dict, strategy: tf.distribute.Strategy):
-    """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input."""
-    head = HEADS[config.head]
+def make_datasets(config: TrainingConfig, data: TrainingData, strategy: tf.distribute.Strategy):
+    """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input.
+
+    A batch is ((features, labels, targets), waited), as `modules.ingestion.waiting.clocked` has it.
+    """
+    options = data.options
     augment = find_augment(config.task) if config.augment else None
+    whole_batches = {"drop_remainder": isinstance(strategy, tf.distribute.TPUStrategy)}
+    # A worker that has files of its own takes its part of a global batch from them.
+    replicas = strategy.num_replicas_in_sync // data.workers
+    own_batch = (
+        config.batch_size if data.workers == 1 else slice_size(config.batch_size, data.workers * replicas) * replicas
+    )
+
+    def ready(batches):
+        return options.applied(clocked(batches.prefetch(options.or_autotune("prefetch"))))
+
+    def records(first_step, **more):
+        return record_batches(
+            data.source, data.parser, own_batch, config.seed, options, first_step=first_step, **whole_batches, **more
+        )
 
     def parsed(batches, portion=None):
-        return parsed_batches(
-            batches,
-            feature_spec,
-            config.label,
-            config.seed,
-            head=head,
-            card=data.card,
-            augment=augment,
-            portion=portion,
-        )
-
-    def records(first_step):
-        return record_batches(
-            data.files,
-            feature_spec,
-            config.label,
-            config.batch_size,
-            config.seed,
-            transfer=data.transfer,
-            shard=data.shard,
-            omit_classes=config.omit_classes,
-            first_step=first_step,
-            drop_remainder=isinstance(strategy, tf.distribute.TPUStrategy),
-        )
+        return ready(parsed_batches(batches, data.parser, config.seed, options, augment=augment, portion=portion))
 
     served = []  # lives as long as the returned function
 
-    def datasets(first_step):
-        if is_asynchronous(strategy):
-            host = tf_config()["cluster"]["chief"][0].rpartition(":")[0]
-            served[:] = [SharedInput(records(first_step), host)]
-            return lambda context: parsed(served[0].batches())
-        return lambda context: parsed(records(first_step), portion_of(context))
+    def shared(first_step):
+        host = tf_config()["cluster"]["chief"][0].rpartition(":")[0]
+        served[:] = [SharedInput(records(first_step, cached=options.cache == "memory"), host)]
+        return lambda context: parsed(served[0].batches())
 
-    return datasets
+    def separate(first_step):
+        def of_pipeline(context):
+            portion = Portion(0, replicas, replicas) if data.workers > 1 else portion_of(context)
+            if data.columns is None:
+                return parsed(records(first_step), portion)
+            more = {"first_step": first_step, "augment": augment, "portion": portion, **whole_batches}
+            return ready(data.columns.batches(own_batch, config.seed, options, **more))
+
+        return of_pipeline
+
+    return shared if is_asynchronous(strategy) else separate

@@ -108,6 +108,8 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     def training(name: str, role: str, of: Training, **more) -> dict:
         config = of.model_dump(include=set(Training.model_fields))
         config["builder"] = builder = settings.builder_of(of)
+        ingestion = settings.ingestion.model_dump()
+        ingestion["cache_folder"] = ingestion["cache_folder"] or f"{place.root}/input_cache"
         others = settings.builders() - {builder}
         return (
             config
@@ -115,6 +117,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
             | {
                 "name": name,
                 "checkpoint_folder": f"{place.root}/checkpoints/{name}",
+                "ingestion": ingestion,
                 "role": role,
                 "task": task,
                 "label": label,

@@ -151,6 +151,38 @@ class Restarts(Section):
     back_off_seconds: float = Field(1.0, ge=0, description="Wait before the first restart; doubled for each one more.")
 
 
+class Ingestion(Section):
+    """How the trainings read their examples. The defaults are the fast ones; 0 lets tf.data tune a number."""
+
+    cache: Literal["auto", "memory", "disk", "none"] = Field(
+        "auto",
+        description="Where examples are kept between epochs; auto: memory if they fit in memory_share, else disk.",
+    )
+    memory_share: float = Field(
+        0.25, gt=0, le=1, description="Share of the free memory that auto lets the decoded examples have."
+    )
+    cache_folder: str | None = Field(
+        None, description="Folder of cache: disk, and of files that max_corrupt_records mended; default: below --root."
+    )
+    interleave_files: int = Field(0, ge=0, description="Files that are read at the same time.")
+    interleave_block: int = Field(64, ge=1, description="Examples that are taken from a file before the next one.")
+    shuffle_buffer: int = Field(
+        10_000, ge=1, description="Examples of the shuffle buffer of disk and none; memory shuffles all of them."
+    )
+    parallel_calls: int = Field(0, ge=0, description="Batches that are parsed at the same time.")
+    deterministic: bool = Field(True, description="The same seed, the same order; false takes whatever is ready first.")
+    prefetch: int = Field(0, ge=0, description="Batches that are ready before they are asked for.")
+    ram_budget_mb: int = Field(0, ge=0, description="Memory that tf.data's tuning may use; 0: half of the machine's.")
+    sharding: Literal["batch", "file"] = Field(
+        "batch",
+        description="What workers of multi_worker_mirrored share: each global batch, so that weights equal those of "
+        "one device, or the files, so that each reads only its own.",
+    )
+    max_corrupt_records: int = Field(
+        0, ge=0, description="Damaged records to leave out; with more, the training stops and names the first."
+    )
+
+
 class Optimizer(Section):
     """The optimiser and its learning rate."""
 
@@ -371,6 +403,7 @@ class Settings(Section):
     teachers: list[Teacher] = Field(min_length=1, description="One entry per kind of teacher.")
     ensemble: Ensemble = Field(Ensemble(), description="How several teachers are combined to one.")
     student: Student
+    ingestion: Ingestion = Field(Ingestion(), description="How the trainings read their examples.")
     evaluation: Evaluation = Field(Evaluation(), description="How models are compared.")
     push: Push
     beam: Beam = Field(Beam(), description="How Beam runs the data steps.")

@@ -21,7 +21,8 @@ from tfx.types import artifact_utils, standard_artifacts
 from components.soft_targets.executor import Executor as SoftTargets
 from modules.export import export_network
 from modules.heads import HEADS
-from modules.ingestion import example_files, parse_examples
+from modules.ingestion.examples import ExampleParser
+from modules.ingestion.files import example_files
 from modules.training import train
 from modules.training_config import TrainingConfig
 from pipelines.distillation import create_pipeline
@@ -67,7 +68,7 @@ class Task:
         """Returns all features and labels of a split."""
         records = tf.data.TFRecordDataset(split.files, compression_type="GZIP").batch(1_000_000)
         spec = self.transform.transformed_feature_spec()
-        features, labels, _ = parse_examples(next(iter(records)), spec, self.settings.data.label, HEAD)
+        features, labels, _ = ExampleParser(spec, self.settings.data.label, HEAD)(next(iter(records)))
         return features, labels.numpy()
 
 

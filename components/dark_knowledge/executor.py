@@ -14,7 +14,7 @@ from components.dark_knowledge.figure import similarity_figure
 from modules.distillation.dark_knowledge import find_dark_knowledge
 from modules.distillation.soft_targets import read_soft_targets_card
 from modules.export import class_names
-from modules.ingestion import ExampleFiles, example_files, split_folder
+from modules.ingestion.files import ExampleFiles, example_files, split_folder
 
 DARK_KNOWLEDGE = "dark_knowledge.json"
 

@@ -11,7 +11,8 @@ from tfx.utils import io_utils, path_utils
 
 from modules.distillation.imported import SavedTeacher, export_saved_teacher
 from modules.heads import HEADS
-from modules.ingestion import example_files, first_features
+from modules.ingestion.examples import first_features
+from modules.ingestion.files import example_files
 
 # So many examples tell logits from probabilities.
 EXAMPLES_TO_TELL = 256

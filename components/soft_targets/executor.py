@@ -23,7 +23,8 @@ from modules.distillation.soft_targets import KEY, LOGITS, PREFIX, SoftTargetsCa
 from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
 from modules.heads import HEADS
-from modules.ingestion import example_files, parse_examples, split_folder
+from modules.ingestion.examples import ExampleParser
+from modules.ingestion.files import example_files, split_folder
 from modules.learner import ask
 from modules.serving import size_in_bytes
 
@@ -45,10 +46,11 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
     teachers = load_teachers(paths, head)
     names = [teacher.name for teacher in teachers]
     feature_spec = tft.TFTransformOutput(transform_graph).transformed_feature_spec()
+    parser = ExampleParser(feature_spec, label, HEADS[head])
     half = dtype == "float16"
 
     def answers(records):
-        features, _, _ = parse_examples(records, feature_spec, label, HEADS[head])
+        features, _, _ = parser(records)
         return {KEY: fingerprints(records), **ask(teachers, features)}
 
     answers = tf.function(answers, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)

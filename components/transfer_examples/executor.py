@@ -16,7 +16,7 @@ from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 from components.record_blocks import BatchFunction, WriteBlocks
 from modules.errors import UserError
 from modules.export import request_spec
-from modules.ingestion import example_files, split_folder
+from modules.ingestion.files import example_files, split_folder
 
 SPLIT = "transfer"
 BATCH = 1024

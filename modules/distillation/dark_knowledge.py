@@ -14,7 +14,8 @@ import tensorflow as tf
 from modules.distillation.combination import combine
 from modules.distillation.soft_targets import LOGITS, SoftTargetsCard
 from modules.heads import HEADS
-from modules.ingestion import ExampleFiles, labelled_batches
+from modules.ingestion.examples import ExampleParser, labelled_batches
+from modules.ingestion.files import ExampleFiles
 
 TELLING = 12  # examples
 RUNNERS_UP = 3  # classes named for a telling example
@@ -84,7 +85,8 @@ def find_dark_knowledge(
     sums = [_AtTemperature(temperature, classes) for temperature in sorted(temperatures)]
     telling: list[tuple[float, int, dict]] = []  # a heap; the number breaks ties
     number = 0
-    batches = labelled_batches(files, feature_spec, label, HEADS["classification"], card, BATCH)
+    parser = ExampleParser(feature_spec, label, HEADS["classification"], card)
+    batches = labelled_batches(files, parser, BATCH)
     for features, labels, targets in batches.as_numpy_iterator():
         for at in sums:
             combined = combine(tf.constant(targets[LOGITS]), weights, at.temperature, combination, "classification")

@@ -20,12 +20,12 @@ import numpy as np
 import tensorflow as tf
 
 from modules.errors import UserError
+from modules.ingestion.files import RECORDS_AT_ONCE, read, target_files
 
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
 KEY = "example"
 LOGITS = "logits"
-BLOCK = ".block-"  # between the name of the file of examples and the number of the block
 DTYPES = ("float32", "float16")
 _BUCKETS = 2**62  # of the fingerprint, FarmHash64
 
@@ -82,16 +82,12 @@ def fingerprints(records: tf.Tensor) -> tf.Tensor:
     return tf.strings.to_hash_bucket_fast(records, _BUCKETS)
 
 
-def target_files(example_file: str, folder: str) -> list[str]:
-    """Returns the files below the split's `folder` that have the targets of `example_file`, in order."""
-    return sorted(tf.io.gfile.glob(os.path.join(folder, os.path.basename(example_file) + BLOCK + "*.gz")))
-
-
-def _read(files: list[str], values) -> np.ndarray:
+def _values(files: list[str], values) -> np.ndarray:
     if not files:
         return np.zeros([0], np.int64)
-    dataset = tf.data.TFRecordDataset(files, compression_type="GZIP").batch(4096)
-    batches = list(dataset.map(values, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator())
+    batches = list(
+        read(files).batch(RECORDS_AT_ONCE).map(values, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
+    )
     return np.concatenate(batches) if batches else np.zeros([0], np.int64)
 
 
@@ -105,10 +101,10 @@ def check_match(example_files: list[str], folder: str, card: SoftTargetsCard) ->
     for file in example_files:
         targets = target_files(file, folder)
         try:
-            found = _read(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
+            found = _values(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise UserError(f"soft targets of {file}: damaged: {error.message.splitlines()[0]}") from error
-        wanted = _read([file], fingerprints)
+        wanted = _values([file], fingerprints)
         again = "; make them again (remove the SoftTargets folder below --root, or choose another --root)"
         if len(found) != len(wanted):
             raise UserError(f"soft targets of {file}: {len(found)} targets for {len(wanted)} examples{again}")

@@ -16,7 +16,8 @@ from modules.distillation.soft_targets import check_match, read_soft_targets_car
 from modules.distillation.teachers import Teacher
 from modules.errors import UserError
 from modules.heads import HEADS
-from modules.ingestion import ExampleFiles, example_files, labelled_batches
+from modules.ingestion.examples import ExampleParser, labelled_batches
+from modules.ingestion.files import ExampleFiles, example_files
 from modules.training import train
 from pipelines.local import LOCAL_BEAM_OPTIONS
 
@@ -54,7 +55,7 @@ def all_targets(run, folder):
     card = read_soft_targets_card(str(folder))
     files = ExampleFiles(files_of(run), str(folder / "Split-train"))
     spec = run.transform.transformed_feature_spec()
-    return next(iter(labelled_batches(files, spec, "tree", HEADS["classification"], card, 10_000)))
+    return next(iter(labelled_batches(files, ExampleParser(spec, "tree", HEADS["classification"], card), 10_000)))
 
 
 def test_the_targets_are_what_the_teachers_say_about_each_example_in_order(run, targets):

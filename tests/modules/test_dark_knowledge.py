@@ -7,7 +7,7 @@ from records import SPEC, write
 from components.dark_knowledge.figure import similarity_figure
 from modules.distillation.dark_knowledge import find_dark_knowledge
 from modules.distillation.soft_targets import SoftTargetsCard
-from modules.ingestion import ExampleFiles
+from modules.ingestion.files import ExampleFiles
 
 LABELS = [0, 1, 2, 1]
 LOGITS = np.array([[5, 1, 0], [0, 3, 2.5], [0, 1, 4], [9, 1, 0]], np.float32)  # the last one is wrong

@@ -73,7 +73,7 @@ def test_a_hint_moves_the_students_layer_and_its_projection_as_numpy_says():
     targets = {"logits": np.zeros([6, 1, 2], np.float32), "hidden/1/deep": u}
     # No example has a label and alpha is 0: the hint is all that there is.
     data = tf.data.Dataset.from_tensor_slices(({"features": x}, -np.ones(6, np.int64), targets)).batch(6)
-    learner.fit(data, verbose=0)
+    learner.fit(data.map(lambda *batch: (batch, 0.0)), verbose=0)
     difference = 0.5 * ((x @ w + b) @ p + c - u) / u.shape[1] / 6  # d loss / d projected state
     new_p, new_c = (v.numpy() for v in hints.trainable_variables)
     np.testing.assert_allclose(new_p, p - 0.1 * (x @ w + b).T @ difference, rtol=1e-4, atol=1e-6)

@@ -7,7 +7,8 @@ from modules.distillation.imported import SavedTeacher, export_saved_teacher, fi
 from modules.distillation.teachers import Teacher
 from modules.errors import UserError
 from modules.heads import HEADS
-from modules.ingestion import example_files, first_features
+from modules.ingestion.examples import first_features
+from modules.ingestion.files import example_files
 from modules.model_card import read_card, write_card
 
 HEAD = HEADS["classification"]

@@ -5,7 +5,7 @@ import tf_keras as keras
 
 from modules.distillation.objectives import kl_divergence
 from modules.errors import UserError
-from modules.ingestion import LabelScan
+from modules.ingestion.labels import LabelScan
 from modules.learner import Distillation, Learner
 from modules.strategies import make_strategy
 from modules.training import EpochReport, make_optimizer
@@ -42,8 +42,17 @@ def distil(temperature, alpha):
 
 def train(strategy, distillation, epochs=3):
     x, y = data()
-    dataset = tf.data.Dataset.from_tensor_slices(({"features": x}, y)).batch(BATCH).repeat()
-    dataset = dataset.map(lambda features, labels: (features, labels, {}))
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).repeat()
+
+    def of_replicas(context):
+        def parts(x, y):
+            size = -(-tf.shape(y)[0] // context.num_replicas_in_sync)
+            begins = tf.data.Dataset.range(context.num_replicas_in_sync).map(lambda k: tf.cast(k, tf.int32) * size)
+            return begins.map(lambda k: (({"features": x[k : k + size]}, y[k : k + size], {}), 0.0))
+
+        return batches.flat_map(parts)
+
+    dataset = strategy.distribute_datasets_from_function(of_replicas)
     with strategy.scope():
         trained = network()
         learner = Learner(trained, distillation=distil(**distillation) if distillation else None, answers=answers)
@@ -121,12 +130,13 @@ def test_layers_of_the_user_may_use_python_control_flow():
     learner = Learner(model)
     learner.compile(optimizer="sgd")
     x, y = data()
-    learner.fit(tf.data.Dataset.from_tensor_slices(({"features": x}, y, {})).batch(BATCH), verbose=0)
+    batches = tf.data.Dataset.from_tensor_slices(({"features": x}, y, {})).batch(BATCH)
+    learner.fit(batches.map(lambda *batch: (batch, 0.0)), verbose=0)
 
 
 def test_a_loss_that_is_no_number_stops_the_training():
     with pytest.raises(UserError, match="Teacher-1: the loss is nan in epoch 3; lower optimizer.learning_rate"):
-        EpochReport("Teacher-1", 5, 100).on_epoch_end(2, {"loss": float("nan")})
+        EpochReport("Teacher-1", 5, 100, 7).on_epoch_end(2, {"loss": float("nan"), "input_wait": 0.0})
 
 
 @pytest.mark.parametrize(("smallest", "largest", "wrong"), [(0, 3, "has 3"), (-1, 2, "has -1")])

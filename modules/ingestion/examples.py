@@ -1,0 +1,91 @@
+"""Serialized transformed examples parsed, a batch at a time, to features, labels and soft targets."""
+
+import math
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from modules.distillation.soft_targets import SoftTargetsCard
+from modules.errors import UserError
+from modules.heads import HEADS, Head
+from modules.ingestion.files import ExampleFiles, in_order, read
+
+
+def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classification"]):
+    """Returns the parsing spec of the label.
+
+    Raises:
+      UserError: preprocessing_fn returned no such feature, or one that does not fit the head.
+    """
+    if label not in feature_spec:
+        raise UserError(
+            f"preprocessing_fn returned no feature {label!r}, the label of the settings (data.label); "
+            f"it returned: {', '.join(sorted(feature_spec))}"
+        )
+    spec = feature_spec[label]
+    fits = isinstance(spec, tf.io.FixedLenFeature) and spec.dtype == head.label_dtype
+    if head.label_rank == 2:
+        fits = fits and len(spec.shape) == 1
+        wanted = "0 or 1 for each label, int64 [labels] per example"
+    else:
+        fits = fits and math.prod(spec.shape) == 1
+        wanted = (
+            "one float32 number per example"
+            if head.name == "regression"
+            else "one int64 class id per example (for a string label: "
+            "tft.compute_and_apply_vocabulary(..., vocab_filename=<the label's name>))"
+        )
+    if not fits:
+        raise UserError(
+            f"preprocessing_fn returned the label {label!r} as {spec}; for the head {head.name} it must be {wanted}"
+        )
+    return spec
+
+
+def shaped_labels(labels: tf.Tensor, head: Head) -> tf.Tensor:
+    """Returns labels [batch, labels] or [batch] as the head wants them."""
+    return labels if head.label_rank == 2 else tf.reshape(labels, [-1])
+
+
+class ExampleParser:
+    """From serialized transformed examples to ({feature: [batch, ...]}, labels, {target: float32 [batch, ...]}).
+
+    An example that has no label gets `head.no_label`. Without a card of soft targets the targets are empty.
+    """
+
+    def __init__(self, feature_spec: dict, label: str, head: Head, card: SoftTargetsCard | None = None):
+        """Takes the parsing spec of the transformed features, the label's included."""
+        spec = feature_spec[label]
+        default = tf.io.FixedLenFeature(spec.shape, spec.dtype, [head.no_label] * math.prod(spec.shape))
+        self.spec = feature_spec | {label: default} | (card.spec() if card else {})
+        self.label, self.head = label, head
+        self.card = card
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every example has the same shapes."""
+        return all(isinstance(spec, tf.io.FixedLenFeature) for spec in self.spec.values())
+
+    def columns(self, records: tf.Tensor) -> dict:
+        """Returns what stands in the records, string [batch], by the names of the spec."""
+        return tf.io.parse_example(records, self.spec)
+
+    def example(self, columns: dict) -> tuple[dict, tf.Tensor, dict]:
+        """Returns features, labels and targets of what `columns` gave."""
+        features = dict(columns)
+        targets = self.card.targets_of(features) if self.card else {}
+        return features, shaped_labels(features.pop(self.label), self.head), targets
+
+    def __call__(self, records: tf.Tensor) -> tuple[dict, tf.Tensor, dict]:
+        """Parses a batch of records, string [batch]."""
+        return self.example(self.columns(records))
+
+
+def first_features(files: Sequence[str], feature_spec: dict, label: str, head: Head, count: int) -> dict:
+    """Returns the features {name: [examples, ...]} of the first `count` examples at the most."""
+    return ExampleParser(feature_spec, label, head)(next(iter(read(files).batch(count))))[0]
+
+
+def labelled_batches(files: ExampleFiles, parser: ExampleParser, batch_size: int) -> tf.data.Dataset:
+    """Returns one pass over the examples in their order: (features, labels, targets)."""
+    return in_order(files).batch(batch_size).map(parser, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)

@@ -1,0 +1,98 @@
+"""Files of examples (TFRecord of tf.Example, gzip'd or plain) and their records."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from modules.errors import UserError
+
+RECORDS_AT_ONCE = 4096
+BLOCK = ".block-"  # between the name of a file of examples and the number of a block of its soft targets
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class ExampleFiles:
+    """Files of transformed examples and, where there are any, the folder of their soft targets."""
+
+    examples: list[str]
+    soft_targets: str | None = None
+    count: int = 0  # of the examples that are trained on; 0: not counted
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `of` equal parts of the examples: every of-th example from `index` on."""
+
+    index: int
+    of: int
+
+
+def example_files(file_patterns: Sequence[str]) -> list[str]:
+    """Returns the files that match the patterns, sorted.
+
+    Raises:
+      UserError: there are none.
+    """
+    files = sorted(name for pattern in file_patterns for name in tf.io.gfile.glob(pattern))
+    if not files:
+        raise UserError(f"no example files match {', '.join(file_patterns)}")
+    return files
+
+
+def split_folder(soft_targets: str, split: str) -> str:
+    """Returns the folder of a split's soft targets."""
+    return os.path.join(soft_targets, f"Split-{split}")
+
+
+def target_files(example_file: str, folder: str) -> list[str]:
+    """Returns the files below the split's `folder` of soft targets that have those of `example_file`, in order."""
+    return sorted(tf.io.gfile.glob(os.path.join(folder, os.path.basename(example_file) + BLOCK + "*.gz")))
+
+
+def compression_of(file: str) -> str:
+    """Returns GZIP or nothing, by the file's first bytes, whatever its name is."""
+    with tf.io.gfile.GFile(file, "rb") as opened:
+        return "GZIP" if opened.read(len(_GZIP)) == _GZIP else ""
+
+
+def read(files: Sequence[str]) -> tf.data.Dataset:
+    """Returns the records of TFRecord files, one file after the other."""
+    kinds = [compression_of(file) for file in files]
+    if len(set(kinds)) <= 1:
+        return tf.data.TFRecordDataset(list(files), compression_type=kinds[0] if kinds else "")
+    named = tf.data.Dataset.from_tensor_slices((list(files), kinds))
+    return named.flat_map(lambda file, kind: tf.data.TFRecordDataset(file, compression_type=kind))
+
+
+def count_records(files: Sequence[str]) -> int:
+    """Returns the number of records in TFRecord files."""
+    counts = read(files).batch(RECORDS_AT_ONCE).map(lambda records: tf.size(records, tf.int64))
+    return sum(int(count) for count in counts.as_numpy_iterator())
+
+
+def named_files(files: ExampleFiles) -> tf.data.Dataset:
+    """Returns one element per file, for `records_of_file`."""
+    # Files of targets of one file of examples travel as one string: tensors have no ragged rows.
+    targets = [
+        "\n".join(target_files(name, files.soft_targets)) if files.soft_targets else "" for name in files.examples
+    ]
+    kinds = [compression_of(name) for name in files.examples]
+    return tf.data.Dataset.from_tensor_slices((files.examples, kinds, targets))
+
+
+def records_of_file(file: tf.Tensor, kind: tf.Tensor, targets: tf.Tensor, paired: bool) -> tf.data.Dataset:
+    """Returns the serialized examples of a file, each with its soft targets behind it if they are `paired`."""
+    examples = tf.data.TFRecordDataset(file, compression_type=kind)
+    if not paired:
+        return examples
+    found = tf.data.TFRecordDataset(tf.strings.split(targets, "\n"), compression_type="GZIP")
+    return tf.data.Dataset.zip((examples, found)).map(lambda example, target: example + target)
+
+
+def in_order(files: ExampleFiles) -> tf.data.Dataset:
+    """Returns the records of all files, one file after the other, each with its soft targets behind it."""
+    paired = files.soft_targets is not None
+    return named_files(files).flat_map(lambda *named: records_of_file(*named, paired=paired))

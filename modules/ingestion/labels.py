@@ -1,0 +1,60 @@
+"""What one look through the labels of a split finds."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from modules.errors import UserError
+from modules.ingestion.examples import ExampleParser
+from modules.ingestion.files import RECORDS_AT_ONCE
+from modules.ingestion.options import Options
+from modules.ingestion.stream import Source
+
+
+@dataclass(frozen=True)
+class LabelScan:
+    """How many labels there are, and between which values."""
+
+    examples: int
+    smallest: float
+    largest: float
+
+
+def scan_of(batches: Iterable[np.ndarray], files: Sequence[str], label: str, labelled: bool = True) -> LabelScan:
+    """Returns what the labels of a split are.
+
+    Args:
+      batches: of labels, as they stand in the examples.
+      files: that they come from, for messages.
+      label: its name.
+      labelled: whether there are labels; else the examples are counted.
+
+    Raises:
+      UserError: there are no examples, or a label is no number.
+    """
+    count, smallest, largest = 0, math.inf, -math.inf
+    for labels in batches:
+        count += len(labels)
+        if not len(labels) or not labelled:
+            continue
+        if not (labels == labels).all():
+            raise UserError(f"the label {label!r} is NaN for {(labels != labels).sum()} examples")
+        smallest, largest = min(smallest, labels.min().item()), max(largest, labels.max().item())
+    if not count:
+        raise UserError(f"the split has no examples (files {', '.join(files)})")
+    return LabelScan(count, smallest, largest)
+
+
+def scan_labels(source: Source, parser: ExampleParser, labelled: bool = True) -> LabelScan:
+    """Reads and parses all examples, once, and returns what their labels are.
+
+    Raises:
+      UserError: there are no examples, or a label is no number.
+      tf.errors.DataLossError, tf.errors.InvalidArgumentError: a record is damaged, or does not fit the parser.
+    """
+    batches = source.labelled(parser, None, Options()).batch(RECORDS_AT_ONCE)
+    labels = batches.map(lambda records: parser.columns(records)[parser.label], num_parallel_calls=tf.data.AUTOTUNE)
+    return scan_of(labels.as_numpy_iterator(), source.files.examples, parser.label, labelled)

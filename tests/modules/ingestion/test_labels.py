@@ -1,0 +1,76 @@
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from records import SPEC, write
+
+from modules.errors import UserError
+from modules.heads import HEADS
+from modules.ingestion.examples import ExampleParser, label_spec
+from modules.ingestion.files import ExampleFiles, Shard, example_files
+from modules.ingestion.labels import scan_labels, scan_of
+from modules.ingestion.stream import Source
+
+PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
+
+
+def files(tmp_path):
+    return ExampleFiles([write(tmp_path / f"{shard}.gz", range(10 * shard, 10 * shard + 10)) for shard in range(3)])
+
+
+def test_scan_finds_count_and_range_of_labels(tmp_path):
+    scan = scan_labels(Source(files(tmp_path)), PARSER)
+    assert (scan.examples, scan.smallest, scan.largest) == (30, 0, 29)
+
+
+def test_scan_looks_at_the_examples_that_are_trained_on(tmp_path):
+    assert scan_labels(Source(files(tmp_path), shard=Shard(1, 3)), PARSER).examples == 10
+    scan = scan_labels(Source(files(tmp_path), omit_classes=[3, 29]), PARSER)
+    assert (scan.examples, scan.largest) == (28, 28)
+
+
+def test_no_files_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="no example files match"):
+        example_files([str(tmp_path / "none-*")])
+
+
+def test_files_without_an_example_are_a_sentence(tmp_path):
+    empty = write(tmp_path / "empty.gz", [])
+    with pytest.raises(UserError, match=f"the split has no examples .files {re.escape(empty)}"):
+        scan_labels(Source(ExampleFiles([empty])), PARSER)
+
+
+def test_a_label_that_is_no_number_is_counted():
+    with pytest.raises(UserError, match="the label 'y' is NaN for 2 examples"):
+        scan_of([np.array([1.0, np.nan, np.nan])], ["f"], "y")
+
+
+def test_a_label_that_preprocessing_did_not_return_is_named():
+    with pytest.raises(UserError, match=r"returned no feature 'tree'.*it returned: label, x"):
+        label_spec(SPEC, "tree")
+
+
+def test_a_label_that_is_no_class_id_is_refused():
+    with pytest.raises(UserError, match="must be one int64 class id"):
+        label_spec({"label": tf.io.FixedLenFeature([], tf.string)}, "label")
+
+
+@pytest.mark.parametrize(
+    ("head", "spec", "message"),
+    [
+        ("regression", tf.io.FixedLenFeature([], tf.int64), "must be one float32 number"),
+        ("multi_label", tf.io.FixedLenFeature([], tf.int64), "must be 0 or 1 for each label"),
+    ],
+)
+def test_a_label_has_to_fit_the_head(head, spec, message):
+    with pytest.raises(UserError, match=message):
+        label_spec({"label": spec}, "label", HEADS[head])
+
+
+def test_workers_that_share_files_have_different_ones_and_want_one_each(tmp_path):
+    source = Source(files(tmp_path))
+    parts = [source.of_worker(index, 2).files.examples for index in range(2)]
+    assert sorted(parts[0] + parts[1]) == source.files.examples
+    with pytest.raises(UserError, match="4 workers want a file each, there are 3"):
+        source.of_worker(0, 4)
