@@ -23,8 +23,8 @@ from pathlib import Path
 import psutil
 import typer
 
-EPOCHS = 8
-WARM_UP = 2  # epochs that trace and compile
+EPOCHS = 24
+WARM_UP = 4  # epochs that trace and compile
 KILL_AT_EPOCH = 3
 # The straggler is stopped for this share of its time.
 STOPPED_SHARE = 0.5

@@ -81,7 +81,7 @@ def test_a_resumed_training_equals_an_undisturbed_one_dropout_included(config, r
 
 
 def files(config):
-    (folder,) = Path(config.checkpoint_folder).iterdir()
+    (folder,) = (path for path in Path(config.checkpoint_folder).iterdir() if path.is_dir())
     return sorted(
         folder.glob("chief-0/checkpoint-*.data*"), key=lambda path: int(path.name.split(".")[0].split("-")[1])
     )
@@ -114,7 +114,7 @@ def test_checkpoints_of_another_model_are_refused(config, run, stop, tmp_path):
     stop(9)
     with pytest.raises(StoppedError):
         train(config, run.fn_args(tmp_path))
-    (old,) = Path(config.checkpoint_folder).iterdir()
+    (old,) = (path for path in Path(config.checkpoint_folder).iterdir() if path.is_dir())
     stop(None)
     other = replace(config, hyperparameters={"units": 7})
     identity = training.identity_of(other, run.fn_args(tmp_path))
