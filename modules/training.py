@@ -25,6 +25,7 @@ from modules.errors import UserError
 from modules.export import export_network
 from modules.heads import HEADS, Head
 from modules.ingestion.examples import first_features
+from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
 from modules.learner import Distillation, Learner, ask
@@ -203,18 +204,19 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     if config.distillation:
         callbacks.insert(0, Schedules(config.distillation, config.epochs))
     run = run_custom if config.loop == "custom" else run_fit
-    run(
-        Steps(
-            learner=learner,
-            strategy=strategy,
-            datasets=make_datasets(config, data, strategy),
-            first=checkpoints.step,
-            per_epoch=steps,
-            per_call=steps_per_call,
-            epochs=config.epochs,
-            callbacks=callbacks,
+    with input_service(data.options.service_workers) as service:
+        run(
+            Steps(
+                learner=learner,
+                strategy=strategy,
+                datasets=make_datasets(config, data, strategy, service),
+                first=checkpoints.step,
+                per_epoch=steps,
+                per_call=steps_per_call,
+                epochs=config.epochs,
+                callbacks=callbacks,
+            )
         )
-    )
 
     # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained, nor the
     # generators of its dropout.

@@ -15,10 +15,11 @@ from modules.ingestion.choice import choose, decoded_bytes, remember, remembered
 from modules.ingestion.corruption import explain_misfit, without_damage
 from modules.ingestion.disk import on_disk
 from modules.ingestion.examples import ExampleParser, label_spec
-from modules.ingestion.files import ExampleFiles, Shard, example_files, split_folder
+from modules.ingestion.files import ExampleFiles, Shard, example_files, is_parquet, split_folder
 from modules.ingestion.labels import LabelScan, scan_labels, scan_of
 from modules.ingestion.memory import Columns
 from modules.ingestion.options import Options
+from modules.ingestion.service import InputService
 from modules.ingestion.stream import Portion, Source, parsed_batches, portion_of, record_batches, slice_size
 from modules.ingestion.waiting import clocked
 from modules.shared_input import SharedInput
@@ -134,7 +135,8 @@ def _looked_through(config: TrainingConfig, files: dict[str, list[str]], feature
         else:
             found = ExampleFiles(files[split], split_folder(config.soft_targets, split))
             check_match(found.examples, found.soft_targets, card)
-        return on_disk(found, options.cache_folder) if options.cache == "disk" else found
+        kept = options.cache == "disk" or any(map(is_parquet, found.examples))
+        return on_disk(found, options.cache_folder) if kept else found
 
     shard = Shard(**config.shard) if config.shard else None
     source = Source(part("train"), part("transfer"), shard, config.omit_classes)
@@ -197,7 +199,9 @@ def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, exam
             raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
 
 
-def make_datasets(config: TrainingConfig, data: TrainingData, strategy: tf.distribute.Strategy):
+def make_datasets(
+    config: TrainingConfig, data: TrainingData, strategy: tf.distribute.Strategy, service: InputService | None = None
+):
     """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input.
 
     A batch is ((features, labels, targets), waited), as `modules.ingestion.waiting.clocked` has it.
@@ -220,7 +224,8 @@ def make_datasets(config: TrainingConfig, data: TrainingData, strategy: tf.distr
         )
 
     def parsed(batches, portion=None):
-        return ready(parsed_batches(batches, data.parser, config.seed, options, augment=augment, portion=portion))
+        batches = parsed_batches(batches, data.parser, config.seed, options, augment=augment, portion=portion)
+        return ready(service.distributed(batches) if service else batches)
 
     served = []  # lives as long as the returned function
 

@@ -28,6 +28,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+benchmark_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
+app.add_typer(benchmark_app, name="benchmark")
+
 SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="The settings file (YAML).")]
 Root = Annotated[Path | None, typer.Option(help="Folder of artifacts and results; default: runs/NAME.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting.")]
@@ -126,6 +129,35 @@ def report(
         print(json.dumps(found, indent=1))
     else:
         show(found, _output())
+
+
+@benchmark_app.command("ingestion")
+def benchmark_ingestion(
+    settings_file: SettingsFile,
+    root: Root = None,
+    overrides: Overrides = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each way; they take turns.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of a measurement.")] = 2.0,
+    as_json: Json = False,
+) -> None:
+    """Measure the ways to read the train split of a run: examples per second of each cache."""
+    settings = load_settings(settings_file, overrides)
+    _make_importable(settings_file)
+    _quieten(verbose=False)
+    from pipelines.benchmark import measure_ingestion, print_rates
+
+    with Console(stderr=True).status("reading") as status:
+        found = measure_ingestion(
+            settings,
+            root or Path("runs") / settings.name,
+            rounds,
+            seconds,
+            lambda way: status.update(f"reading, {way}"),
+        )
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        print_rates(found, _output())
 
 
 @app.command()

@@ -181,6 +181,21 @@ class Ingestion(Section):
     max_corrupt_records: int = Field(
         0, ge=0, description="Damaged records to leave out; with more, the training stops and names the first."
     )
+    service_workers: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="Processes that read and parse (and augment) for the training, by tf.data service; 0: it does that "
+        "itself. They need deterministic: false.",
+    )
+
+    @model_validator(mode="after")
+    def _check_service(self):
+        if self.service_workers and self.deterministic:
+            raise ValueError("service_workers: their batches come as they are ready; set deterministic: false")
+        if self.service_workers and self.cache == "memory":
+            raise ValueError("service_workers: they read files; set cache: disk, or none")
+        return self
 
 
 class Optimizer(Section):
@@ -427,6 +442,11 @@ class Settings(Section):
             raise ValueError("ensemble.combination: geometric is for distributions; numbers have arithmetic")
         if self.head == "regression" and any(t.label_smoothing for t in [*self.teachers, student]):
             raise ValueError("label_smoothing: a regression has none")
+        clusters = {t.strategy.name for t in [*self.teachers, student]} & {"multi_worker_mirrored", "parameter_server"}
+        if self.ingestion.service_workers and clusters:
+            raise ValueError(
+                f"ingestion.service_workers: the workers of {', '.join(sorted(clusters))} read for themselves"
+            )
         if self.head != "classification" and student.omit_classes:
             raise ValueError(f"student.omit_classes: the head {self.head} has no classes to omit")
         if student.augment and distillation.targets == "cached":

@@ -7,11 +7,11 @@ import json
 import logging
 import os
 import sys
-import threading
 from types import SimpleNamespace
 from typing import Any
 
 from modules import progress
+from modules.cluster.parent import end_with_parent
 from modules.errors import UserError
 
 PROGRESS = "\x1e"  # begins a line of output that is a log record of progress
@@ -29,17 +29,6 @@ class _ToSupervisor(logging.Handler):
         if told:
             sys.stdout.write(PROGRESS + json.dumps(told) + "\n")
             sys.stdout.flush()
-
-
-def end_with_supervisor() -> None:
-    """Ends this process when its standard input, a pipe from the supervisor, closes."""
-
-    def watch():
-        while os.read(0, 1024):
-            pass
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def gist(message: str) -> str:
@@ -75,7 +64,7 @@ if __name__ == "__main__":
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(LEAST_THREADS, os.cpu_count() or 1)))
     failure = sys.argv[2] if len(sys.argv) > 2 else None
     if failure:
-        end_with_supervisor()
+        end_with_parent()
         progress.LOGGER.setLevel(logging.INFO)
         progress.LOGGER.addHandler(_ToSupervisor())
         progress.LOGGER.propagate = False

@@ -12,9 +12,10 @@ import psutil
 import tensorflow as tf
 
 from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import compression_of
+from modules.ingestion.files import compression_of, is_parquet
 from modules.ingestion.memory import narrowed
 from modules.ingestion.options import Options
+from modules.ingestion.parquet import parquet_bytes
 
 SAMPLE_BYTES = 1 << 20  # of a file
 FRAME = 12  # bytes before a record: its length and that number's checksum
@@ -50,6 +51,8 @@ def sample(file: str) -> Sample:
 
 def decoded_bytes(files: Sequence[str], parser: ExampleParser) -> int:
     """Returns about how many bytes the examples of the files take in memory, from the first records of one file."""
+    if any(map(is_parquet, files)):
+        return sum(map(parquet_bytes, filter(is_parquet, files)))
     for file in files:
         found = sample(file)
         if not found.records:
@@ -85,6 +88,8 @@ def choose(options: Options, decoded: int, processes: int = 1) -> tuple[str, str
       decoded: bytes of the decoded examples.
       processes: on this machine that keep them.
     """
+    if options.service_workers:
+        return "disk", "cache: disk (ingestion.service_workers read files)"
     allowed = int(free_memory() * options.memory_share / processes)
     cache = "memory" if decoded <= allowed else "disk"
     size = f"{decoded / 1e6:,.1f} MB decoded, ingestion.memory_share allows {allowed / 1e6:,.0f} MB"

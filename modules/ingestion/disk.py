@@ -16,7 +16,8 @@ from filelock import FileLock
 
 from modules import progress
 from modules.errors import MachineError, UserError
-from modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, in_order, target_files
+from modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, in_order, is_parquet, target_files
+from modules.ingestion.parquet import parquet_records
 
 CARD = "cache.json"
 UNFINISHED = ".unfinished"
@@ -94,10 +95,14 @@ def _write(files: ExampleFiles, sources: list[list], cache: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)  # a killed run's; we hold the lock
     unfinished.mkdir()
     for number, name in enumerate(files.examples):
-        records = in_order(replace(files, examples=[name])).batch(RECORDS_AT_ONCE).prefetch(1)
+        if is_parquet(name):
+            batches = parquet_records(name)
+        else:
+            records = in_order(replace(files, examples=[name]))
+            batches = records.batch(RECORDS_AT_ONCE).prefetch(1).as_numpy_iterator()
         path = unfinished / f"{number:05d}-of-{len(files.examples):05d}.tfrecord"
         with tf.io.TFRecordWriter(str(path)) as writer:
-            for batch in records.as_numpy_iterator():
+            for batch in batches:
                 for record in batch:
                     writer.write(record)
     sizes = {path.name: path.stat().st_size for path in sorted(unfinished.iterdir())}

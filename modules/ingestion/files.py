@@ -11,6 +11,7 @@ from modules.errors import UserError
 RECORDS_AT_ONCE = 4096
 BLOCK = ".block-"  # between the name of a file of examples and the number of a block of its soft targets
 _GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def compression_of(file: str) -> str:
     """Returns GZIP or nothing, by the file's first bytes, whatever its name is."""
     with tf.io.gfile.GFile(file, "rb") as opened:
         return "GZIP" if opened.read(len(_GZIP)) == _GZIP else ""
+
+
+def is_parquet(file: str) -> bool:
+    """Returns whether a file is Parquet, by its first bytes."""
+    with tf.io.gfile.GFile(file, "rb") as opened:
+        return opened.read(len(_PARQUET)) == _PARQUET
 
 
 def read(files: Sequence[str]) -> tf.data.Dataset:

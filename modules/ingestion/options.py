@@ -23,6 +23,7 @@ class Options:
     ram_budget_mb: int = 0
     sharding: str = "batch"  # batch, file
     max_corrupt_records: int = 0
+    service_workers: int = 0
 
     def or_autotune(self, name: str) -> int:
         """Returns the number of a setting, or tf.data's sign for tuning it."""

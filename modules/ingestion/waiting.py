@@ -18,15 +18,18 @@ WORTH_A_WORD = 0.10  # share of the step time from which a training is said to b
 
 
 def clocked(batches: tf.data.Dataset) -> tf.data.Dataset:
-    """Returns (batch, waited): with the seconds, float32, between asking for the batch and having it.
+    """Returns (batch, waited), without end as `batches` are: with the seconds,
+    float32, between asking for a batch and having it.
 
     The parts of a zip are asked one after the other by the thread that wants the batch; reading a clock has a side
     effect, for which reason tf.data neither moves nor repeats it.
     """
     clock = tf.data.Dataset.range(tf.int64.max).map(lambda _: tf.timestamp())
-    return tf.data.Dataset.zip((clock, batches)).map(
+    timed = tf.data.Dataset.zip((clock, batches)).map(
         lambda asked, batch: (batch, tf.cast(tf.timestamp() - asked, tf.float32))
     )
+    # Else strategies ask before every step whether there is one more.
+    return timed.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
 def typical(of_epochs: Sequence[float]) -> float:
@@ -47,10 +50,10 @@ def verdict(name: str, shares: Sequence[float], options: Options, augments: bool
     line = f"{name}: {share:.0%} of the step time is waiting for input"
     if share < WORTH_A_WORD:
         return line
+    if augments and not options.service_workers:
+        return f"{line}: input-bound by augment; make it cheaper, or set ingestion.service_workers"
     if options.cache == "none":
         return f"{line}: input-bound; set ingestion.cache: memory, or disk"
     if options.cache == "disk":
         return f"{line}: input-bound; set ingestion.cache: memory if the data fits (ingestion.memory_share)"
-    if augments:
-        return f"{line}: input-bound by augment; make augment cheaper, or set augment: false"
     return f"{line}: input-bound; a larger batch_size reads more examples at once"

@@ -33,6 +33,7 @@ def config(run, finished, monkeypatch, tmp_path):
         epochs=3,
         checkpoints={"every_steps": EVERY, "keep": 3},
         checkpoint_folder=str(tmp_path / "checkpoints"),
+        ingestion={"cache": "memory"},
     )
 
 
@@ -67,10 +68,10 @@ def assert_same(ours, theirs):
         np.testing.assert_allclose(values, other_card["history"][name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-def test_a_resumed_training_equals_an_undisturbed_one_dropout_included(config, run, stop, tmp_path, loop):
+@pytest.mark.parametrize(("loop", "cache"), [("fit", "memory"), ("custom", "disk"), ("fit", "none")])
+def test_a_resumed_training_equals_an_undisturbed_one_dropout_included(config, run, stop, tmp_path, loop, cache):
     stop(None)
-    config = replace(config, loop=loop)
+    config = replace(config, loop=loop, ingestion={"cache": cache, "cache_folder": str(tmp_path / "cache")})
     undisturbed = train(replace(config, checkpoint_folder=None), run.fn_args(tmp_path))
     for step in (9, 15, 38):
         stop(step)

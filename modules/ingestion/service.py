@@ -1,0 +1,99 @@
+"""Batches that are read and parsed by processes of their own, with tf.data service.
+
+For input that costs more than this process can spare, such as a task's own augment. Each of the workers reads whole
+epochs; the batches come in the order in which they are ready, so neither their order nor a resumed training is exact.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import tensorflow as tf
+
+from modules import progress
+from modules.cluster.parent import end_with_parent
+
+HOST = "127.0.0.1"
+SECONDS_BETWEEN_LOOKS = 0.5
+MOST_STARTS = 10  # of one worker
+
+
+class InputService:
+    """A dispatcher in this process and workers in others until it is closed; a worker that dies is replaced."""
+
+    def __init__(self, workers: int):
+        """Starts them."""
+        service = tf.data.experimental.service
+        self._dispatcher = service.DispatchServer()
+        self._address = f"{HOST}:{self._dispatcher.target.rpartition(':')[2]}"
+        self._closed = threading.Event()
+        self._processes = [self._started() for _ in range(workers)]
+        self._watch = threading.Thread(target=self._replace, daemon=True)
+        self._watch.start()
+
+    def distributed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Returns the batches as they come from the workers; `batches` begins with the numbers of epochs."""
+        service = tf.data.experimental.service
+        return batches.apply(
+            service.distribute(service.ShardingPolicy.DYNAMIC, service=f"grpc://{self._address}", job_name="training")
+        )
+
+    @property
+    def processes(self) -> list[int]:
+        """Process ids of the workers."""
+        return [process.pid for process in self._processes]
+
+    def close(self) -> None:
+        """Ends the workers."""
+        self._closed.set()
+        self._watch.join()
+        for process in self._processes:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+
+    def _started(self) -> subprocess.Popen:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "modules.ingestion.service", self._address],
+            env=environment,
+            stdin=subprocess.PIPE,
+            start_new_session=True,  # a Ctrl-C is for us
+        )
+
+    def _replace(self) -> None:
+        starts = 0
+        while not self._closed.wait(SECONDS_BETWEEN_LOOKS):
+            for number, process in enumerate(self._processes):
+                if process.poll() is not None and starts < MOST_STARTS:
+                    starts += 1
+                    progress.note(f"input worker {number} ended with exit code {process.returncode}; replacing it")
+                    self._processes[number] = self._started()
+
+
+@contextmanager
+def input_service(workers: int) -> Iterator[InputService | None]:
+    """Gives a service with so many workers; None for 0."""
+    if not workers:
+        yield None
+        return
+    service = InputService(workers)
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def work(dispatcher: str) -> None:
+    """Is a worker of the dispatcher until its parent ends it."""
+    end_with_parent()
+    service = tf.data.experimental.service
+    config = service.WorkerConfig(dispatcher_address=dispatcher, worker_address=f"{HOST}:%port%")
+    service.WorkerServer(config).join()
+
+
+if __name__ == "__main__":
+    work(sys.argv[1])

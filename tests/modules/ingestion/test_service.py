@@ -1,0 +1,51 @@
+"""Input workers: real processes of tf.data service."""
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+from records import SPEC, write
+
+from modules.heads import HEADS
+from modules.ingestion.examples import ExampleParser
+from modules.ingestion.files import ExampleFiles
+from modules.ingestion.options import Options
+from modules.ingestion.service import input_service
+from modules.ingestion.stream import Source, parsed_batches, record_batches
+
+PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
+OPTIONS = Options(deterministic=False)
+
+
+@pytest.fixture
+def batches(tmp_path):
+    """Epochs of 5 batches, 30 examples."""
+    files = [write(tmp_path / f"{shard}.gz", range(10 * shard, 10 * shard + 10)) for shard in range(3)]
+    source = Source(ExampleFiles(files, count=30))
+    return parsed_batches(record_batches(source, PARSER, 7, 1, OPTIONS), PARSER, 1, OPTIONS)
+
+
+def test_workers_read_every_example_and_one_that_is_killed_is_replaced(batches):
+    with input_service(2) as service:
+        first = service.processes
+        assert all("modules.ingestion.service" in psutil.Process(pid).cmdline() for pid in first)
+        iterator = iter(service.distributed(batches))
+        seen = [int(label) for _ in range(40) for label in next(iterator)[1]]
+        assert set(seen) == set(range(30))
+        os.kill(first[0], signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while service.processes[0] == first[0] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert service.processes[0] != first[0]
+        assert service.processes[1] == first[1]
+        more = [int(label) for _ in range(40) for label in next(iterator)[1]]
+        assert set(more) == set(range(30))
+        last = [psutil.Process(pid) for pid in service.processes]
+    assert not any(process.is_running() for process in last)
+
+
+def test_no_workers_no_service():
+    with input_service(0) as service:
+        assert service is None
