@@ -14,7 +14,7 @@ from modules.ingestion.options import Options
 # Names in a training's history: seconds of a batch, mean, and share of the time of an epoch.
 INPUT_WAIT = "input_wait"
 INPUT_SHARE = "input_share"
-WORTH_A_WORD = 0.10  # share of the step time from which a training is said to be input-bound
+WORTH_A_WORD = 0.20  # share of the step time from which a training is said to be input-bound
 
 
 def clocked(batches: tf.data.Dataset) -> tf.data.Dataset:

@@ -96,10 +96,13 @@ def trained(run, folder, strategy, kill=None, **changes) -> Trained:
     return Trained(arguments, watch.notes, epoch)
 
 
-@pytest.mark.parametrize("loop", ["fit", "custom"])
-def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop):
-    alone, card = train(training_config(run, True, batch_size=31), run.fn_args(tmp_path))
-    found = trained(run, tmp_path, SYNCHRONOUS, loop=loop)
+@pytest.mark.parametrize(("loop", "targets"), [("fit", "cached"), ("custom", "online")])
+def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop, targets):
+    changes = {"loop": loop}
+    if targets == "online":
+        changes |= {"soft_targets": None, "teachers": [str(path / "Format-Serving") for path in run.teachers()]}
+    alone, card = train(training_config(run, True, batch_size=31, **changes), run.fn_args(tmp_path))
+    found = trained(run, tmp_path, SYNCHRONOUS, **changes)
     assert (found.card["replicas"], found.card["restarts"]) == (2, 0)
     np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-5)
     for ours, theirs in zip(found.weights, alone.get_weights(), strict=True):

@@ -1,4 +1,5 @@
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import blobs
@@ -6,7 +7,7 @@ import pytest
 import yaml
 
 from modules.errors import UserError
-from pipelines.settings import load_settings, parse_settings
+from pipelines.settings import Ingestion, load_settings, parse_settings
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "pipelines" / "examples").glob("*.yaml"))
 
@@ -16,6 +17,12 @@ def test_examples_are_valid_and_literate(path):
     assert load_settings(path).name == path.stem
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert f"stillhouse run pipelines/examples/{path.name}" in "\n".join(comment)
+
+
+def test_ingestion_has_the_defaults_of_what_it_sets():
+    from modules.ingestion.options import Options
+
+    assert Ingestion().model_dump() == asdict(Options())
 
 
 def refuse(raw):
@@ -39,6 +46,23 @@ def refuse(raw):
             "student.distillation.temperature: found 0; allowed: greater than 0",
         ),
         ({"teachers": []}, "teachers: found []; allowed: List should have at least 1 item"),
+        (
+            {"ingestion": {"cache": "tape"}},
+            "ingestion.cache: found 'tape'; allowed: 'auto', 'memory', 'disk' or 'none'",
+        ),
+        ({"ingestion": {"memory_share": 0}}, "ingestion.memory_share: found 0; allowed: greater than 0"),
+        ({"ingestion": {"service_workers": 2}}, "service_workers: their batches come as they are ready"),
+        (
+            {"ingestion": {"service_workers": 2, "deterministic": False, "cache": "memory"}},
+            "service_workers: they read files; set cache: disk, or none",
+        ),
+        (
+            {
+                "ingestion": {"service_workers": 2, "deterministic": False},
+                "student": {"strategy": {"name": "parameter_server"}},
+            },
+            "ingestion.service_workers: the workers of parameter_server read for themselves",
+        ),
         ({"name": "My Pipe"}, "name: found 'My Pipe'; allowed: String should match pattern"),
         ({"data": {"path": "d"}}, "data.label: missing (The label column.)"),
         ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; allowed: 'csv', 'tfrec"),
