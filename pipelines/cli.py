@@ -174,6 +174,49 @@ def init(
     console.print(f"next: stillhouse run {name}.yaml", highlight=False)
 
 
+@app.command("compile")
+def compile_(
+    settings_file: SettingsFile,
+    output: Annotated[Path, typer.Option(help="File to write, .yaml.")],
+    image: Annotated[str, typer.Option(help="Container image with stillhouse and the task module: NAME:TAG.")],
+    pipeline_root: Annotated[
+        str | None, typer.Option(help="Where artifacts are kept, minio://, s3:// or gs://.")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Write the pipeline for Kubeflow Pipelines: PipelineSpec 2.1.0, with the Kubernetes part where it is needed."""
+    root = [f"kubeflow.pipeline_root={json.dumps(pipeline_root)}"] if pipeline_root else []
+    settings = load_settings(settings_file, [*(overrides or []), *root])
+    _make_importable(settings_file)
+    _quieten(verbose=False)
+    from pipelines.kubeflow.compile import as_yaml, compile_pipeline
+    from pipelines.kubeflow.image_name import check_image
+    from pipelines.kubeflow.write import write_whole
+
+    console = Console(stderr=True)
+    if doubt := check_image(image):
+        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
+    documents = compile_pipeline(settings, image)
+    write_whole(output, as_yaml(documents), "--output")
+    parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
+    tasks = len(documents[0]["root"]["dag"]["tasks"])
+    console.print(
+        f"wrote {output}: {tasks} tasks; parameters: {', '.join(parameters)}", highlight=False, soft_wrap=True
+    )
+
+
+@app.command()
+def image(
+    name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of the image.")],
+    tasks: Annotated[Path | None, typer.Option(help="Folder of your task modules, copied into the image.")] = None,
+) -> None:
+    """Print the commands that build and push the image which the pipeline's containers run."""
+    from pipelines.kubeflow.image import build_commands
+
+    for command in build_commands(name, tasks):
+        print(command)
+
+
 @app.command()
 def tfjob(
     settings_file: SettingsFile,

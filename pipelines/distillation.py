@@ -47,6 +47,8 @@ class Place:
     # A push that was recorded but is gone from the push folder; naming it makes the Pusher run again.
     lost_push: str | None = None
     beam_options: list[str] = field(default_factory=list)
+    checkpoints: str | None = None  # folder of trainings that are under way; None: they start over
+    cache: str | None = None  # folder of ingestion.cache: disk
 
 
 def teacher_names(settings: Settings) -> list[str]:
@@ -109,14 +111,14 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         config = of.model_dump(include=set(Training.model_fields))
         config["builder"] = builder = settings.builder_of(of)
         ingestion = settings.ingestion.model_dump()
-        ingestion["cache_folder"] = ingestion["cache_folder"] or f"{place.root}/input_cache"
+        ingestion["cache_folder"] = ingestion["cache_folder"] or place.cache
         others = settings.builders() - {builder}
         return (
             config
             | more
             | {
                 "name": name,
-                "checkpoint_folder": f"{place.root}/checkpoints/{name}",
+                "checkpoint_folder": f"{place.checkpoints}/{name}" if place.checkpoints else None,
                 "ingestion": ingestion,
                 "role": role,
                 "task": task,

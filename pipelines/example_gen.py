@@ -21,12 +21,16 @@ def transfer_example_gen(data: Data, path: str):
     return _example_gen(data.format, path, shares={"transfer": 1}).with_id("TransferExampleGen")
 
 
+def base_and_prefix(path: str) -> tuple[str, str]:
+    """Returns the folder before {SPAN}, and what comes before the file patterns of the splits."""
+    if "{SPAN}" not in path:
+        return path, ""
+    base = os.path.dirname(path[: path.index("{SPAN}")])
+    return base, path[len(base) + 1 :] + "/"
+
+
 def _example_gen(format: str, path: str, patterns: dict[str, str] | None = None, shares: dict[str, int] | None = None):
-    base, prefix = path, ""
-    if "{SPAN}" in path:
-        fixed = path[: path.index("{SPAN}")]
-        base = os.path.dirname(fixed)
-        prefix = path[len(base) + 1 :] + "/"
+    base, prefix = base_and_prefix(path)
     splits = [
         example_gen_pb2.Input.Split(name=name, pattern=prefix + pattern)
         for name, pattern in (patterns or {"all": "*"}).items()

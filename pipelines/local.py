@@ -21,6 +21,7 @@ from tfx.utils import path_utils
 
 from components.dark_knowledge import DarkKnowledgeReport
 from components.last_pushed.versions import NONE, version_of
+from components.report import Comparison
 from components.report.executor import COMPARISON
 from modules.distillation.hints import layer_output
 from modules.distillation.imported import saved_width
@@ -39,7 +40,12 @@ DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
 # A run that fails on a disk with less than this has failed for want of space.
 LEAST_FREE_BYTES = 1 << 18
 # Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
-LOCAL_BEAM_OPTIONS = ("--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",)
+LOCAL_BEAM_OPTIONS = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    # This runner has no containers. Where no way is named by which workers get TFX, every executor packs TFX's sources
+    # for them: two seconds and 48 MB in the temporary folder that nobody removes.
+    "--sdk_container_image=none",
+)
 
 
 def check_settings(settings: Settings) -> None:
@@ -87,6 +93,8 @@ def local_place(settings: Settings, root: Path) -> Place:
     root = root.absolute()
     return Place(
         root=str(root / "artifacts"),
+        checkpoints=str(root / "artifacts" / "checkpoints"),
+        cache=str(root / "artifacts" / "input_cache"),
         data_path=os.path.abspath(settings.data.path),
         push_path=os.path.abspath(settings.push.path),
         metadata_path=str(root / "metadata.sqlite"),
@@ -170,7 +178,7 @@ def _newest_run(place: Place) -> tuple[str, dict[tuple[str, str], str]]:
 
 def _finished_comparison(place: Place, run_id: str, outputs: dict[tuple[str, str], str]) -> dict[str, Any]:
     """Returns the comparison of a run, with its run_id."""
-    report = outputs["Report", "Comparison"]
+    report = outputs["Report", Comparison.TYPE_NAME]
     comparison = json.loads(Path(report, COMPARISON).read_text())
     if comparison["pushed"] and not os.path.isdir(comparison["pushed"]):
         student = outputs["DistillationTrainer", standard_artifacts.Model.TYPE_NAME]

@@ -14,7 +14,7 @@ from components.dark_knowledge.executor import Executor
 class DarkKnowledgeReport(types.Artifact):
     """A folder with dark_knowledge.json and one figure per temperature."""
 
-    TYPE_NAME = "DarkKnowledgeReport"
+    TYPE_NAME = "stillhouse.DarkKnowledgeReport"  # namespace and title, as Kubeflow wants it
 
 
 class DarkKnowledgeSpec(types.ComponentSpec):

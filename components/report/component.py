@@ -16,7 +16,7 @@ from components.report.executor import Executor
 class Comparison(types.Artifact):
     """A folder with comparison.json."""
 
-    TYPE_NAME = "Comparison"
+    TYPE_NAME = "stillhouse.Comparison"  # namespace and title, as Kubeflow wants it
 
 
 @dataclass(frozen=True)

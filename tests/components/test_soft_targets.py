@@ -28,7 +28,7 @@ def run(finished):
 
 
 WORKER_PROCESSES = [
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    *LOCAL_BEAM_OPTIONS,
     "--direct_running_mode=multi_processing",
     "--direct_num_workers=2",
 ]

@@ -1,0 +1,123 @@
+"""What the backend of open-source Kubeflow Pipelines refuses, or silently ignores, in a PipelineSpec.
+
+From kubeflow/pipelines, backend/src/apiserver/template and backend/src/v2 (argocompiler, driver).
+"""
+
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from modules.errors import UserError
+
+SCHEMA_VERSION = "2.1.0"
+PIPELINE_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")
+TASK_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+# What fits into a custom resource of Kubernetes, in which the backend keeps it.
+MOST_BYTES = 1_000_000
+
+
+def refuse_unfit(documents: list[dict[str, Any]]) -> None:
+    """Checks the documents of a pipeline's file.
+
+    Raises:
+      UserError: one line per reason for which the backend would refuse or misunderstand them.
+    """
+    reasons = list(reasons_against(documents))
+    if reasons:
+        raise UserError("Kubeflow Pipelines would not run this: " + "; ".join(reasons))
+
+
+def reasons_against(documents: list[dict[str, Any]]) -> Iterator[str]:
+    """Gives the reasons why the backend would not run the documents as they are meant."""
+    spec, *others = documents
+    try:
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        for executor in spec.get("deploymentSpec", {}).get("executors", {}).values():
+            json_format.ParseDict(executor, pipeline_spec_pb2.PipelineDeploymentConfig.ExecutorSpec())
+    except json_format.ParseError as error:
+        yield f"not a PipelineSpec: {error}"
+        return
+    if spec.get("schemaVersion") != SCHEMA_VERSION:
+        yield f"schemaVersion is {spec.get('schemaVersion')!r}; only {SCHEMA_VERSION} is taken"
+    name = spec.get("pipelineInfo", {}).get("name", "")
+    if not PIPELINE_NAME.match(name):
+        yield f"the pipeline's name {name!r} is not made of lower-case letters, digits and hyphens, 128 at the most"
+    executors = spec.get("deploymentSpec", {}).get("executors", {})
+    for label, executor in executors.items():
+        yield from _reasons_against_executor(label, executor)
+    yield from _reasons_against_tasks(spec, executors)
+    for document in others:
+        if set(document) != {"platforms"} or set(document["platforms"]) != {"kubernetes"}:
+            yield "the second document is not the Kubernetes platform spec"
+            continue
+        for label in document["platforms"]["kubernetes"]["deploymentSpec"]["executors"]:
+            if label not in executors:
+                yield f"the platform spec has an executor {label!r} that the pipeline has not"
+    size = len(json_format.MessageToJson(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())))
+    if size > MOST_BYTES:
+        yield f"it has {size:,} bytes; Kubernetes keeps {MOST_BYTES:,}"
+
+
+def _reasons_against_executor(label: str, executor: dict[str, Any]) -> Iterator[str]:
+    kind = next(iter(executor), "nothing")
+    if kind not in ("container", "importer"):
+        yield f"executor {label!r}: {kind} executors are not implemented"
+        return
+    container = executor.get("container", {})
+    if "lifecycle" in container:
+        yield f"executor {label!r}: lifecycle.preCacheCheck is ignored"
+    if kind == "container" and not container.get("image"):
+        yield f"executor {label!r}: it has no image"
+    for value in _values(executor):
+        if isinstance(value, dict) and "runtimeParameter" in value:
+            yield f"executor {label!r}: the runtime parameter {value['runtimeParameter']!r} is not filled in"
+
+
+def _values(tree: Any) -> Iterator[Any]:
+    yield tree
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    for child in children:
+        yield from _values(child)
+
+
+def _reasons_against_tasks(spec: dict[str, Any], executors: dict[str, Any]) -> Iterator[str]:
+    tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
+    parameters = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+    if not tasks:
+        yield "it has no tasks"
+    for name, task in tasks.items():
+        if not TASK_NAME.match(name):
+            yield f"task {name!r}: names are lower-case letters, digits and hyphens, 63 at the most"
+        component = spec.get("components", {}).get(task.get("componentRef", {}).get("name"))
+        if component is None:
+            yield f"task {name!r}: its component is missing"
+            continue
+        if component.get("executorLabel") not in executors:
+            yield f"task {name!r}: its executor is missing"
+        definitions = component.get("inputDefinitions", {}).get("parameters", {})
+        for key, source in task.get("inputs", {}).get("parameters", {}).items():
+            if key not in definitions:
+                yield f"task {name!r}: its component has no parameter {key!r}"
+            if "runtimeParameter" in source.get("runtimeValue", {}):
+                yield f"task {name!r}: the parameter {key!r} is a runtime parameter, which is not taken"
+            wanted = source.get("componentInputParameter")
+            if wanted is not None and wanted not in parameters:
+                yield f"task {name!r}: the pipeline has no parameter {wanted!r}"
+        for key, source in task.get("inputs", {}).get("artifacts", {}).items():
+            producer = source.get("taskOutputArtifact", {})
+            of = spec["components"].get(
+                tasks.get(producer.get("producerTask"), {}).get("componentRef", {}).get("name"), {}
+            )
+            if producer.get("outputArtifactKey") not in of.get("outputDefinitions", {}).get("artifacts", {}):
+                yield f"task {name!r}: nothing makes its input {key!r}"
+        for other in task.get("dependentTasks", []):
+            if other not in tasks:
+                yield f"task {name!r}: it waits for {other!r}, which is missing"
+    try:
+        TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()}).prepare()
+    except CycleError as error:
+        yield f"tasks wait for each other: {' -> '.join(error.args[1])}"

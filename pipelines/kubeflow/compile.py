@@ -1,0 +1,151 @@
+"""Settings -> PipelineSpec (schema 2.1.0) for the backend of open-source Kubeflow Pipelines.
+
+TFX's own compiler makes the spec; what that backend refuses or ignores is changed here, in the open: names of tasks,
+the ExampleGen driver's hook, defaults for parameters, retries, caching, resources, and the Kubernetes part.
+"""
+
+import re
+from typing import Any
+
+import yaml
+from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
+
+from pipelines.distillation import create_pipeline
+from pipelines.kubeflow.check import refuse_unfit
+from pipelines.kubeflow.parameters import PREFIX, Parameter, parameters_of
+from pipelines.kubeflow.place import kubeflow_place
+from pipelines.settings import Kubeflow, Resources, Settings
+
+ENTRY_POINT = ("python", "-m", "pipelines.kubeflow.entrypoint")
+
+# What these do depends on a folder outside of the pipeline, which Kubeflow's cache does not look into.
+NEVER_CACHED = ("ExampleGen", "TransferExampleGen", "LastPushed", "Pusher")
+
+
+def compile_pipeline(settings: Settings, image: str) -> list[dict[str, Any]]:
+    """Returns the documents of the pipeline's YAML file: the PipelineSpec, and the Kubernetes part if there is one.
+
+    Raises:
+      UserError: the settings name something that a cluster cannot see or Kubeflow does not run.
+    """
+    place = kubeflow_place(settings)
+    pipeline = create_pipeline(settings, place)
+    config = KubeflowV2DagRunnerConfig(
+        default_image=image, default_commands=list(ENTRY_POINT), use_pipeline_spec_2_1=True
+    )
+    spec = KubeflowV2DagRunner(config).run(pipeline, write_out=False)["pipelineSpec"]
+    parameters = parameters_of(settings, place.data_path, place.push_path)
+    _add_parameters(spec, parameters)
+    for executor in spec["deploymentSpec"]["executors"].values():
+        # Hooks are ignored; our entry point runs the driver.
+        executor["container"].pop("lifecycle", None)
+    _set_limits(spec, settings.kubeflow)
+    platform = _platform(spec, settings.kubeflow)
+    spec = _renamed(spec)
+    documents = [spec, *([platform] if platform else [])]
+    refuse_unfit(documents)
+    return documents
+
+
+def as_yaml(documents: list[dict[str, Any]]) -> str:
+    """Returns the text of the file, the same for the same documents."""
+    return yaml.safe_dump_all(documents, sort_keys=True)
+
+
+def task_name(node: str) -> str:
+    """Returns the name of a node's task: Argo takes letters, digits and hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", node.lower()).strip("-")
+
+
+def _add_parameters(spec: dict[str, Any], parameters: list[Parameter]) -> None:
+    root = spec["root"].setdefault("inputDefinitions", {}).setdefault("parameters", {})
+    for parameter in parameters:
+        root[parameter.name] = {
+            "parameterType": parameter.kind,
+            "defaultValue": parameter.default,
+            "description": parameter.description,
+        }
+        for node in parameter.nodes:
+            task = spec["root"]["dag"]["tasks"].get(node)
+            if task is None:  # no baseline, nothing pushed to compare with
+                continue
+            name = PREFIX + parameter.key
+            task.setdefault("inputs", {}).setdefault("parameters", {})[name] = {
+                "componentInputParameter": parameter.name
+            }
+            component = spec["components"][task["componentRef"]["name"]]
+            inputs = component.setdefault("inputDefinitions", {}).setdefault("parameters", {})
+            inputs[name] = {"parameterType": parameter.kind}
+
+
+def _of_node(node: str, resources: dict[str, Resources]) -> Resources:
+    """Returns what a node gets: its own entry, that of its kind (Teacher for Teacher-1), or the default."""
+    for name in (node, re.split(r"[-.]", node)[0], "default"):
+        if name in resources:
+            return resources[name]
+    return Resources()
+
+
+def _set_limits(spec: dict[str, Any], kubeflow: Kubeflow) -> None:
+    for node, task in spec["root"]["dag"]["tasks"].items():
+        cached = kubeflow.cache and node not in NEVER_CACHED
+        task["cachingOptions"] = {"enableCache": True} if cached else {}
+        retries = kubeflow.retries
+        if retries.most:
+            task["retryPolicy"] = {
+                "maxRetryCount": retries.most,
+                "backoffDuration": f"{retries.back_off_seconds:g}s",
+                "backoffFactor": retries.factor,
+                "backoffMaxDuration": f"{retries.most_back_off_seconds:g}s",
+            }
+        of = _of_node(node, kubeflow.resources)
+        wanted = {
+            "cpuRequest": of.cpu_request,
+            "cpuLimit": of.cpu_limit,
+            "memoryRequest": of.memory_request_gb,
+            "memoryLimit": of.memory_limit_gb,
+        }
+        limits: dict[str, Any] = {name: value for name, value in wanted.items() if value}
+        if of.gpus:
+            limits["accelerator"] = {"type": of.gpu_type, "count": str(of.gpus)}
+        if limits:
+            label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
+            spec["deploymentSpec"]["executors"][label]["container"]["resources"] = limits
+
+
+def _platform(spec: dict[str, Any], kubeflow: Kubeflow) -> dict[str, Any] | None:
+    executors = {}
+    for node in spec["root"]["dag"]["tasks"]:
+        of = _of_node(node, kubeflow.resources)
+        config: dict[str, Any] = {}
+        if kubeflow.volumes:
+            config["pvcMount"] = [{"constant": volume.claim, "mountPath": volume.mount} for volume in kubeflow.volumes]
+        if of.node_selector:
+            config["nodeSelector"] = {"labels": of.node_selector}
+        if config:
+            executors[f"exec-{task_name(node)}"] = config
+    if not executors:
+        return None
+    return {"platforms": {"kubernetes": {"deploymentSpec": {"executors": executors}}}}
+
+
+def _renamed(spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns the spec with names that Argo takes, in the manner of the KFP SDK: comp-NAME, exec-NAME."""
+    tasks = {}
+    for node, task in spec["root"]["dag"]["tasks"].items():
+        task["taskInfo"] = {"name": task_name(node)}
+        task["componentRef"] = {"name": f"comp-{task_name(node)}"}
+        if task.get("dependentTasks"):
+            task["dependentTasks"] = [task_name(name) for name in task["dependentTasks"]]
+        for source in task.get("inputs", {}).get("artifacts", {}).values():
+            source["taskOutputArtifact"]["producerTask"] = task_name(source["taskOutputArtifact"]["producerTask"])
+        tasks[task_name(node)] = task
+    spec["root"]["dag"]["tasks"] = tasks
+    executors, labels = {}, {}
+    for node, component in spec["components"].items():
+        label = f"exec-{task_name(node)}"
+        executors[label] = spec["deploymentSpec"]["executors"][component["executorLabel"]]
+        labels[f"comp-{task_name(node)}"] = component | {"executorLabel": label}
+    spec["components"] = labels
+    spec["deploymentSpec"] = {"executors": executors}
+    return spec

@@ -1,0 +1,133 @@
+"""The command of every container: does what open-source Kubeflow Pipelines does not do for TFX, then runs TFX's own.
+
+  python -m pipelines.kubeflow.entrypoint --executor_class_path CLASS --json_serialized_invocation_args '{{$}}'
+      --json_serialized_inputs_spec_args SPEC [Beam's options]
+
+Before:  artifacts of inputs get the types that the inputs spec names; minio://, s3:// and gs:// become the folders to
+         which the launcher has downloaded them; parameters of the pipeline go into execution properties; the driver of
+         an ExampleGen resolves span, version and fingerprint.
+After:   the folders become URIs again in what is reported.
+If it fails: nothing is reported, the error is the last line, the exit code is not zero.
+"""
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+# The launcher's folders, by scheme.
+FOLDERS = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
+LAUNCHER_ROOT = "STILLHOUSE_LAUNCHER_ROOT"  # in the environment: where those folders stand, in tests
+
+
+def local(uri: str, root: str) -> str:
+    """Returns the folder of an artifact's URI."""
+    for scheme, folder in FOLDERS.items():
+        if uri.startswith(scheme):
+            return root + folder + uri.removeprefix(scheme)
+    return uri
+
+
+def remote(path: str, root: str) -> str:
+    """Returns the URI of an artifact's folder."""
+    for scheme, folder in FOLDERS.items():
+        if path.startswith(root + folder):
+            return scheme + path.removeprefix(root + folder)
+    return path
+
+
+def prepared(executor_input: dict[str, Any], inputs_spec: dict[str, Any], root: str) -> dict[str, Any]:
+    """Returns the ExecutorInput as TFX's entry point wants it.
+
+    Args:
+      executor_input: as the launcher gives it.
+      inputs_spec: the component's input definitions.
+      root: where the launcher's folders stand.
+    """
+    from pipelines.kubeflow.artifact_types import OWN
+    from pipelines.kubeflow.parameters import apply
+
+    inputs = executor_input.setdefault("inputs", {})
+    for name, found in inputs.get("artifacts", {}).items():
+        for artifact in found.get("artifacts", []):
+            artifact["type"] = inputs_spec["artifacts"][name]["artifactType"]
+    outputs = executor_input.get("outputs", {}).get("artifacts", {})
+    for found in [*inputs.get("artifacts", {}).values(), *outputs.values()]:
+        for artifact in found.get("artifacts", []):
+            artifact["uri"] = local(artifact["uri"], root)
+            title = _title(artifact["type"])
+            if title in OWN:  # TFX imports what it does not know by its title
+                artifact["type"] = {"schemaTitle": OWN[title]}
+    inputs["parameterValues"] = apply(inputs.get("parameterValues", {}))
+    return executor_input
+
+
+def _title(schema: dict[str, str]) -> str:
+    if "schemaTitle" in schema:
+        return schema["schemaTitle"]
+    import yaml
+
+    return yaml.safe_load(schema["instanceSchema"]).get("title", "")
+
+
+def run(executor_class_path: str, executor_input: dict[str, Any], inputs_spec: str, beam_options: list[str]) -> None:
+    """Runs the driver, if the executor is an ExampleGen's, and the executor."""
+    from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
+    from tfx.orchestration.kubeflow.v2.container import kubeflow_v2_run_executor
+    from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
+    from tfx.utils import import_utils
+
+    given = argparse.Namespace(
+        executor_class_path=executor_class_path,
+        json_serialized_invocation_args=json.dumps(executor_input),
+        json_serialized_inputs_spec_args=inputs_spec,
+    )
+    if issubclass(import_utils.import_class_by_path(executor_class_path), BaseExampleGenExecutor):
+        driver.main(given)
+    kubeflow_v2_run_executor.main((given, beam_options))
+
+
+def publish(output_file: Path, root: str) -> None:
+    """Puts URIs in the place of folders in the ExecutorOutput."""
+    told = json.loads(output_file.read_text())
+    for found in told.get("artifacts", {}).values():
+        for artifact in found.get("artifacts", []):
+            artifact["uri"] = remote(artifact["uri"], root)
+    output_file.write_text(json.dumps(told))
+
+
+def main() -> None:
+    """Runs one task."""
+    parser = argparse.ArgumentParser()
+    for name in ("executor_class_path", "json_serialized_invocation_args", "json_serialized_inputs_spec_args"):
+        parser.add_argument(f"--{name}", required=True)
+    given, beam_options = parser.parse_known_args()
+    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
+    from modules.errors import UserError
+
+    executor_input = json.loads(given.json_serialized_invocation_args)
+    output_file = Path(executor_input["outputs"]["outputFile"])
+    root = os.environ.get(LAUNCHER_ROOT, "")
+    spec = given.json_serialized_inputs_spec_args
+    try:
+        ready = prepared(executor_input, json.loads(spec), root)
+        run(given.executor_class_path, ready, spec, beam_options)
+        publish(output_file, root)
+    except BaseException as error:
+        # The driver reports before the executor has done anything.
+        output_file.unlink(missing_ok=True)
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        traceback.print_exc()
+        print(f"error: {cause}", file=sys.stderr)
+        sys.exit(cause.exit_code)
+
+
+if __name__ == "__main__":
+    main()

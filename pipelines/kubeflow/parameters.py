@@ -1,0 +1,97 @@
+"""What a run or a schedule may change without compiling again: parameters, with the settings as defaults.
+
+A parameter reaches a task as an input named set_KEY; the entry point puts it into the execution property that it is
+meant for, with `apply`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipelines.distillation import teacher_names
+from pipelines.settings import Settings
+
+PREFIX = "set_"
+NEWEST = -1  # the span that is not named
+
+STRING, INTEGER = "STRING", "NUMBER_INTEGER"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of the pipeline."""
+
+    name: str
+    kind: str
+    default: str | int
+    description: str
+    nodes: tuple[str, ...]  # ids of the pipeline's nodes that it reaches
+    key: str  # what it sets there
+
+
+def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Parameter]:
+    """Returns the parameters of a pipeline."""
+    found = [
+        Parameter("data_path", STRING, data_path, "Folder of the data.", ("ExampleGen",), "data_path"),
+        Parameter("push_path", STRING, push_path, "Folder to push to.", ("Pusher", "LastPushed"), "push_path"),
+    ]
+    if "{SPAN}" in data_path:
+        text = f"Span of the data; {NEWEST}: the newest."
+        found.append(Parameter("span", INTEGER, NEWEST, text, ("ExampleGen",), "span"))
+    trained = {
+        f"teacher_{number}": (teacher, (name,))
+        for number, (name, teacher) in enumerate(
+            zip(teacher_names(settings), settings.all_teachers(), strict=True), start=1
+        )
+        if not teacher.saved_model
+    }
+    for prefix, (of, nodes) in (trained | {"student": (settings.student, ("Student", "Baseline"))}).items():
+        for key in ("epochs", "seed"):
+            text = f"{key} of {' and '.join(nodes)}."
+            found.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(of, key), text, nodes, key))
+    return found
+
+
+def apply(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a task's execution properties, with the parameters that were among them put where they belong.
+
+    Args:
+      given: execution properties and inputs named set_KEY, by their names.
+    """
+    properties = {name: value for name, value in given.items() if not name.startswith(PREFIX)}
+    for name, value in given.items():
+        key = name.removeprefix(PREFIX)
+        if key == name:
+            continue
+        if key in ("epochs", "seed"):
+            config = json.loads(properties["custom_config"])
+            config[key] = int(value)
+            properties["custom_config"] = json.dumps(config)
+        elif key == "push_path" and "push_destination" in properties:
+            destination = json.loads(properties["push_destination"])
+            destination["filesystem"] = {"base_directory": value}
+            properties["push_destination"] = json.dumps(destination)
+        elif key == "data_path":
+            properties |= _data(properties, value)
+        elif key == "span":
+            if int(value) != NEWEST:
+                numbers = {"start_span_number": int(value), "end_span_number": int(value)}
+                properties["range_config"] = json.dumps({"static_range": numbers})
+        else:
+            properties[key] = value
+    return properties
+
+
+def _data(properties: dict[str, Any], path: str) -> dict[str, Any]:
+    """Returns input_base and input_config of an ExampleGen over `path`, which may hold {SPAN} and {VERSION}.
+
+    The patterns of the splits keep what stood behind the old path.
+    """
+    from pipelines.example_gen import base_and_prefix
+
+    config = json.loads(properties["input_config"])
+    base, prefix = base_and_prefix(path)
+    for split in config["splits"]:
+        split["pattern"] = prefix + split["pattern"].rpartition("/")[2]
+    return {"input_base": base, "input_config": json.dumps(config)}

@@ -1,0 +1,222 @@
+"""The compiled pipeline, and what Kubeflow's backend would refuse."""
+
+import copy
+import re
+
+import blobs
+import pytest
+import yaml
+
+from modules.errors import UserError
+from pipelines.kubeflow.check import MOST_BYTES, reasons_against
+from pipelines.kubeflow.compile import as_yaml, compile_pipeline
+from pipelines.kubeflow.image import build_commands
+from pipelines.kubeflow.image_name import check_image
+from pipelines.settings import parse_settings
+
+IMAGE = "registry.example/stillhouse:1.0"
+
+
+def raw_settings(**kubeflow):
+    raw = blobs.settings()
+    raw["data"]["path"], raw["push"]["path"] = "/data/blobs", "/data/serving"
+    raw["kubeflow"] = {"volumes": [{"claim": "data", "mount": "/data"}]} | kubeflow
+    return raw
+
+
+def settings(**kubeflow):
+    return parse_settings(raw_settings(**kubeflow), "blobs.yaml")
+
+
+@pytest.fixture
+def task(tmp_path, monkeypatch):
+    blobs.write_project(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def documents(task):
+    return compile_pipeline(settings(), IMAGE)
+
+
+@pytest.mark.usefixtures("task")
+def test_the_same_settings_give_the_same_bytes():
+    first = as_yaml(compile_pipeline(settings(), IMAGE))
+    assert first == as_yaml(compile_pipeline(settings(), IMAGE))
+    assert list(yaml.safe_load_all(first)) == compile_pipeline(settings(), IMAGE)
+
+
+def test_every_task_is_a_container_with_our_entry_point(documents):
+    spec = documents[0]
+    assert spec["schemaVersion"] == "2.1.0"
+    for executor in spec["deploymentSpec"]["executors"].values():
+        assert executor["container"]["image"] == IMAGE
+        assert executor["container"]["command"] == ["python", "-m", "pipelines.kubeflow.entrypoint"]
+
+
+def test_what_a_run_changes_are_parameters_with_defaults(documents):
+    spec = documents[0]
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
+    assert parameters["data_path"]["defaultValue"] == "/data/blobs"
+    assert parameters["push_path"]["defaultValue"] == "/data/serving"
+    assert parameters["student_epochs"]["defaultValue"] == blobs.settings()["student"]["epochs"]
+    tasks = spec["root"]["dag"]["tasks"]
+    for name in ("student", "baseline"):
+        given = tasks[name]["inputs"]["parameters"]["set_epochs"]
+        assert given == {"componentInputParameter": "student_epochs"}
+    assert tasks["teacher-1"]["inputs"]["parameters"]["set_seed"] == {"componentInputParameter": "teacher_1_seed"}
+
+
+def test_limits_retries_cache_and_selectors_come_from_the_settings():
+    resources = {
+        "default": {"cpu_request": 0.5, "memory_limit_gb": 2.0},
+        "Teacher": {"cpu_limit": 4.0, "gpus": 2, "node_selector": {"pool": "gpu"}},
+        "Student": {"cpu_limit": 1.0},
+    }
+    retries = {"most": 5, "back_off_seconds": 10.0}
+    spec, platform = compile_pipeline(settings(resources=resources, retries=retries), IMAGE)
+    executors = spec["deploymentSpec"]["executors"]
+    assert executors["exec-transform"]["container"]["resources"] == {"cpuRequest": 0.5, "memoryLimit": 2.0}
+    teacher = executors["exec-teacher-1"]["container"]["resources"]
+    assert teacher == {"cpuLimit": 4.0, "accelerator": {"type": "nvidia.com/gpu", "count": "2"}}
+    assert executors["exec-student"]["container"]["resources"] == {"cpuLimit": 1.0}
+    tasks = spec["root"]["dag"]["tasks"]
+    assert tasks["student"]["retryPolicy"]["maxRetryCount"] == 5
+    assert tasks["student"]["retryPolicy"]["backoffDuration"] == "10s"
+    assert tasks["student"]["cachingOptions"] == {"enableCache": True}
+    # What is in a folder outside, Kubeflow's cache does not see.
+    assert all(tasks[name]["cachingOptions"] == {} for name in ("examplegen", "lastpushed", "pusher"))
+    of = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert of["exec-teacher-1"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
+    assert of["exec-pusher"] == {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "path"),
+    [("data", "path", "data/blobs"), ("push", "path", "/serving"), ("data", "transfer", "s3://bucket/more")],
+)
+def test_a_path_that_the_cluster_cannot_see_is_named(section, key, path):
+    raw = raw_settings()
+    raw[section][key] = path
+    with pytest.raises(UserError, match=rf"{section}.{key}: the cluster cannot see '{path}'; .*\(/data\)"):
+        compile_pipeline(parse_settings(raw, "x"), IMAGE)
+
+
+def test_a_local_pipeline_root_is_refused():
+    with pytest.raises(UserError, match="kubeflow.pipeline_root: found 'runs'; allowed: a path that begins with minio"):
+        compile_pipeline(settings(pipeline_root="runs"), IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("image", "doubt"),
+    [
+        ("stillhouse:1.0", None),
+        ("host:5000/team/stillhouse:1.0", None),
+        (f"stillhouse@sha256:{'0' * 64}", None),
+        ("stillhouse", "has no tag"),
+        ("host:5000/team/stillhouse", "has no tag"),
+    ],
+)
+def test_an_image_without_a_tag_is_doubtful(image, doubt):
+    found = check_image(image)
+    assert (found is None) if doubt is None else doubt in found
+
+
+@pytest.mark.parametrize("image", ["", "two words:1", "x@sha256:12"])
+def test_no_image_is_refused(image):
+    with pytest.raises(UserError, match="--image: found"):
+        check_image(image)
+
+
+def change(documents, path, value):
+    changed = copy.deepcopy(documents)
+    *parents, last = path
+    target = changed
+    for key in parents:
+        target = target[key]
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return changed
+
+
+TASKS = (0, "root", "dag", "tasks")
+EXECUTORS = (0, "deploymentSpec", "executors")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ((0, "schemaVersion"), "2.0.0", "schemaVersion is '2.0.0'; only 2.1.0 is taken"),
+        ((0, "pipelineInfo", "name"), "Blobs", "the pipeline's name 'Blobs' is not made of"),
+        ((0, "pipelineInfo", "name"), "b" * 129, "128 at the most"),
+        ((0, "surprise"), 1, "not a PipelineSpec: .*surprise"),
+        ((*EXECUTORS, "exec-student"), {"resolver": {}}, "'exec-student': resolver executors are not implemented"),
+        (
+            (*EXECUTORS, "exec-examplegen", "container", "lifecycle"),
+            {"preCacheCheck": {"command": ["driver"]}},
+            "'exec-examplegen': lifecycle.preCacheCheck is ignored",
+        ),
+        ((*EXECUTORS, "exec-student", "container", "image"), None, "'exec-student': it has no image"),
+        ((*EXECUTORS, "exec-student"), None, "'student': its executor is missing"),
+        ((0, "components", "comp-student"), None, "task 'student': its component is missing"),
+        (
+            (*TASKS, "student", "inputs", "parameters", "set_seed"),
+            {"componentInputParameter": "sead"},
+            "'student': the pipeline has no parameter 'sead'",
+        ),
+        (
+            (*TASKS, "student", "inputs", "parameters", "set_seed"),
+            {"runtimeValue": {"runtimeParameter": "seed"}},
+            "'student': the parameter 'set_seed' is a runtime parameter",
+        ),
+        (
+            (0, "components", "comp-student", "inputDefinitions", "parameters", "set_seed"),
+            None,
+            "'student': its component has no parameter 'set_seed'",
+        ),
+        (
+            (*TASKS, "student", "inputs", "artifacts", "examples", "taskOutputArtifact", "producerTask"),
+            "nobody",
+            "'student': nothing makes its input 'examples'",
+        ),
+        ((*TASKS, "student", "dependentTasks"), ["nobody"], "'student': it waits for 'nobody', which is missing"),
+        ((*TASKS, "transform", "dependentTasks"), ["student"], "tasks wait for each other: .*student"),
+        ((0, "root", "dag", "tasks"), {}, "it has no tasks"),
+        (
+            (0, "root", "inputDefinitions", "parameters", "push_path", "description"),
+            "x" * MOST_BYTES,
+            "Kubernetes keeps 1,000,000",
+        ),
+        ((1, "platforms", "other"), {}, "the second document is not the Kubernetes platform spec"),
+        (
+            (1, "platforms", "kubernetes", "deploymentSpec", "executors", "exec-x"),
+            {},
+            "the platform spec has an executor 'exec-x' that the pipeline has not",
+        ),
+    ],
+)
+def test_what_the_backend_refuses_or_ignores_is_refused(documents, path, value, reason):
+    assert not list(reasons_against(documents))
+    found = list(reasons_against(change(documents, path, value)))
+    assert any(re.search(reason, one) for one in found), found
+
+
+def test_a_task_name_that_argo_does_not_take_is_refused(documents):
+    changed = copy.deepcopy(documents)
+    tasks = changed[0]["root"]["dag"]["tasks"]
+    tasks["Evaluator.x"] = tasks.pop("report")
+    assert any("task 'Evaluator.x': names are lower-case" in reason for reason in reasons_against(changed))
+
+
+def test_the_image_is_built_from_the_checkout_with_the_users_tasks_on_top(tmp_path):
+    build, *rest = build_commands("team/stillhouse:1.0")
+    assert build.startswith("docker build --tag team/stillhouse:1.0 ")
+    assert rest == ["docker push team/stillhouse:1.0"]
+    base, own, _ = build_commands("team/stillhouse:1.0", tmp_path)
+    assert "--tag team/stillhouse:1.0-base " in base
+    assert own.startswith("printf 'FROM team/stillhouse:1.0-base\\nCOPY . /tasks\\n' | docker build")
+    with pytest.raises(UserError, match="is not a folder"):
+        build_commands("x:1", tmp_path / "none")

@@ -1,0 +1,80 @@
+"""What happens around TFX's own entry point."""
+
+import json
+
+import pytest
+
+from pipelines.kubeflow.entrypoint import local, prepared, publish, remote
+from pipelines.kubeflow.parameters import apply
+
+
+@pytest.mark.parametrize(
+    ("uri", "path"),
+    [
+        ("minio://bucket/a/b", "/minio/bucket/a/b"),
+        ("s3://bucket/a", "/s3/bucket/a"),
+        ("gs://bucket/a", "/gcs/bucket/a"),
+        ("/data/a", "/data/a"),
+    ],
+)
+def test_uris_become_the_launchers_folders_and_back(uri, path):
+    assert local(uri, "") == path
+    assert remote(path, "") == uri
+    assert remote(local(uri, "/root"), "/root") == uri
+
+
+def schema(title):
+    return {"instanceSchema": f"title: {title}\ntype: object\n"}
+
+
+def test_inputs_get_the_types_of_the_spec_and_our_own_types_are_found():
+    given = {
+        "inputs": {"artifacts": {"examples": {"artifacts": [{"uri": "s3://b/x", "metadata": {"split_names": "[]"}}]}}},
+        "outputs": {
+            "artifacts": {"comparison": {"artifacts": [{"uri": "s3://b/y", "type": schema("stillhouse.Comparison")}]}}
+        },
+    }
+    spec = {"artifacts": {"examples": {"artifactType": schema("tfx.Examples")}}}
+    found = prepared(given, spec, "")
+    assert found["inputs"]["artifacts"]["examples"]["artifacts"] == [
+        {"uri": "/s3/b/x", "metadata": {"split_names": "[]"}, "type": schema("tfx.Examples")}
+    ]
+    (comparison,) = found["outputs"]["artifacts"]["comparison"]["artifacts"]
+    assert comparison["type"] == {"schemaTitle": "components.report.component.Comparison"}
+
+
+def test_parameters_go_where_they_belong():
+    config = json.dumps({"epochs": 10, "seed": 1, "name": "Student"})
+    found = apply({"custom_config": config, "set_epochs": 3.0, "set_seed": 7.0, "label": "y"})
+    assert json.loads(found.pop("custom_config")) == {"epochs": 3, "seed": 7, "name": "Student"}
+    assert found == {"label": "y"}
+
+
+def test_another_push_path_reaches_pusher_and_last_pushed():
+    destination = json.dumps({"filesystem": {"base_directory": "/old"}})
+    found = apply({"push_destination": destination, "set_push_path": "/new"})
+    assert json.loads(found["push_destination"]) == {"filesystem": {"base_directory": "/new"}}
+    assert apply({"push_path": "/old", "set_push_path": "/new"}) == {"push_path": "/new"}
+
+
+def test_a_span_is_named_or_the_newest():
+    config = json.dumps({"splits": [{"name": "all", "pattern": "span-{SPAN}/*"}]})
+    assert "range_config" not in apply({"input_config": config, "set_span": -1})
+    found = apply({"input_config": config, "set_span": 3.0})
+    assert json.loads(found["range_config"]) == {"static_range": {"start_span_number": 3, "end_span_number": 3}}
+
+
+def test_another_data_path_keeps_the_patterns_of_the_splits():
+    config = json.dumps({"splits": [{"name": "train", "pattern": "old-{SPAN}/train*"}]})
+    given = {"input_base": "/data", "input_config": config, "set_data_path": "gs://b/taxi/span-{SPAN}/v{VERSION}"}
+    found = apply(given)
+    assert found["input_base"] == "gs://b/taxi"
+    assert json.loads(found["input_config"])["splits"][0]["pattern"] == "span-{SPAN}/v{VERSION}/train*"
+
+
+def test_what_is_reported_has_uris(tmp_path):
+    told = {"artifacts": {"model": {"artifacts": [{"uri": f"{tmp_path}/minio/b/model", "metadata": {"a": 1.0}}]}}}
+    (tmp_path / "out.json").write_text(json.dumps(told))
+    publish(tmp_path / "out.json", str(tmp_path))
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert found["artifacts"]["model"]["artifacts"] == [{"uri": "minio://b/model", "metadata": {"a": 1.0}}]
