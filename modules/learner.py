@@ -17,6 +17,9 @@ from modules.heads import HEADS, Head
 from modules.ingestion.waiting import INPUT_WAIT
 from modules.step_means import StepMeans
 
+# Name in a training's history: updates that others did meanwhile, mean.
+STALENESS = "staleness"
+
 RANDOM_LAYER = keras.__internal__.layers.BaseRandomLayer
 
 
@@ -84,7 +87,7 @@ class Learner(keras.Model):
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
         names = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
         self._staleness = staleness
-        self._means = StepMeans([*names, head.quality, INPUT_WAIT, *(["staleness"] if staleness else [])])
+        self._means = StepMeans([*names, head.quality, INPUT_WAIT, *([STALENESS] if staleness else [])])
         if distillation:
             self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
             self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
@@ -173,6 +176,6 @@ class Learner(keras.Model):
         counts |= dict.fromkeys(["hard_loss", self._head.quality], tf.reduce_sum(present))
         totals[INPUT_WAIT], counts[INPUT_WAIT] = waited, tf.ones([])
         if self._staleness:
-            totals["staleness"], counts["staleness"] = tf.cast(others, tf.float32), tf.ones([])
+            totals[STALENESS], counts[STALENESS] = tf.cast(others, tf.float32), tf.ones([])
         self._means.update_state(totals, counts)
         return self._means.result()

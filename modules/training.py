@@ -6,6 +6,7 @@ Reads from top to bottom: configuration, data, network, objective, loop, export.
 import os
 import tempfile
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -28,7 +29,7 @@ from modules.ingestion.examples import first_features
 from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
-from modules.learner import Distillation, Learner, ask
+from modules.learner import STALENESS, Distillation, Learner, ask
 from modules.model_card import read_card, write_card
 from modules.strategies import OF_PROCESSES, is_asynchronous, is_chief, make_strategy, tf_config
 from modules.task import build_model
@@ -59,16 +60,23 @@ OPTIMIZERS = {
 }
 
 
+@dataclass(frozen=True)
+class EpochSize:
+    """What an epoch has."""
+
+    examples: int
+    updates: int
+    batches: int  # that an input pipeline gives one after the other
+
+
 class EpochReport(keras.callbacks.Callback):
     """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
 
-    def __init__(self, name: str, epochs: int, examples: int, batches: int):
-        """Takes what an epoch has: examples, and batches that an input pipeline gives one after the other."""
+    def __init__(self, name: str, epochs: int, size: EpochSize):
         super().__init__()
         self._name = name
         self._epochs = epochs
-        self._examples = examples
-        self._batches = batches
+        self._size = size
         self._began = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -78,9 +86,11 @@ class EpochReport(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Raises UserError on a loss that is NaN or infinite."""
         seconds = time.monotonic() - self._began
-        waited = logs.pop(INPUT_WAIT) * self._batches
+        waited = logs.pop(INPUT_WAIT) * self._size.batches
+        if STALENESS in logs:  # of interest where workers do not wait for each other
+            logs["updates_per_second"] = self._size.updates / seconds
         metrics = {name: float(value) for name, value in logs.items()}
-        logs["examples_per_second"] = self._examples / seconds
+        logs["examples_per_second"] = self._size.examples / seconds
         logs[INPUT_SHARE] = min(1.0, float(waited) / seconds)
         if not tf.math.is_finite(metrics["loss"]):
             raise UserError(
@@ -163,6 +173,15 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     whole_batches = isinstance(strategy, tf.distribute.TPUStrategy)
     steps = steps_in(data.examples, config.batch_size, whole_batches)
 
+    if config.teachers:
+        if is_asynchronous(strategy):
+            raise UserError(
+                f"{config.name}: TensorFlow does not load a SavedModel onto parameter servers, so teachers cannot be "
+                "asked online; set student.distillation.targets: cached"
+            )
+        features = first_features(data.source.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
+        check_answers(load_teachers(config), features, head)
+
     def network() -> keras.Model:
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
         return build_model(config.task, config.builder, config.hyperparameters, features)
@@ -172,14 +191,9 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     with strategy.scope():
         trained = network()
         check_labels(config, trained, data.train_labels, data.eval_labels)
-        teachers = [Teacher(path, f"Teacher-{i}", head) for i, path in enumerate(config.teachers, start=1)]
+        teachers = load_teachers(config)
         distillation = make_distillation(config, trained, teachers, data.parser.card) if config.distillation else None
         answers = (lambda features: ask(teachers, features)) if teachers else None
-        if answers:
-            features = first_features(data.source.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
-            faults = Faults([teacher.name for teacher in teachers], head)
-            faults.count(answers(features)[LOGITS].numpy())
-            faults.refuse()
         learner = Learner(
             trained, head, distillation, answers, config.label_smoothing, staleness=is_asynchronous(strategy)
         )
@@ -199,8 +213,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
 
     if checkpoints.step:
         progress.note(f"{config.name}: going on at step {checkpoints.step} of {steps * config.epochs}")
-    batches = batches_of_each(strategy, config, steps)
-    callbacks = [EpochReport(config.name, config.epochs, data.examples, batches), checkpoints]
+    size = EpochSize(data.examples, steps, batches_of_each(strategy, config, steps))
+    callbacks = [EpochReport(config.name, config.epochs, size), checkpoints]
     if config.distillation:
         callbacks.insert(0, Schedules(config.distillation, config.epochs))
     run = run_custom if config.loop == "custom" else run_fit
@@ -243,6 +257,23 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "history": checkpoints.history,
     }
     return result, card
+
+
+def load_teachers(config: TrainingConfig) -> list[Teacher]:
+    """Returns the teachers that are asked online; those loaded in a strategy's scope can be called by replicas only."""
+    head = HEADS[config.head]
+    return [Teacher(path, f"Teacher-{number}", head) for number, path in enumerate(config.teachers, start=1)]
+
+
+def check_answers(teachers: list[Teacher], features: dict[str, tf.Tensor], head: Head) -> None:
+    """Checks what teachers say about some examples.
+
+    Raises:
+      UserError: a teacher says NaN, or probabilities.
+    """
+    faults = Faults([teacher.name for teacher in teachers], head)
+    faults.count(ask(teachers, features)[LOGITS].numpy())
+    faults.refuse()
 
 
 def batches_of_each(strategy: tf.distribute.Strategy, config: TrainingConfig, steps: int) -> int:

@@ -500,6 +500,11 @@ class Settings(Section):
                 "student.augment: cached targets are those of the unchanged inputs; set "
                 "student.distillation.targets: online"
             )
+        if student.strategy.name == "parameter_server" and distillation.targets == "online":
+            raise ValueError(
+                "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached, or "
+                "another student.strategy"
+            )
         teachers = self.all_teachers()
         for hint in distillation.hints:
             if hint.teacher > len(teachers):

@@ -70,7 +70,7 @@ class Watch(logging.Handler):
         self.notes, self._epoch, self._action = [], epoch, action
 
     def emit(self, record):
-        if hasattr(record, "note"):
+        if hasattr(record, "note") and "cache: " not in record.note:
             self.notes.append(record.note)
         done = getattr(record, "epoch_done", None)
         if done and self._epoch is not None and done["epoch"] >= self._epoch:
@@ -78,12 +78,13 @@ class Watch(logging.Handler):
             self._action()
 
 
-def trained(run, folder, strategy, kill=None, **changes) -> Trained:
+def trained(run, folder, strategy, kill=None, train_files=None, **changes) -> Trained:
     """Trains, and kills the task `kill` in a random epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"batch_size": 31, "checkpoint_folder": str(folder / "checkpoints")} | changes
     config = training_config(run, True, strategy=strategy, **settings)
     arguments = run.fn_args(folder)
+    arguments.train_files = train_files or arguments.train_files
     arguments.custom_config = asdict(config)
     epoch = random.randint(3, config.epochs // 2) if kill else None
     watch = Watch(epoch, lambda: os.kill(tasks()[kill].pid, signal.SIGKILL))
@@ -107,6 +108,22 @@ def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop, targets
     np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-5)
     for ours, theirs in zip(found.weights, alone.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_workers_that_share_the_files_read_their_own_ones_and_train_as_well(run, tmp_path):
+    (whole,) = (run.examples / "Split-train").iterdir()
+    records = list(tf.data.TFRecordDataset(str(whole), "GZIP").as_numpy_iterator())
+    (tmp_path / "train").mkdir()
+    for part in range(3):  # worker 0 has two of them
+        with tf.io.TFRecordWriter(str(tmp_path / "train" / f"{part}.gz"), "GZIP") as writer:
+            for record in records[part::3]:
+                writer.write(record)
+    files = [str(tmp_path / "train" / "*")]
+    hard = {"distillation": None, "soft_targets": None, "ingestion": {"sharding": "file"}, "epochs": 10}
+    found = trained(run, tmp_path, SYNCHRONOUS, train_files=files, **hard)
+    assert found.card["train_examples"] == len(records)
+    assert found.card["updates"] == 10 * STEPS
+    assert found.card["history"]["accuracy"][-1] > 0.85
 
 
 LONG = {"epochs": 30, "builder": "build_with_dropout", "checkpoints": {"every_steps": EVERY, "keep": 2}}
@@ -158,6 +175,7 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     assert found.card["restarts"] == 1
     assert len(found.card["history"]["loss"]) == 20
     assert max(found.card["history"]["staleness"]) > 0
+    assert min(found.card["history"]["updates_per_second"]) > 0
     # Both kernels of the wide network are larger than two shards.
     assert [weights.shape for weights in found.weights] == [(4, 45_000), (45_000,), (45_000, 3), (3,)]
     assert found.card["history"]["accuracy"][-1] > 0.85

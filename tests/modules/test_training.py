@@ -8,7 +8,7 @@ from modules.errors import UserError
 from modules.ingestion.labels import LabelScan
 from modules.learner import Distillation, Learner
 from modules.strategies import make_strategy
-from modules.training import EpochReport, make_optimizer
+from modules.training import EpochReport, EpochSize, make_optimizer
 from modules.training_config import TrainingConfig
 from modules.training_data import check_labels
 
@@ -136,7 +136,7 @@ def test_layers_of_the_user_may_use_python_control_flow():
 
 def test_a_loss_that_is_no_number_stops_the_training():
     with pytest.raises(UserError, match="Teacher-1: the loss is nan in epoch 3; lower optimizer.learning_rate"):
-        EpochReport("Teacher-1", 5, 100, 7).on_epoch_end(2, {"loss": float("nan"), "input_wait": 0.0})
+        EpochReport("Teacher-1", 5, EpochSize(100, 7, 7)).on_epoch_end(2, {"loss": float("nan"), "input_wait": 0.0})
 
 
 @pytest.mark.parametrize(("smallest", "largest", "wrong"), [(0, 3, "has 3"), (-1, 2, "has -1")])

@@ -63,6 +63,10 @@ def refuse(raw):
             },
             "ingestion.service_workers: the workers of parameter_server read for themselves",
         ),
+        (
+            {"student": {"strategy": {"name": "parameter_server"}, "distillation": {"targets": "online"}}},
+            "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached",
+        ),
         ({"name": "My Pipe"}, "name: found 'My Pipe'; allowed: String should match pattern"),
         ({"data": {"path": "d"}}, "data.label: missing (The label column.)"),
         ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; allowed: 'csv', 'tfrec"),
