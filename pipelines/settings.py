@@ -502,8 +502,8 @@ class Settings(Section):
             )
         if student.strategy.name == "parameter_server" and distillation.targets == "online":
             raise ValueError(
-                "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached, or "
-                "another student.strategy"
+                "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached, "
+                "or another student.strategy"
             )
         teachers = self.all_teachers()
         for hint in distillation.hints:
