@@ -206,6 +206,57 @@ def compile_(
 
 
 @app.command()
+def submit(
+    settings_file: SettingsFile,
+    image: Annotated[str, typer.Option(help="Container image with stillhouse and the task module: NAME:TAG.")],
+    host: Annotated[str | None, typer.Option(help="URL of Kubeflow Pipelines; default: the cluster we run in.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Namespace, of a multi-user installation.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with a bearer token.")] = None,
+    cookies_file: Annotated[Path | None, typer.Option(help="File with the cookies of a signed-in browser.")] = None,
+    ca_cert: Annotated[Path | None, typer.Option(help="Certificate of the authority to trust.")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")] = False,
+    experiment: Annotated[str | None, typer.Option(help="Experiment of the run; default: the pipeline's name.")] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="A parameter of the pipeline.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
+    overrides: Overrides = None,
+    as_json: Json = False,
+) -> None:
+    """Run the pipeline on Kubeflow Pipelines: compile, upload what is new, start, print the run's link."""
+    settings = load_settings(settings_file, overrides)
+    _make_importable(settings_file)
+    _quieten(verbose=False)
+    from pipelines.kubeflow import submit as submission
+    from pipelines.kubeflow.compile import as_yaml, compile_pipeline
+    from pipelines.kubeflow.connection import Connection, Server
+    from pipelines.kubeflow.image_name import check_image
+
+    console = Console(stderr=True)
+    if doubt := check_image(image):
+        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
+    documents = compile_pipeline(settings, image)
+    values = submission.check_parameters(parameters or [], documents[0])
+    server = Server(Connection(host, namespace, token_file, cookies_file, ca_cert, not insecure))
+    root = settings.kubeflow.pipeline_root
+    run = submission.submit(server, settings.name, as_yaml(documents), experiment or settings.name, values, root)
+    result = run.to_dict()
+    console.print(f"run {run.run_id} of {run.version}: {run.link}", highlight=False, soft_wrap=True)
+    if watch:
+
+        def told(task: str, state: str) -> None:
+            console.print(f"  {task:<30} {state.lower()}", highlight=False)
+
+        state, reason = submission.watch(server, run.run_id, told)
+        result["state"] = state
+        console.print(f"{state.lower()}{': ' + reason if reason else ''}", highlight=False, soft_wrap=True)
+    if as_json:
+        print(json.dumps(result, indent=1))
+    if watch and state != "SUCCEEDED":
+        raise typer.Exit(MachineError.exit_code)
+
+
+@app.command()
 def image(
     name: Annotated[str, typer.Argument(metavar="IMAGE", help="NAME:TAG of the image.")],
     tasks: Annotated[Path | None, typer.Option(help="Folder of your task modules, copied into the image.")] = None,

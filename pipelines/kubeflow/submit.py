@@ -1,0 +1,211 @@
+"""Starts a run on Kubeflow Pipelines, and follows it. What is there already is taken, not made twice."""
+
+import hashlib
+import json
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api
+
+from modules.errors import UserError
+from pipelines.kubeflow.connection import TIMEOUT, Server
+
+DIGITS_OF_HASH = 12
+EQUALS = 1  # of the API's filters
+PAGE = 100
+SECONDS_BETWEEN_LOOKS = 5.0
+FINISHED = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run on the server."""
+
+    run_id: str
+    pipeline_id: str
+    version_id: str
+    version: str
+    experiment_id: str
+    link: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Returns it as JSON."""
+        return asdict(self)
+
+
+def named(name: str) -> str:
+    """Returns the filter for things of this name."""
+    return json.dumps({"predicates": [{"operation": EQUALS, "key": "display_name", "stringValue": name}]})
+
+
+def version_name(name: str, text: str) -> str:
+    """Returns the name of a pipeline's version: the hash of its content is in it."""
+    return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:DIGITS_OF_HASH]}"
+
+
+def check_parameters(given: list[str], spec: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of --parameter NAME=VALUE, in the types that the pipeline wants.
+
+    Raises:
+      UserError: there is no such parameter, or the value is of another type.
+    """
+    known = spec["root"]["inputDefinitions"]["parameters"]
+    values: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not equals or name not in known:
+            raise UserError(f"--parameter {one}: expected NAME=VALUE with one of: {', '.join(sorted(known))}")
+        if known[name]["parameterType"] == "NUMBER_INTEGER":
+            try:
+                values[name] = int(value)
+            except ValueError as error:
+                raise UserError(f"--parameter {one}: {name} is an integer") from error
+        else:
+            values[name] = value
+    return values
+
+
+def in_namespace(server: Server) -> dict[str, Any]:
+    """Returns the options of a listing."""
+    namespace = server.connection.namespace
+    return {"_request_timeout": TIMEOUT} | ({"namespace": namespace} if namespace else {})
+
+
+def find_pipeline(server: Server, name: str) -> Any | None:
+    """Returns the pipeline of this name, or None."""
+    options = in_namespace(server)
+    found = server.pipelines.list_pipelines(filter=named(name), page_size=PAGE, **options).pipelines
+    return next((pipeline for pipeline in found or [] if pipeline.display_name == name), None)
+
+
+def find_version(server: Server, pipeline_id: str, name: str) -> Any | None:
+    """Returns the version of this name, or None."""
+    token = ""
+    while True:
+        page = server.pipelines.list_pipeline_versions(
+            pipeline_id, page_size=PAGE, page_token=token, _request_timeout=TIMEOUT
+        )
+        for version in page.pipeline_versions or []:
+            if version.display_name == name:
+                return version
+        token = page.next_page_token
+        if not token:
+            return None
+
+
+def upload(server: Server, name: str, text: str) -> Any:
+    """Returns the pipeline's version with this content, which is uploaded if the server has not got it."""
+    version = version_name(name, text)
+    pipeline = server.call("looking for the pipeline", lambda **_: find_pipeline(server, name))
+    if pipeline is None:
+        body = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=server.connection.namespace)
+        pipeline = server.call(
+            "creating the pipeline",
+            server.pipelines.create_pipeline,
+            body,
+            applied=lambda: find_pipeline(server, name),
+        )
+    id_ = pipeline.pipeline_id
+    found = server.call("looking for the version", lambda **_: find_version(server, id_, version))
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, f"{name}.yaml")
+        file.write_text(text, encoding="utf-8")
+        return server.call(
+            "uploading the pipeline",
+            server.uploads.upload_pipeline_version,
+            str(file),
+            name=version,
+            pipelineid=id_,
+            applied=lambda: find_version(server, id_, version),
+        )
+
+
+def find_experiment(server: Server, name: str) -> Any | None:
+    """Returns the experiment of this name, or None."""
+    options = in_namespace(server)
+    found = server.experiments.list_experiments(filter=named(name), page_size=PAGE, **options).experiments
+    return next((one for one in found or [] if one.display_name == name), None)
+
+
+def experiment_of(server: Server, name: str) -> Any:
+    """Returns the experiment of this name, which is made if there is none."""
+    found = server.call("looking for the experiment", lambda **_: find_experiment(server, name))
+    if found is not None:
+        return found
+    body = kfp_server_api.V2beta1Experiment(display_name=name, namespace=server.connection.namespace)
+    return server.call(
+        "creating the experiment",
+        server.experiments.create_experiment,
+        body,
+        applied=lambda: find_experiment(server, name),
+    )
+
+
+def submit(server: Server, name: str, text: str, experiment: str, parameters: dict[str, Any], root: str) -> Submitted:
+    """Starts a run.
+
+    Args:
+      server: where.
+      name: of the pipeline.
+      text: of the compiled pipeline.
+      experiment: in which the run is listed.
+      parameters: of the pipeline; the others have their defaults.
+      root: where artifacts are kept.
+    """
+    version = upload(server, name, text)
+    of = experiment_of(server, experiment)
+    # The name is known before the run is: should an answer be lost, the run is found by it.
+    run_name = f"{version.display_name}-{uuid.uuid4().hex[:8]}"
+    body = kfp_server_api.V2beta1Run(
+        display_name=run_name,
+        experiment_id=of.experiment_id,
+        pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
+            pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
+        ),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=parameters, pipeline_root=root),
+    )
+
+    def find_run():
+        found = server.runs.list_runs(
+            experiment_id=of.experiment_id, filter=named(run_name), page_size=PAGE, _request_timeout=TIMEOUT
+        ).runs
+        return next((run for run in found or [] if run.display_name == run_name), None)
+
+    run = server.call("starting the run", server.runs.create_run, body, applied=find_run)
+    link = f"{server.connection.address}/#/runs/details/{run.run_id}"
+    return Submitted(
+        run.run_id, version.pipeline_id, version.pipeline_version_id, version.display_name, of.experiment_id, link
+    )
+
+
+def watch(
+    server: Server, run_id: str, told: Callable[[str, str], None], seconds: float = SECONDS_BETWEEN_LOOKS
+) -> tuple[str, str]:
+    """Follows a run to its end and returns its state and, if it failed, why.
+
+    Args:
+      server: where it runs.
+      run_id: of the run.
+      told: called with each task and its state, when that changes.
+      seconds: between two looks.
+    """
+    states: dict[str, str] = {}
+    while True:
+        run = server.call("looking at the run", server.runs.get_run, run_id)
+        tasks = (run.run_details.task_details if run.run_details else None) or []
+        for task in tasks:
+            if task.state and states.get(task.display_name) != task.state:
+                states[task.display_name] = task.state
+                told(task.display_name, task.state)
+        if run.state in FINISHED:
+            failed = [task for task in tasks if task.state in ("FAILED", "ERROR")]
+            message = run.error.message if run.error else ""
+            return run.state, message or ", ".join(task.display_name for task in failed)
+        time.sleep(seconds)
