@@ -4,6 +4,7 @@ files -> records -> batches -> parsed
 
 options      the settings `ingestion`
 files        which files, how they are compressed, their records
+parquet      Parquet files as records
 corruption   records that are damaged, and files without them
 examples     records parsed to features, labels and soft targets
 labels       one look through a split's labels
