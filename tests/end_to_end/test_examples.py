@@ -35,7 +35,7 @@ def test_taxi_is_binary_with_one_logit_and_gated_by_auc(tmp_path):
     )  # fmt: skip
     teacher = result["models"][0]
     assert teacher["metrics"]["auc"] > 0.85
-    assert any(name.startswith("payment_type=") for name in teacher["slices"])
+    assert any(name.startswith("trip_start_hour=") for name in teacher["slices"])
     assert next(gate for gate in result["gates"] if gate["name"] == "teacher")["metric"] == "auc"
 
 
