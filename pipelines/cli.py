@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from pipelines.dark_knowledge_table import print_dark_knowledge
 from pipelines.run_view import RunView
 from pipelines.settings import Settings as PipelineSettings
 from pipelines.settings import load_settings
+from pipelines.whole_file import write_whole
 
 GATE_REFUSED = 3
 
@@ -174,6 +175,18 @@ def init(
     console.print(f"next: stillhouse run {name}.yaml", highlight=False)
 
 
+def _compiled(settings_file: Path, settings: PipelineSettings, image: str, console: Console) -> list[dict[str, Any]]:
+    """Returns the documents of the pipeline for Kubeflow; warns of an image that is doubtful."""
+    _make_importable(settings_file)
+    _quieten(verbose=False)
+    from pipelines.kubeflow.compile import compile_pipeline
+    from pipelines.kubeflow.image_name import check_image
+
+    if doubt := check_image(image):
+        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
+    return compile_pipeline(settings, image)
+
+
 @app.command("compile")
 def compile_(
     settings_file: SettingsFile,
@@ -187,17 +200,14 @@ def compile_(
     """Write the pipeline for Kubeflow Pipelines: PipelineSpec 2.1.0, with the Kubernetes part where it is needed."""
     root = [f"kubeflow.pipeline_root={json.dumps(pipeline_root)}"] if pipeline_root else []
     settings = load_settings(settings_file, [*(overrides or []), *root])
-    _make_importable(settings_file)
-    _quieten(verbose=False)
-    from pipelines.kubeflow.compile import as_yaml, compile_pipeline
-    from pipelines.kubeflow.image_name import check_image
-    from pipelines.kubeflow.write import write_whole
-
     console = Console(stderr=True)
-    if doubt := check_image(image):
-        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
-    documents = compile_pipeline(settings, image)
-    write_whole(output, as_yaml(documents), "--output")
+    documents = _compiled(settings_file, settings, image, console)
+    from pipelines.kubeflow.compile import as_yaml
+
+    try:
+        write_whole(output, as_yaml(documents))
+    except OSError as error:
+        raise UserError(f"--output: cannot write {output}: {error.strerror}") from error
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
     tasks = len(documents[0]["root"]["dag"]["tasks"])
     console.print(
@@ -225,17 +235,12 @@ def submit(
 ) -> None:
     """Run the pipeline on Kubeflow Pipelines: compile, upload what is new, start, print the run's link."""
     settings = load_settings(settings_file, overrides)
-    _make_importable(settings_file)
-    _quieten(verbose=False)
-    from pipelines.kubeflow import submit as submission
-    from pipelines.kubeflow.compile import as_yaml, compile_pipeline
-    from pipelines.kubeflow.connection import Connection, Server
-    from pipelines.kubeflow.image_name import check_image
-
     console = Console(stderr=True)
-    if doubt := check_image(image):
-        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
-    documents = compile_pipeline(settings, image)
+    documents = _compiled(settings_file, settings, image, console)
+    from pipelines.kubeflow import submit as submission
+    from pipelines.kubeflow.compile import as_yaml
+    from pipelines.kubeflow.connection import Connection, Server
+
     values = submission.check_parameters(parameters or [], documents[0])
     server = Server(Connection(host, namespace, token_file, cookies_file, ca_cert, not insecure))
     root = settings.kubeflow.pipeline_root

@@ -35,6 +35,7 @@ from pipelines.data_check import check_data, check_transfer, find_fault
 from pipelines.distillation import Place, create_pipeline, saved_teachers, sqlite
 from pipelines.run_view import RunView
 from pipelines.settings import Settings, Training
+from pipelines.whole_file import write_whole
 
 DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
 # A run that fails on a disk with less than this has failed for want of space.
@@ -133,7 +134,7 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
         run_id, outputs = _newest_run(place)
         comparison = _finished_comparison(place, run_id, outputs)
         _replace_folder(root / DARK_KNOWLEDGE_FOLDER, outputs.get(("DarkKnowledge", DarkKnowledgeReport.TYPE_NAME)))
-        _write_atomically(root / COMPARISON, json.dumps(comparison, indent=1))
+        write_whole(root / COMPARISON, json.dumps(comparison, indent=1))
         return comparison
 
 
@@ -196,12 +197,6 @@ def _replace_folder(folder: Path, source: str | None) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     if source:
         unfinished.rename(folder)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
