@@ -4,7 +4,6 @@ Reads from top to bottom: configuration, data, network, objective, loop, export.
 """
 
 import os
-import tempfile
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +35,7 @@ from modules.task import build_model
 from modules.training_config import TrainingConfig, identity_of
 from modules.training_data import check_batches, check_labels, decide_cache, make_datasets, read_data
 from modules.training_loop import Steps, run_custom, run_fit
+from modules.weights import copy_weights, last_pushed
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -186,11 +186,14 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
         return build_model(config.task, config.builder, config.hyperparameters, features)
 
+    start = last_pushed(fn_args.base_model, config.name, network, fn_args.transform_graph_path)
     with strategy.scope(), tf.variable_creator_scope(_assignable_in_replicas):
         optimizer = make_optimizer(config.optimizer, steps * config.epochs)
     with strategy.scope():
         trained = network()
         check_labels(config, trained, data.train_labels, data.eval_labels)
+        if start:
+            copy_weights(start, trained)
         teachers = load_teachers(config)
         distillation = make_distillation(config, trained, teachers, data.parser.card) if config.distillation else None
         answers = (lambda features: ask(teachers, features)) if teachers else None
@@ -249,6 +252,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "replicas": config.strategy.get("workers") if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
         "updates": int(learner.optimizer.iterations.numpy()),
         "restarts": 0,
+        "warm_started": start is not None,
         "examples_per_second": typical(speeds) if speeds else None,
         "input_share": typical(shares),
         "cache": data.options.cache,
@@ -282,17 +286,6 @@ def batches_of_each(strategy: tf.distribute.Strategy, config: TrainingConfig, st
         return -(-steps // config.strategy["workers"])
     pipelines = config.strategy["workers"] if config.strategy["name"] in OF_PROCESSES else 1
     return steps * strategy.num_replicas_in_sync // pipelines
-
-
-def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights between two networks of one builder, also where `source` has them in shards."""
-    weights = source.get_weights()
-    if [weight.shape for weight in weights] == [weight.shape for weight in target.get_weights()]:
-        target.set_weights(weights)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = tf.train.Checkpoint(network=source).write(os.path.join(folder, "weights"))
-        tf.train.Checkpoint(network=target).read(path).assert_existing_objects_matched()
 
 
 def run_fn(fn_args: "FnArgs") -> None:

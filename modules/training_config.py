@@ -47,5 +47,5 @@ def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
     """Returns a fingerprint of all that decides what a training gives: settings, code, files, but not where it runs."""
     place = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
     told = {name: value for name, value in asdict(config).items() if name not in place}
-    told["files"] = [*fn_args.train_files, fn_args.transform_graph_path]
+    told["files"] = [*fn_args.train_files, fn_args.transform_graph_path, *filter(None, [fn_args.base_model])]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 import csv
 import glob
 import os
+import re
 from collections.abc import Iterator
 
 from modules.errors import UserError
@@ -33,6 +34,12 @@ def data_files(data: Data) -> list[str]:
     folder = data.path.replace("{SPAN}", "*").replace("{VERSION}", "*")
     if not glob.glob(folder):
         raise UserError(f"data.path: no folder {data.path} (seen from {os.getcwd()})")
+    spans = re.escape(data.path).replace(r"\{SPAN\}", r"\d+").replace(r"\{VERSION\}", r"\d+")
+    for name in glob.glob(folder):
+        if "{SPAN}" in data.path and not re.fullmatch(spans, name):
+            raise UserError(
+                f"data.path: {name} matches {data.path}, but {{SPAN}} and {{VERSION}} are numbers; move it away"
+            )
     patterns = [value if isinstance(value, str) else "*" for value in data.splits.values()]
     files = []
     for pattern in dict.fromkeys(patterns):

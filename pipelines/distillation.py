@@ -20,6 +20,7 @@ from components.example_validator import ExampleValidator
 from components.imported_teacher import ImportedTeacher
 from components.last_pushed import LastPushed
 from components.pusher import Pusher
+from components.pusher.executor import teacher_folder
 from components.report import ComparedModel, Report
 from components.serving_check import ServingCheck
 from components.soft_targets import SoftTargets
@@ -27,7 +28,7 @@ from components.transfer_examples import TransferExamples
 from modules.distillation.imported import SavedTeacher, fingerprint
 from pipelines.code_fingerprint import code_fingerprint
 from pipelines.eval_config import baseline_gate, drop_gate, eval_config
-from pipelines.example_gen import example_gen, transfer_example_gen
+from pipelines.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
 from pipelines.settings import Settings, Training
 
 RUN_FN = "modules.training.run_fn"
@@ -68,7 +69,7 @@ def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str
 def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
-    ExampleGen -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform -> Teacher-1..N, Baseline
+    ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform -> Teacher-1..N, Baseline
     -> SoftTargets -> Student -> Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
     """
     nodes = []
@@ -82,6 +83,9 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
 
     # Data.
     examples = add(example_gen(settings.data, place.data_path))["examples"]
+    evaluated = examples
+    if settings.data.spans > 1:
+        evaluated = add(newest_span_example_gen(settings.data, place.data_path))["examples"]
     statistics = add(StatisticsGen(examples=examples))["statistics"]
     if place.schema_path:
         schema = add(ImportSchemaGen(schema_file=place.schema_path), "SchemaGen")["schema"]
@@ -108,7 +112,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
 
     # Teachers, and the student's twin that learns without them.
     def training(name: str, role: str, of: Training, **more) -> dict:
-        config = of.model_dump(include=set(Training.model_fields))
+        config = of.model_dump(include=set(Training.model_fields) - {"warm_start"})
         config["builder"] = builder = settings.builder_of(of)
         ingestion = settings.ingestion.model_dump()
         ingestion["cache_folder"] = ingestion["cache_folder"] or place.cache
@@ -128,12 +132,18 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
             }
         )
 
-    def trainer(config: dict) -> BaseChannel:
+    def start_of(name: str, of: Training, folder: str = "") -> BaseChannel | None:
+        if not of.warm_start:
+            return None
+        return add(LastPushed(place.push_path, examples=examples, folder=folder), f"WarmStart.{name}")["model"]
+
+    def trainer(config: dict, base_model: BaseChannel | None = None) -> BaseChannel:
         split_args = {
             "train_args": trainer_pb2.TrainArgs(splits=["train"]),
             "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
         }
-        return add(Trainer(run_fn=RUN_FN, custom_config=config, **data, **split_args), config["name"])["model"]
+        made = Trainer(run_fn=RUN_FN, custom_config=config, base_model=base_model, **data, **split_args)
+        return add(made, config["name"])["model"]
 
     names, teachers, existing = teacher_names(settings), [], saved_teachers(settings, place.saved_models)
     distillation = settings.student.distillation
@@ -152,7 +162,8 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
             teachers.append(add(imported, name)["model"])
         else:
             hidden = sorted({hint.teacher_layer for hint in distillation.hints if hint.teacher == number})
-            teachers.append(trainer(training(name, "teacher", of, shard=shard, hidden_layers=hidden)))
+            base_model = start_of(name, of, teacher_folder(number))
+            teachers.append(trainer(training(name, "teacher", of, shard=shard, hidden_layers=hidden), base_model))
     omitted = {"omit_classes": settings.student.omit_classes}
     baseline = trainer(training("Baseline", "baseline", settings.student, **omitted)) if gates.baseline else None
 
@@ -191,6 +202,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         run_fn=RUN_FN,
         custom_config=training("Student", "student", settings.student, distillation=learning, **omitted),
         transfer_examples=transfer,
+        base_model=start_of("Student", settings.student),
         **asked,
         **data,
     )
@@ -201,7 +213,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
 
     def evaluate(name: str, model: BaseChannel, gate: Gate | None = None, other: BaseChannel | None = None):
         evaluator = Evaluator(
-            examples=examples,
+            examples=evaluated,
             model=model,
             baseline_model=other,
             eval_config=eval_config(settings, gate),
@@ -254,7 +266,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     )["blessing"]
     serving_check = ServingCheck(
         model=student,
-        examples=examples,
+        examples=evaluated,
         evaluation=against_teacher["evaluation"],
         label=label,
         code=code_fingerprint("modules.serving"),
@@ -268,13 +280,14 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=place.push_path)
         ),
         custom_config={"lost_push": place.lost_push} if place.lost_push else None,
+        teachers=teachers if any(teacher.warm_start for teacher in settings.teachers) else (),
     )
     pushed_model = add(pusher)["pushed_model"]
     report = Report(
         pipeline=settings.name,
         label=label,
         models=compared,
-        examples=examples,
+        examples=evaluated,
         blessing=blessing,
         infra_blessing=infra_blessing,
         pushed_model=pushed_model,

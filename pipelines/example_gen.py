@@ -6,19 +6,28 @@ from tfx.components import CsvExampleGen, ImportExampleGen
 from tfx.proto import example_gen_pb2
 
 from components.parquet_example_gen import ParquetExampleGen
+from components.span_window_example_gen import SpanWindowExampleGen
 from pipelines.settings import Data
 
 
 def example_gen(data: Data, path: str):
-    """Returns the ExampleGen of the data's format and splits; `path` is the folder, {SPAN} and {VERSION} included."""
-    if all(isinstance(value, str) for value in data.splits.values()):
-        return _example_gen(data.format, path, patterns=data.splits).with_id("ExampleGen")
-    return _example_gen(data.format, path, shares=data.splits).with_id("ExampleGen")
+    """Returns the ExampleGen of the data's format, splits and spans.
+
+    Args:
+      data: its settings.
+      path: the folder, {SPAN} and {VERSION} included.
+    """
+    return _example_gen(data, path, data.spans).with_id("ExampleGen")
+
+
+def newest_span_example_gen(data: Data, path: str):
+    """Returns the ExampleGen of the newest span alone, arguments as above."""
+    return _example_gen(data, path).with_id("NewestSpan")
 
 
 def transfer_example_gen(data: Data, path: str):
     """Returns the ExampleGen of the examples without labels in the folder `path`: one split, transfer."""
-    return _example_gen(data.format, path, shares={"transfer": 1}).with_id("TransferExampleGen")
+    return _example_gen(data.model_copy(update={"splits": {"transfer": 1}}), path).with_id("TransferExampleGen")
 
 
 def base_and_prefix(path: str) -> tuple[str, str]:
@@ -29,15 +38,20 @@ def base_and_prefix(path: str) -> tuple[str, str]:
     return base, path[len(base) + 1 :] + "/"
 
 
-def _example_gen(format: str, path: str, patterns: dict[str, str] | None = None, shares: dict[str, int] | None = None):
+def _example_gen(data: Data, path: str, spans: int = 1):
     base, prefix = base_and_prefix(path)
-    splits = [
-        example_gen_pb2.Input.Split(name=name, pattern=prefix + pattern)
-        for name, pattern in (patterns or {"all": "*"}).items()
-    ]
-    output_config = None
-    if shares:
-        buckets = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share) for name, share in shares.items()]
-        output_config = example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=buckets))
-    kind = {"csv": CsvExampleGen, "tfrecord": ImportExampleGen, "parquet": ParquetExampleGen}[format]
-    return kind(input_base=base, input_config=example_gen_pb2.Input(splits=splits), output_config=output_config)
+    by_pattern = all(isinstance(value, str) for value in data.splits.values())
+    patterns = data.splits if by_pattern else {"all": "*"}
+    inputs = example_gen_pb2.Input(
+        splits=[example_gen_pb2.Input.Split(name=name, pattern=prefix + pattern) for name, pattern in patterns.items()]
+    )
+    outputs = None
+    if not by_pattern:
+        buckets = [
+            example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share) for name, share in data.splits.items()
+        ]
+        outputs = example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=buckets))
+    if spans > 1:
+        return SpanWindowExampleGen(base, inputs, outputs, data.format, spans)
+    kind = {"csv": CsvExampleGen, "tfrecord": ImportExampleGen, "parquet": ParquetExampleGen}[data.format]
+    return kind(input_base=base, input_config=inputs, output_config=outputs)

@@ -54,6 +54,7 @@ class Data(Section):
         None,
         description="Folder of more examples in the same format, without labels, that the student learns from too.",
     )
+    spans: int = Field(1, ge=1, description="Newest spans to train on together; models are compared on the newest.")
     schema_file: str | None = Field(
         None, alias="schema", description="A curated schema (schema.pbtxt); without it, one is inferred from the data."
     )
@@ -75,6 +76,12 @@ class Data(Section):
         if "{VERSION}" in path and "{SPAN}" not in path:
             raise ValueError("{VERSION} needs {SPAN} before it")
         return path
+
+    @model_validator(mode="after")
+    def _check_spans(self):
+        if self.spans > 1 and "{SPAN}" not in self.path:
+            raise ValueError(f"data.spans is {self.spans}, but data.path has no {{SPAN}}")
+        return self
 
 
 class Strategy(Section):
@@ -225,6 +232,9 @@ class Training(Section):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the hard term.")
     augment: bool = Field(False, description="Change the training inputs by the task's augment(features, seed).")
+    warm_start: bool = Field(
+        False, description="Start from the weights of the last pushed version, if it has the same shape."
+    )
 
 
 class Teacher(Training):

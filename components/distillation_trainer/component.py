@@ -28,6 +28,7 @@ class DistillationTrainerSpec(types.ComponentSpec):
         "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
         "soft_targets": ChannelParameter(type=standard_artifacts.Examples, optional=True),
         "transfer_examples": ChannelParameter(type=standard_artifacts.Examples, optional=True),
+        "base_model": ChannelParameter(type=standard_artifacts.Model, optional=True),
     }
     OUTPUTS = {
         "model": ChannelParameter(type=standard_artifacts.Model),
@@ -50,6 +51,7 @@ class DistillationTrainer(base_component.BaseComponent):
         teachers: Sequence[types.BaseChannel] = (),
         soft_targets: types.BaseChannel | None = None,
         transfer_examples: types.BaseChannel | None = None,
+        base_model: types.BaseChannel | None = None,
     ):
         """Builds the node.
 
@@ -61,6 +63,7 @@ class DistillationTrainer(base_component.BaseComponent):
           teachers: Model channels; under "teachers" `run_fn` finds the SavedModels' folders.
           soft_targets: instead of teachers, what SoftTargets wrote; its folder, under "soft_targets".
           transfer_examples: transformed examples without labels; a file pattern, under "transfer_files".
+          base_model: the model to start from, as the stock Trainer's.
         """
         spec_class = with_numbered_inputs(self.SPEC_CLASS, teacher=(len(teachers), standard_artifacts.Model))
         spec = spec_class(
@@ -72,6 +75,7 @@ class DistillationTrainer(base_component.BaseComponent):
             transform_graph=transform_graph,
             soft_targets=soft_targets,
             transfer_examples=transfer_examples,
+            base_model=base_model,
             model=types.Channel(type=standard_artifacts.Model),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
             **numbered("teacher", teachers),

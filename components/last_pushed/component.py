@@ -1,4 +1,4 @@
-"""The model that a new student has to be compared with: the newest version in the push folder.
+"""A model that was pushed: the one that a new student has to be compared with, or that a training starts from.
 
 A component and not TFX's Resolver, because open-source Kubeflow Pipelines refuses resolver nodes.
 """
@@ -17,23 +17,45 @@ class LastPushedSpec(types.ComponentSpec):
 
     PARAMETERS = {
         "push_path": ExecutionParameter(type=str),
+        "folder": ExecutionParameter(type=str),
         "version": ExecutionParameter(type=str, optional=True),
     }
-    INPUTS = {"student": ChannelParameter(type=standard_artifacts.Model)}
+    INPUTS = {
+        "student": ChannelParameter(type=standard_artifacts.Model, optional=True),
+        "examples": ChannelParameter(type=standard_artifacts.Examples, optional=True),
+    }
     OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
 
 
 class LastPushed(base_component.BaseComponent):
-    """Copies the newest pushed version other than the student itself; an empty artifact if there is none."""
+    """Copies a pushed version; an empty artifact if there is none."""
 
     SPEC_CLASS = LastPushedSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
     DRIVER_CLASS = Driver
 
-    def __init__(self, push_path: str, student: types.BaseChannel):
-        """Builds the node over the folder that the Pusher pushes to and the student's Model channel."""
+    def __init__(
+        self,
+        push_path: str,
+        student: types.BaseChannel | None = None,
+        examples: types.BaseChannel | None = None,
+        folder: str = "",
+    ):
+        """Builds the node.
+
+        Args:
+          push_path: the folder that the Pusher pushes to.
+          student: Model channel; if the newest version is this very model, the one before it is taken.
+          examples: Examples channel; only versions that were pushed before these were ingested are taken, so that a
+            pipeline that runs again on the same data starts from the same version.
+          folder: of the versions, below push_path: "" for students, or a teacher's of `components.pusher`.
+        """
         super().__init__(
             spec=LastPushedSpec(
-                push_path=push_path, student=student, model=types.Channel(type=standard_artifacts.Model)
+                push_path=push_path,
+                folder=folder,
+                student=student,
+                examples=examples,
+                model=types.Channel(type=standard_artifacts.Model),
             )
         )

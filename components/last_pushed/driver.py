@@ -5,13 +5,12 @@ from tfx.orchestration import metadata
 from tfx.orchestration.portable import base_driver as portable_driver
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
-from tfx.utils import path_utils
 
-from components.last_pushed.versions import version_before
+from components.last_pushed.versions import choose_version
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
-    """Puts the version to compare with into the execution properties, hence into the cache key.
+    """Puts the version that is chosen into the execution properties, hence into the cache key.
 
     Both bases, as in TFX's own ExampleGen: the component asks for the first, the launcher calls the second.
     """
@@ -22,8 +21,7 @@ class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):
 
     def run(self, execution_info: data_types.ExecutionInfo) -> driver_output_pb2.DriverOutput:
         """Returns the driver output with `version`."""
-        student = path_utils.serving_model_path(execution_info.input_dict["student"][0].uri)
         output = driver_output_pb2.DriverOutput()
-        version = version_before(execution_info.exec_properties["push_path"], student)
+        version = choose_version(execution_info.input_dict, execution_info.exec_properties)
         output.exec_properties["version"].string_value = version
         return output

@@ -1,4 +1,4 @@
-"""Copies the last pushed version into an artifact."""
+"""Copies a pushed version into an artifact."""
 
 import os
 from typing import Any
@@ -8,7 +8,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.last_pushed.versions import NONE, version_before
+from components.last_pushed.versions import NONE, choose_version
 
 
 class Executor(base_executor.BaseExecutor):
@@ -21,11 +21,11 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes output_dict["model"], with the version in its custom property `version`."""
-        push_path = exec_properties["push_path"]
         version = exec_properties.get("version")
         if version is None:
-            version = version_before(push_path, path_utils.serving_model_path(input_dict["student"][0].uri))
+            version = choose_version(input_dict, exec_properties)
         model = artifact_utils.get_single_instance(output_dict["model"])
         model.set_string_custom_property("version", version)
         if version != NONE:
-            io_utils.copy_dir(os.path.join(push_path, version), path_utils.serving_model_dir(model.uri))
+            source = os.path.join(exec_properties["push_path"], exec_properties["folder"], version)
+            io_utils.copy_dir(source, path_utils.serving_model_dir(model.uri))

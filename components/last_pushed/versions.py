@@ -1,8 +1,11 @@
-"""Versions in a push folder."""
+"""Versions in a push folder. A version is the time of its push, in seconds, or the next free number after it."""
 
 import os
+from typing import Any
 
+from tfx import types
 from tfx.dsl.io import fileio
+from tfx.utils import path_utils
 
 NONE = ""  # no version
 
@@ -44,4 +47,17 @@ def version_before(push_path: str, saved_model: str) -> str:
     versions = pushed_versions(push_path)
     if versions and version_of(push_path, saved_model) == versions[0]:
         versions = versions[1:]
+    return versions[0] if versions else NONE
+
+
+def choose_version(input_dict: dict[str, list[types.Artifact]], properties: dict[str, Any]) -> str:
+    """Returns the version that a LastPushed with these inputs and execution properties copies, or NONE."""
+    folder = os.path.join(properties["push_path"], properties["folder"])
+    if input_dict.get("student"):
+        return version_before(folder, path_utils.serving_model_path(input_dict["student"][0].uri))
+    versions = pushed_versions(folder)
+    if input_dict.get("examples"):
+        # In milliseconds; 0 where the runner does not tell.
+        ingested = input_dict["examples"][0].mlmd_artifact.create_time_since_epoch // 1000
+        versions = [version for version in versions if not ingested or int(version) < ingested]
     return versions[0] if versions else NONE

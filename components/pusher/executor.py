@@ -1,4 +1,8 @@
-"""Lets the stock executor push into a folder aside, then renames the version into place."""
+"""Lets the stock executor push into a folder aside, then renames the version into place.
+
+Teachers are kept in .teachers/Teacher-N/VERSION, where model servers do not look, for trainings that start from them;
+only those of the newest version.
+"""
 
 import os
 from typing import Any
@@ -8,9 +12,17 @@ from tfx.components.pusher import executor
 from tfx.dsl.io import fileio
 from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
-from tfx.utils import proto_utils
+from tfx.utils import io_utils, path_utils, proto_utils
+
+from components.numbered_inputs import numbered_artifacts
 
 UNFINISHED = ".unfinished"
+TEACHERS = ".teachers"
+
+
+def teacher_folder(number: int) -> str:
+    """Returns where the versions of a teacher are, below the push folder."""
+    return f"{TEACHERS}/Teacher-{number}"
 
 
 class Executor(executor.Executor):
@@ -39,7 +51,24 @@ class Executor(executor.Executor):
         version = int(pushed.get_string_custom_property("pushed_version"))
         while fileio.exists(os.path.join(base, str(version))):
             version += 1
+        # Before the student appears: then whoever finds the version finds its teachers too.
+        for number, teacher in enumerate(numbered_artifacts(input_dict, "teacher"), start=1):
+            _keep_teacher(
+                path_utils.serving_model_path(teacher.uri), os.path.join(base, teacher_folder(number)), version
+            )
         target = os.path.join(base, str(version))
         fileio.rename(written, target)
         fileio.rmtree(aside)
         self._MarkPushed(pushed, pushed_destination=target, pushed_version=str(version))
+
+
+def _keep_teacher(saved_model: str, folder: str, version: int) -> None:
+    """Copies a teacher into folder/version, and removes the older ones."""
+    aside = os.path.join(folder, UNFINISHED)
+    if fileio.exists(aside):
+        fileio.rmtree(aside)
+    io_utils.copy_dir(saved_model, aside)
+    fileio.rename(aside, os.path.join(folder, str(version)))
+    for name in fileio.listdir(folder):
+        if name.rstrip("/") != str(version):
+            fileio.rmtree(os.path.join(folder, name))

@@ -18,7 +18,14 @@ from modules.model_card import read_card
 from modules.serving import read_records, single_example_latency, size_in_bytes, without_feature
 
 COMPARISON = "comparison.json"
-TRAINED = ("strategy", "replicas", "examples_per_second", "input_share", "restarts")  # of the model card
+TRAINED = (
+    "strategy",
+    "replicas",
+    "examples_per_second",
+    "input_share",
+    "restarts",
+    "warm_started",
+)  # of the model card
 
 
 def _read_json(artifact: types.Artifact, name: str) -> Any:

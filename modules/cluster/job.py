@@ -19,6 +19,7 @@ def job_of(config: TrainingConfig, fn_args: "FnArgs") -> Job:
         "transform_graph_path": fn_args.transform_graph_path,
         "serving_model_dir": fn_args.serving_model_dir,
         "model_run_dir": fn_args.model_run_dir,
+        "base_model": fn_args.base_model,
         "custom_config": asdict(config),
     }
     return Job(

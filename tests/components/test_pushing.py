@@ -6,8 +6,8 @@ from tfx.components.pusher import executor as stock
 from tfx.types import standard_artifacts
 
 from components.last_pushed.executor import Executor as LastPushed
-from components.last_pushed.versions import NONE, pushed_versions, version_before, version_of
-from components.pusher.executor import UNFINISHED, Executor
+from components.last_pushed.versions import NONE, choose_version, pushed_versions, version_before, version_of
+from components.pusher.executor import UNFINISHED, Executor, teacher_folder
 
 
 def saved_model(folder, content="model"):
@@ -23,7 +23,7 @@ def artifact(kind, uri):
     return made
 
 
-def push(tmp_path, base, content="model", blessed=1):
+def push(tmp_path, base, content="model", blessed=1, teachers=()):
     model = tmp_path / f"model-{content}"
     if not model.exists():
         saved_model(model / "Format-Serving", content)
@@ -31,6 +31,10 @@ def push(tmp_path, base, content="model", blessed=1):
     blessing.set_int_custom_property("blessed", blessed)
     pushed = artifact(standard_artifacts.PushedModel, tmp_path / "pushed")
     inputs = {"model": [artifact(standard_artifacts.Model, model)], "model_blessing": [blessing]}
+    for number, teacher in enumerate(teachers, start=1):
+        if not (tmp_path / teacher).exists():
+            saved_model(tmp_path / teacher / "Format-Serving", teacher)
+        inputs[f"teacher_{number}"] = [artifact(standard_artifacts.Model, tmp_path / teacher)]
     destination = json.dumps({"filesystem": {"base_directory": str(base)}})
     Executor().Do(inputs, {"pushed_model": [pushed]}, {"push_destination": destination})
     return pushed
@@ -97,6 +101,31 @@ def test_last_pushed_copies_the_version_also_without_a_driver(tmp_path):
     saved_model(tmp_path / "student" / "Format-Serving", "student")
     inputs = {"student": [artifact(standard_artifacts.Model, tmp_path / "student")]}
     model = artifact(standard_artifacts.Model, tmp_path / "out")
-    LastPushed().Do(inputs, {"model": [model]}, {"push_path": str(tmp_path / "serving")})
+    LastPushed().Do(inputs, {"model": [model]}, {"push_path": str(tmp_path / "serving"), "folder": ""})
     assert model.get_string_custom_property("version") == "7"
     assert (tmp_path / "out" / "Format-Serving" / "saved_model.pb").read_text() == "served"
+
+
+def test_teachers_of_the_newest_push_are_kept_where_a_warm_start_finds_them(tmp_path, monkeypatch):
+    serving = tmp_path / "serving"
+    monkeypatch.setattr(stock.time, "time", lambda: 1000.5)
+    push(tmp_path, serving, "one", teachers=["big", "bigger"])
+    push(tmp_path, serving, "two", teachers=["big", "biggest"])
+    push(tmp_path, serving, "three", blessed=0, teachers=["big", "refused"])
+    assert pushed_versions(str(serving)) == ["1001", "1000"]
+    second = serving / teacher_folder(2)
+    assert [path.name for path in second.iterdir()] == ["1001"]
+    assert (second / "1001" / "saved_model.pb").read_text() == "biggest"
+    model = artifact(standard_artifacts.Model, tmp_path / "start")
+    LastPushed().Do({}, {"model": [model]}, {"push_path": str(serving), "folder": teacher_folder(2)})
+    assert (tmp_path / "start" / "Format-Serving" / "saved_model.pb").read_text() == "biggest"
+
+
+def test_a_warm_start_takes_what_was_pushed_before_its_examples_were_ingested(tmp_path):
+    for version in ("1000", "2000"):
+        saved_model(tmp_path / "serving" / version)
+    examples = artifact(standard_artifacts.Examples, tmp_path / "examples")
+    properties = {"push_path": str(tmp_path / "serving"), "folder": ""}
+    for milliseconds, expected in ((1_999_000, "1000"), (2_001_000, "2000"), (999_000, NONE), (0, "2000")):
+        examples.mlmd_artifact.create_time_since_epoch = milliseconds
+        assert choose_version({"examples": [examples]}, properties) == expected

@@ -105,3 +105,10 @@ def test_parquet_faults_are_named(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": [1.0]}), path)
     with pytest.raises(UserError, match="has no column 'tree'"):
         check_data(data(tmp_path, format="parquet"))
+
+
+def test_a_folder_that_matches_but_is_no_span_is_named(tmp_path):
+    for span in ("1", "old"):
+        blobs.write_csv(tmp_path / f"span-{span}" / "x.csv", blobs.rows(3))
+    with pytest.raises(UserError, match=r"data.path: .*span-old matches .*\{SPAN\} and \{VERSION\} are numbers"):
+        check_data(data(tmp_path / "span-{SPAN}"))

@@ -72,6 +72,8 @@ def refuse(raw):
         ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; allowed: 'csv', 'tfrec"),
         ({"data": {"path": "d", "label": "y", "splits": {"train": 1}}}, "exactly train and eval are allowed"),
         ({"data": {"path": "v-{VERSION}", "label": "y"}}, "{VERSION} needs {SPAN} before it"),
+        ({"data": {"path": "d", "label": "y", "spans": 2}}, "data.spans is 2, but data.path has no {SPAN}"),
+        ({"teachers": [{"saved_model": "m", "warm_start": True}]}, "warm_start is of no use with saved_model"),
         (
             {"student": {"strategy": {"name": "one_device", "devices": 2}}},
             "devices is 2, but one_device has one; for more, name mirrored",

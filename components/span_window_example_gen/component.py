@@ -1,0 +1,39 @@
+"""TFX's file-based ExampleGen reads one span; this one reads the newest spans together.
+
+TFX's way, a Resolver over the Examples of earlier runs, is refused by open-source Kubeflow Pipelines.
+"""
+
+from typing import Literal
+
+from tfx.components import FileBasedExampleGen
+from tfx.dsl.components.base import executor_spec
+from tfx.proto import example_gen_pb2
+
+from components.span_window_example_gen.driver import Driver
+from components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
+from components.span_window_example_gen.window import custom_config
+
+EXECUTORS = {"csv": CsvExecutor, "tfrecord": TFRecordExecutor, "parquet": ParquetExecutor}
+
+
+class SpanWindowExampleGen(FileBasedExampleGen):
+    """Reads a rolling window of spans; the `span` of its output is the newest."""
+
+    DRIVER_CLASS = Driver
+
+    def __init__(
+        self,
+        input_base: str,
+        input_config: example_gen_pb2.Input,
+        output_config: example_gen_pb2.Output | None,
+        format: Literal["csv", "tfrecord", "parquet"],
+        spans: int,
+    ):
+        """Builds the node; `spans` is the length of the window, the others are as FileBasedExampleGen's."""
+        super().__init__(
+            input_base=input_base,
+            input_config=input_config,
+            output_config=output_config,
+            custom_config=custom_config(spans),
+            custom_executor_spec=executor_spec.BeamExecutorSpec(EXECUTORS[format]),
+        )

@@ -1,0 +1,78 @@
+"""Which spans are in a window, and how the window travels: as a RangeConfig in ExampleGen's custom_config.
+
+range_config itself stays free for the one span that a run may ask for, at which its window ends.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from tfx.components.example_gen.input_processor import FileBasedInputProcessor
+from tfx.dsl.io import fileio
+from tfx.proto import example_gen_pb2, range_config_pb2
+from tfx.utils import proto_utils
+
+SEPARATOR = "\n"  # between the patterns of a split's spans
+
+
+def custom_config(spans: int) -> example_gen_pb2.CustomConfig:
+    """Returns the custom_config of an ExampleGen over so many spans."""
+    config = example_gen_pb2.CustomConfig()
+    rolling = range_config_pb2.RollingRange(num_spans=spans)
+    config.custom_config.Pack(range_config_pb2.RangeConfig(rolling_range=rolling))
+    return config
+
+
+def _spans_of(properties: dict[str, Any]) -> int:
+    config = example_gen_pb2.CustomConfig()
+    proto_utils.json_to_proto(properties["custom_config"], config)
+    found = range_config_pb2.RangeConfig()
+    config.custom_config.Unpack(found)
+    return found.rolling_range.num_spans
+
+
+def spans_in(base: str, patterns: Iterable[str]) -> list[int]:
+    """Returns the numbers of the spans of which there are files for all `patterns` with {SPAN}, ascending."""
+    found = []
+    for pattern in patterns:
+        path = os.path.join(base, pattern)
+        parts = re.split(r"(\{SPAN\}|\{VERSION\}|\*)", path)
+        known = {"{SPAN}": r"(?P<span>\d+)", "{VERSION}": r"\d+", "*": "[^/]*"}
+        expression = re.compile("".join(known.get(part, re.escape(part)) for part in parts))
+        files = fileio.glob(path.replace("{SPAN}", "*").replace("{VERSION}", "*"))
+        found.append({int(match["span"]) for file in files if (match := expression.fullmatch(file))})
+    return sorted(set.intersection(*found))
+
+
+def widened(properties: dict[str, Any], span: int) -> dict[str, Any]:
+    """Returns input_config and input_fingerprint of the window that ends at `span`.
+
+    Each split's pattern becomes those of its spans, one per line. Where there are fewer spans than the window has,
+    those that are there are taken.
+
+    Args:
+      properties: execution properties of the ExampleGen, patterns with {SPAN} in them.
+      span: the newest in the window.
+    """
+    config = example_gen_pb2.Input()
+    proto_utils.json_to_proto(properties["input_config"], config)
+    base = properties["input_base"]
+    known = [one for one in spans_in(base, [split.pattern for split in config.splits]) if one <= span]
+    patterns: dict[str, list[str]] = {split.name: [] for split in config.splits}
+    fingerprints = []
+    for one in known[-_spans_of(properties) :]:
+        only = range_config_pb2.StaticRange(start_span_number=one, end_span_number=one)
+        processor = FileBasedInputProcessor(base, config.splits, range_config_pb2.RangeConfig(static_range=only))
+        number, version = processor.resolve_span_and_version()
+        fingerprints.append(processor.get_input_fingerprint(number, version))
+        for split in config.splits:
+            patterns[split.name].append(processor.get_pattern_for_span_version(split.pattern, number, version))
+    for split in config.splits:
+        split.pattern = SEPARATOR.join(patterns[split.name])
+    digest = hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
+    return {
+        "input_config": proto_utils.proto_to_json(config),
+        "input_fingerprint": f"{len(fingerprints)} spans up to {span}: {digest}",
+    }
