@@ -209,7 +209,7 @@ def compile_(
     except OSError as error:
         raise UserError(f"--output: cannot write {output}: {error.strerror}") from error
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
-    tasks = len(documents[0]["root"]["dag"]["tasks"])
+    tasks = len(documents[0]["deploymentSpec"]["executors"])
     console.print(
         f"wrote {output}: {tasks} tasks; parameters: {', '.join(parameters)}", highlight=False, soft_wrap=True
     )

@@ -49,7 +49,7 @@ def reasons_against(documents: list[dict[str, Any]]) -> Iterator[str]:
     executors = spec.get("deploymentSpec", {}).get("executors", {})
     for label, executor in executors.items():
         yield from _reasons_against_executor(label, executor)
-    yield from _reasons_against_tasks(spec, executors)
+    yield from _reasons_against_tasks(spec, spec.get("root", {}), executors)
     for document in others:
         if set(document) != {"platforms"} or set(document["platforms"]) != {"kubernetes"}:
             yield "the second document is not the Kubernetes platform spec"
@@ -84,19 +84,27 @@ def _values(tree: Any) -> Iterator[Any]:
         yield from _values(child)
 
 
-def _reasons_against_tasks(spec: dict[str, Any], executors: dict[str, Any]) -> Iterator[str]:
-    tasks = spec.get("root", {}).get("dag", {}).get("tasks", {})
-    parameters = spec.get("root", {}).get("inputDefinitions", {}).get("parameters", {})
+def _reasons_against_tasks(spec: dict[str, Any], dag: dict[str, Any], executors: dict[str, Any]) -> Iterator[str]:
+    """Gives the reasons against the tasks of a DAG, and of the DAGs in it; `dag` is a component, or the root."""
+    tasks, given = dag.get("dag", {}).get("tasks", {}), dag.get("inputDefinitions", {})
     if not tasks:
         yield "it has no tasks"
+    components = spec.get("components", {})
+
+    def outputs_of(task: str, kind: str) -> dict[str, Any]:
+        component = components.get(tasks.get(task, {}).get("componentRef", {}).get("name"), {})
+        return component.get("outputDefinitions", {}).get(kind, {})
+
     for name, task in tasks.items():
         if not TASK_NAME.match(name):
             yield f"task {name!r}: names are lower-case letters, digits and hyphens, 63 at the most"
-        component = spec.get("components", {}).get(task.get("componentRef", {}).get("name"))
+        component = components.get(task.get("componentRef", {}).get("name"))
         if component is None:
             yield f"task {name!r}: its component is missing"
             continue
-        if component.get("executorLabel") not in executors:
+        if "dag" in component:
+            yield from _reasons_against_tasks(spec, component, executors)
+        elif component.get("executorLabel") not in executors:
             yield f"task {name!r}: its executor is missing"
         definitions = component.get("inputDefinitions", {}).get("parameters", {})
         for key, source in task.get("inputs", {}).get("parameters", {}).items():
@@ -105,18 +113,24 @@ def _reasons_against_tasks(spec: dict[str, Any], executors: dict[str, Any]) -> I
             if "runtimeParameter" in source.get("runtimeValue", {}):
                 yield f"task {name!r}: the parameter {key!r} is a runtime parameter, which is not taken"
             wanted = source.get("componentInputParameter")
-            if wanted is not None and wanted not in parameters:
+            if wanted is not None and wanted not in given.get("parameters", {}):
                 yield f"task {name!r}: the pipeline has no parameter {wanted!r}"
+            producer = source.get("taskOutputParameter")
+            if producer and producer["outputParameterKey"] not in outputs_of(producer["producerTask"], "parameters"):
+                yield f"task {name!r}: nothing makes its parameter {key!r}"
         for key, source in task.get("inputs", {}).get("artifacts", {}).items():
             producer = source.get("taskOutputArtifact", {})
-            of = spec["components"].get(
-                tasks.get(producer.get("producerTask"), {}).get("componentRef", {}).get("name"), {}
-            )
-            if producer.get("outputArtifactKey") not in of.get("outputDefinitions", {}).get("artifacts", {}):
+            made = outputs_of(producer.get("producerTask"), "artifacts")
+            known = source.get("componentInputArtifact") in given.get("artifacts", {})
+            if not known and producer.get("outputArtifactKey") not in made:
                 yield f"task {name!r}: nothing makes its input {key!r}"
         for other in task.get("dependentTasks", []):
             if other not in tasks:
                 yield f"task {name!r}: it waits for {other!r}, which is missing"
+        condition = task.get("triggerPolicy", {}).get("condition", "")
+        for wanted in re.findall(r"inputs\.parameter_values\['([^']*)'\]", condition):
+            if wanted not in task.get("inputs", {}).get("parameters", {}):
+                yield f"task {name!r}: its condition asks for {wanted!r}, which is no input of it"
     try:
         TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()}).prepare()
     except CycleError as error:

@@ -1,7 +1,8 @@
 """Settings -> PipelineSpec (schema 2.1.0) for the backend of open-source Kubeflow Pipelines.
 
 TFX's own compiler makes the spec; what that backend refuses or ignores is changed here, in the open: names of tasks,
-the ExampleGen driver's hook, defaults for parameters, retries, caching, resources, and the Kubernetes part.
+the ExampleGen driver's hook, defaults for parameters, retries, caching, resources, the Kubernetes part, and the
+condition under which a run goes on after ExampleGen.
 """
 
 import re
@@ -11,6 +12,7 @@ import yaml
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
 from pipelines.distillation import create_pipeline
+from pipelines.kubeflow import only_if_changed
 from pipelines.kubeflow.check import refuse_unfit
 from pipelines.kubeflow.parameters import PREFIX, Parameter, parameters_of
 from pipelines.kubeflow.place import kubeflow_place
@@ -19,7 +21,16 @@ from pipelines.settings import Kubeflow, Resources, Settings
 ENTRY_POINT = ("python", "-m", "pipelines.kubeflow.entrypoint")
 
 # What these do depends on a folder outside of the pipeline, which Kubeflow's cache does not look into.
-NEVER_CACHED = ("ExampleGen", "TransferExampleGen", "LastPushed", "Pusher")
+NEVER_CACHED = (
+    "ExampleGen",
+    "NewestSpan",
+    "TransferExampleGen",
+    "LastPushed",
+    "WarmStart",
+    "Pusher",
+    "CompareData",
+    "RememberData",
+)
 
 
 def compile_pipeline(settings: Settings, image: str) -> list[dict[str, Any]]:
@@ -39,9 +50,11 @@ def compile_pipeline(settings: Settings, image: str) -> list[dict[str, Any]]:
     for executor in spec["deploymentSpec"]["executors"].values():
         # Hooks are ignored; our entry point runs the driver.
         executor["container"].pop("lifecycle", None)
+    only_if_changed.add_tasks(spec, image)
     _set_limits(spec, settings.kubeflow)
     platform = _platform(spec, settings.kubeflow)
     spec = _renamed(spec)
+    only_if_changed.nest(spec, task_name(only_if_changed.FIRST), task_name(only_if_changed.COMPARE))
     documents = [spec, *([platform] if platform else [])]
     refuse_unfit(documents)
     return documents
@@ -67,7 +80,7 @@ def _add_parameters(spec: dict[str, Any], parameters: list[Parameter]) -> None:
         }
         for node in parameter.nodes:
             task = spec["root"]["dag"]["tasks"].get(node)
-            if task is None:  # no baseline, nothing pushed to compare with
+            if task is None:
                 continue
             name = PREFIX + parameter.key
             task.setdefault("inputs", {}).setdefault("parameters", {})[name] = {
@@ -88,7 +101,7 @@ def _of_node(node: str, resources: dict[str, Resources]) -> Resources:
 
 def _set_limits(spec: dict[str, Any], kubeflow: Kubeflow) -> None:
     for node, task in spec["root"]["dag"]["tasks"].items():
-        cached = kubeflow.cache and node not in NEVER_CACHED
+        cached = kubeflow.cache and node.partition(".")[0] not in NEVER_CACHED
         task["cachingOptions"] = {"enableCache": True} if cached else {}
         retries = kubeflow.retries
         if retries.most:
@@ -137,8 +150,11 @@ def _renamed(spec: dict[str, Any]) -> dict[str, Any]:
         task["componentRef"] = {"name": f"comp-{task_name(node)}"}
         if task.get("dependentTasks"):
             task["dependentTasks"] = [task_name(name) for name in task["dependentTasks"]]
-        for source in task.get("inputs", {}).get("artifacts", {}).values():
-            source["taskOutputArtifact"]["producerTask"] = task_name(source["taskOutputArtifact"]["producerTask"])
+        inputs = task.get("inputs", {})
+        for source in [*inputs.get("artifacts", {}).values(), *inputs.get("parameters", {}).values()]:
+            for of in (source.get("taskOutputArtifact"), source.get("taskOutputParameter")):
+                if of:
+                    of["producerTask"] = task_name(of["producerTask"])
         tasks[task_name(node)] = task
     spec["root"]["dag"]["tasks"] = tasks
     executors, labels = {}, {}

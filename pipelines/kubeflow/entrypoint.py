@@ -5,7 +5,7 @@
 
 Before:  artifacts of inputs get the types that the inputs spec names; minio://, s3:// and gs:// become the folders to
          which the launcher has downloaded them; parameters of the pipeline go into execution properties; the driver of
-         an ExampleGen resolves span, version and fingerprint.
+         an ExampleGen resolves span, version and fingerprint, and the window of spans.
 After:   the folders become URIs again in what is reported.
 If it fails: nothing is reported, the error is the last line, the exit code is not zero.
 """
@@ -80,14 +80,32 @@ def run(executor_class_path: str, executor_input: dict[str, Any], inputs_spec: s
     from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
     from tfx.utils import import_utils
 
+    from components.span_window_example_gen.executor import SpanWindow
+
     given = argparse.Namespace(
         executor_class_path=executor_class_path,
         json_serialized_invocation_args=json.dumps(executor_input),
         json_serialized_inputs_spec_args=inputs_spec,
     )
-    if issubclass(import_utils.import_class_by_path(executor_class_path), BaseExampleGenExecutor):
+    executor = import_utils.import_class_by_path(executor_class_path)
+    if issubclass(executor, BaseExampleGenExecutor):
         driver.main(given)
+    if issubclass(executor, SpanWindow):
+        widen(executor_input)
     kubeflow_v2_run_executor.main((given, beam_options))
+
+
+def widen(executor_input: dict[str, Any]) -> None:
+    """Adds the spans before the newest to what the driver of an ExampleGen has left in the ExecutorOutput."""
+    from components.span_window_example_gen.window import widened
+
+    output_file = Path(executor_input["outputs"]["outputFile"])
+    told = json.loads(output_file.read_text())
+    found = widened(executor_input["inputs"]["parameterValues"], int(told["parameterValues"]["span"]))
+    told["parameterValues"] |= found
+    for artifact in told["artifacts"]["examples"]["artifacts"]:
+        artifact["metadata"]["input_fingerprint"] = found["input_fingerprint"]
+    output_file.write_text(json.dumps(told))
 
 
 def publish(output_file: Path, root: str) -> None:

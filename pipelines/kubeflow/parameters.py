@@ -26,19 +26,21 @@ class Parameter:
     kind: str
     default: str | int
     description: str
-    nodes: tuple[str, ...]  # ids of the pipeline's nodes that it reaches
+    nodes: tuple[str, ...]  # ids of the nodes that it reaches, if the pipeline has them
     key: str  # what it sets there
 
 
 def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Parameter]:
     """Returns the parameters of a pipeline."""
+    starts = [f"WarmStart.{name}" for name in (*teacher_names(settings), "Student")]
+    readers, pushers = ("ExampleGen", "NewestSpan"), ("Pusher", "LastPushed", *starts)
     found = [
-        Parameter("data_path", STRING, data_path, "Folder of the data.", ("ExampleGen",), "data_path"),
-        Parameter("push_path", STRING, push_path, "Folder to push to.", ("Pusher", "LastPushed"), "push_path"),
+        Parameter("data_path", STRING, data_path, "Folder of the data.", readers, "data_path"),
+        Parameter("push_path", STRING, push_path, "Folder to push to.", pushers, "push_path"),
     ]
     if "{SPAN}" in data_path:
         text = f"Span of the data; {NEWEST}: the newest."
-        found.append(Parameter("span", INTEGER, NEWEST, text, ("ExampleGen",), "span"))
+        found.append(Parameter("span", INTEGER, NEWEST, text, readers, "span"))
     trained = {
         f"teacher_{number}": (teacher, (name,))
         for number, (name, teacher) in enumerate(

@@ -65,6 +65,10 @@ def check_parameters(given: list[str], spec: dict[str, Any]) -> dict[str, Any]:
                 values[name] = int(value)
             except ValueError as error:
                 raise UserError(f"--parameter {one}: {name} is an integer") from error
+        elif known[name]["parameterType"] == "BOOLEAN":
+            if value not in ("true", "false"):
+                raise UserError(f"--parameter {one}: {name} is true or false")
+            values[name] = value == "true"
         else:
             values[name] = value
     return values

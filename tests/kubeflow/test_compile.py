@@ -47,12 +47,51 @@ def test_the_same_settings_give_the_same_bytes():
     assert list(yaml.safe_load_all(first)) == compile_pipeline(settings(), IMAGE)
 
 
-def test_every_task_is_a_container_with_our_entry_point(documents):
+def test_every_task_is_a_container_with_an_entry_point_of_ours(documents):
     spec = documents[0]
     assert spec["schemaVersion"] == "2.1.0"
-    for executor in spec["deploymentSpec"]["executors"].values():
+    for label, executor in spec["deploymentSpec"]["executors"].items():
         assert executor["container"]["image"] == IMAGE
-        assert executor["container"]["command"] == ["python", "-m", "pipelines.kubeflow.entrypoint"]
+        own = label in ("exec-comparedata", "exec-rememberdata")
+        module = "pipelines.kubeflow.changes" if own else "pipelines.kubeflow.entrypoint"
+        assert executor["container"]["command"][:3] == ["python", "-m", module]
+
+
+def inner(spec):
+    """Returns the tasks after ExampleGen."""
+    return spec["components"]["comp-retrain"]["dag"]["tasks"]
+
+
+def test_a_run_goes_on_after_example_gen_if_data_have_changed(documents):
+    tasks = documents[0]["root"]["dag"]["tasks"]
+    assert list(tasks) == ["examplegen", "comparedata", "retrain"]
+    condition = "inputs.parameter_values['pipelinechannel--comparedata-changed'] == 'true'"
+    assert tasks["retrain"]["triggerPolicy"] == {"condition": condition}
+    compared = tasks["comparedata"]["inputs"]["parameters"]
+    assert {"student_seed", "data_path", "only_if_changed", "content"} <= set(compared)
+    assert inner(documents[0])["rememberdata"]["dependentTasks"] == ["report"]
+    content = compared["content"]["runtimeValue"]["constant"]
+    other = compile_pipeline(settings(), "registry.example/stillhouse:1.1")[0]["root"]["dag"]["tasks"]
+    assert other["comparedata"]["inputs"]["parameters"]["content"]["runtimeValue"]["constant"] != content
+
+
+def test_windows_of_spans_and_warm_starts_read_where_a_run_says(task):
+    raw = raw_settings()
+    raw["data"] |= {"path": "/data/span-{SPAN}", "spans": 3}
+    raw["student"]["warm_start"] = raw["teachers"][0]["warm_start"] = True
+    (spec, _) = compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
+    tasks = inner(spec)
+    for name in ("warmstart-student", "warmstart-teacher-1", "newestspan"):
+        assert tasks[name]["cachingOptions"] == {}
+    span = tasks["newestspan"]["inputs"]["parameters"]["set_span"]
+    assert span == {"componentInputParameter": "pipelinechannel--span"}
+    push = tasks["warmstart-teacher-1"]["inputs"]["parameters"]["set_push_path"]
+    assert push == {"componentInputParameter": "pipelinechannel--push_path"}
+    for name in ("teacher-1", "student"):
+        assert (
+            tasks[name]["inputs"]["artifacts"]["base_model"]["taskOutputArtifact"]["producerTask"]
+            == f"warmstart-{name}"
+        )
 
 
 def test_what_a_run_changes_are_parameters_with_defaults(documents):
@@ -61,11 +100,14 @@ def test_what_a_run_changes_are_parameters_with_defaults(documents):
     assert parameters["data_path"]["defaultValue"] == "/data/blobs"
     assert parameters["push_path"]["defaultValue"] == "/data/serving"
     assert parameters["student_epochs"]["defaultValue"] == blobs.settings()["student"]["epochs"]
-    tasks = spec["root"]["dag"]["tasks"]
+    tasks, channel = inner(spec), "pipelinechannel--"
     for name in ("student", "baseline"):
         given = tasks[name]["inputs"]["parameters"]["set_epochs"]
-        assert given == {"componentInputParameter": "student_epochs"}
-    assert tasks["teacher-1"]["inputs"]["parameters"]["set_seed"] == {"componentInputParameter": "teacher_1_seed"}
+        assert given == {"componentInputParameter": f"{channel}student_epochs"}
+    seed = tasks["teacher-1"]["inputs"]["parameters"]["set_seed"]
+    assert seed == {"componentInputParameter": f"{channel}teacher_1_seed"}
+    retrain = spec["root"]["dag"]["tasks"]["retrain"]["inputs"]["parameters"]
+    assert retrain[f"{channel}student_epochs"] == {"componentInputParameter": "student_epochs"}
 
 
 def test_limits_retries_cache_and_selectors_come_from_the_settings():
@@ -81,7 +123,7 @@ def test_limits_retries_cache_and_selectors_come_from_the_settings():
     teacher = executors["exec-teacher-1"]["container"]["resources"]
     assert teacher == {"cpuLimit": 4.0, "accelerator": {"type": "nvidia.com/gpu", "count": "2"}}
     assert executors["exec-student"]["container"]["resources"] == {"cpuLimit": 1.0}
-    tasks = spec["root"]["dag"]["tasks"]
+    tasks = inner(spec) | spec["root"]["dag"]["tasks"]
     assert tasks["student"]["retryPolicy"]["maxRetryCount"] == 5
     assert tasks["student"]["retryPolicy"]["backoffDuration"] == "10s"
     assert tasks["student"]["cachingOptions"] == {"enableCache": True}
@@ -89,7 +131,7 @@ def test_limits_retries_cache_and_selectors_come_from_the_settings():
     assert all(tasks[name]["cachingOptions"] == {} for name in ("examplegen", "lastpushed", "pusher"))
     of = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert of["exec-teacher-1"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
-    assert of["exec-pusher"] == {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
+    assert of["exec-comparedata"] == of["exec-pusher"] == {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
 
 
 @pytest.mark.parametrize(
@@ -142,7 +184,8 @@ def change(documents, path, value):
     return changed
 
 
-TASKS = (0, "root", "dag", "tasks")
+OUTER = (0, "root", "dag", "tasks")
+TASKS = (0, "components", "comp-retrain", "dag", "tasks")
 EXECUTORS = (0, "deploymentSpec", "executors")
 
 
@@ -184,7 +227,23 @@ EXECUTORS = (0, "deploymentSpec", "executors")
         ),
         ((*TASKS, "student", "dependentTasks"), ["nobody"], "'student': it waits for 'nobody', which is missing"),
         ((*TASKS, "transform", "dependentTasks"), ["student"], "tasks wait for each other: .*student"),
-        ((0, "root", "dag", "tasks"), {}, "it has no tasks"),
+        (OUTER, {}, "it has no tasks"),
+        (TASKS, {}, "it has no tasks"),
+        (
+            (*TASKS, "statisticsgen", "inputs", "artifacts", "examples"),
+            {"componentInputArtifact": "nothing"},
+            "'statisticsgen': nothing makes its input 'examples'",
+        ),
+        (
+            (*OUTER, "retrain", "inputs", "parameters", "pipelinechannel--comparedata-changed"),
+            None,
+            "'retrain': its condition asks for 'pipelinechannel--comparedata-changed', which is no input of it",
+        ),
+        (
+            (0, "components", "comp-comparedata", "outputDefinitions"),
+            None,
+            "'retrain': nothing makes its parameter 'pipelinechannel--comparedata-changed'",
+        ),
         (
             (0, "root", "inputDefinitions", "parameters", "push_path", "description"),
             "x" * MOST_BYTES,
@@ -206,7 +265,7 @@ def test_what_the_backend_refuses_or_ignores_is_refused(documents, path, value, 
 
 def test_a_task_name_that_argo_does_not_take_is_refused(documents):
     changed = copy.deepcopy(documents)
-    tasks = changed[0]["root"]["dag"]["tasks"]
+    tasks = inner(changed[0])
     tasks["Evaluator.x"] = tasks.pop("report")
     assert any("task 'Evaluator.x': names are lower-case" in reason for reason in reasons_against(changed))
 

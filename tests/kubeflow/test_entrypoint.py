@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from pipelines.kubeflow import changes
 from pipelines.kubeflow.entrypoint import local, prepared, publish, remote
 from pipelines.kubeflow.parameters import apply
 
@@ -78,3 +79,24 @@ def test_what_is_reported_has_uris(tmp_path):
     publish(tmp_path / "out.json", str(tmp_path))
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["artifacts"]["model"]["artifacts"] == [{"uri": "minio://b/model", "metadata": {"a": 1.0}}]
+
+
+def executor_input(tmp_path, fingerprint="a", **parameters):
+    given = {"push_path": str(tmp_path), "pipeline": "blobs", "content": "1", "seed": 1, "only_if_changed": True}
+    metadata = {"input_fingerprint": fingerprint, "span": 3.0}
+    return {
+        "inputs": {
+            "parameterValues": given | parameters,
+            "artifacts": {"examples": {"artifacts": [{"uri": "minio://b/x", "metadata": metadata}]}},
+        }
+    }
+
+
+def test_a_run_is_unchanged_if_data_pipeline_and_parameters_are_those_of_the_last(tmp_path, capsys):
+    first = changes.compare(executor_input(tmp_path))
+    assert first["changed"] == "true"
+    changes.remember({"inputs": {"parameterValues": {"push_path": str(tmp_path), "pipeline": "blobs"} | first}})
+    assert changes.compare(executor_input(tmp_path))["changed"] == "false"
+    assert "unchanged: data, pipeline and parameters are those of the last run" in capsys.readouterr().out
+    for other in ({"fingerprint": "b"}, {"content": "2"}, {"seed": 2}, {"only_if_changed": False}, {"pipeline": "x"}):
+        assert changes.compare(executor_input(tmp_path, **other))["changed"] == "true", other

@@ -1,0 +1,79 @@
+"""Whether a run has anything new to learn from: what two tasks of the compiled pipeline run.
+
+  python -m pipelines.kubeflow.changes compare '{{$}}'     are data, pipeline and parameters those of the last run?
+  python -m pipelines.kubeflow.changes remember '{{$}}'    they are now
+
+The last run that came to its end is remembered in the push folder, in .stillhouse/PIPELINE.json, whether its student
+was pushed or refused: the same would be refused again.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = ".stillhouse"
+CHANGED, FINGERPRINT, ONLY_IF_CHANGED = "changed", "fingerprint", "only_if_changed"
+# Execution properties of ExampleGen's output.
+DATA = ("input_fingerprint", "span", "version")
+
+
+def fingerprint_of(executor_input: dict[str, Any]) -> str:
+    """Returns a hash of the data that ExampleGen has read, of the pipeline's content, and of the parameters."""
+    inputs = executor_input["inputs"]
+    metadata = inputs["artifacts"]["examples"]["artifacts"][0].get("metadata", {})
+    data = {name: metadata.get(name) for name in DATA}
+    parameters = {name: value for name, value in inputs["parameterValues"].items() if name != ONLY_IF_CHANGED}
+    return hashlib.sha256(json.dumps([data, parameters], sort_keys=True).encode()).hexdigest()
+
+
+def memory_of(push_path: str, pipeline: str) -> str:
+    """Returns the file in which the last run of a pipeline is remembered."""
+    return os.path.join(push_path, FOLDER, f"{pipeline}.json")
+
+
+def compare(executor_input: dict[str, Any]) -> dict[str, str]:
+    """Returns the output parameters `changed` ("true" or "false") and `fingerprint`, and tells which it is."""
+    import tensorflow as tf
+
+    given = executor_input["inputs"]["parameterValues"]
+    fingerprint = fingerprint_of(executor_input)
+    path = memory_of(given["push_path"], given["pipeline"])
+    changed = True
+    if given[ONLY_IF_CHANGED] and tf.io.gfile.exists(path):
+        with tf.io.gfile.GFile(path) as file:
+            last = json.load(file)
+        changed = last[FINGERPRINT] != fingerprint
+        if not changed:
+            print(f"unchanged: data, pipeline and parameters are those of the last run ({path}); nothing to do")
+    return {CHANGED: "true" if changed else "false", FINGERPRINT: fingerprint}
+
+
+def remember(executor_input: dict[str, Any]) -> None:
+    """Writes down what the run that is ending has learnt from."""
+    import tensorflow as tf
+
+    given = executor_input["inputs"]["parameterValues"]
+    path = memory_of(given["push_path"], given["pipeline"])
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.gfile.GFile(f"{path}.unfinished", "w") as file:
+        json.dump({FINGERPRINT: given[FINGERPRINT]}, file)
+    tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+
+
+def main() -> None:
+    """Runs one of the two tasks."""
+    action, executor_input = sys.argv[1], json.loads(sys.argv[2])
+    if action == "remember":
+        remember(executor_input)
+        return
+    for name, value in compare(executor_input).items():
+        path = Path(executor_input["outputs"]["parameters"][name]["outputFile"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(value)
+
+
+if __name__ == "__main__":
+    main()
