@@ -2,9 +2,8 @@
 
 import json
 import logging
-import os
 import sys
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from modules.errors import MachineError, UserError
+from pipelines import schedule_cli, unchanged
+from pipelines.cli_parts import Json, Overrides, Root, SettingsFile, compiled, make_importable, output, quieten
 from pipelines.comparison_table import print_comparison
+from pipelines.connection_options import with_connection
 from pipelines.dark_knowledge_table import print_dark_knowledge
 from pipelines.run_view import RunView
 from pipelines.settings import Settings as PipelineSettings
@@ -31,11 +33,8 @@ app = typer.Typer(
 
 benchmark_app = typer.Typer(help="Measure on this machine.", no_args_is_help=True)
 app.add_typer(benchmark_app, name="benchmark")
-
-SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="The settings file (YAML).")]
-Root = Annotated[Path | None, typer.Option(help="Folder of artifacts and results; default: runs/NAME.")]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Overrides one setting.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+app.add_typer(schedule_cli.app, name="schedule")
+app.command()(schedule_cli.scheduler)
 
 
 @app.callback()
@@ -49,16 +48,25 @@ def run(
     root: Root = None,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option(help="Check everything that needs no run, and print the DAG.")] = False,
+    only_if_changed: Annotated[
+        bool,
+        typer.Option("--only-if-changed", help="End at once if data, settings and code are those of the last run."),
+    ] = False,
     verbose: Annotated[bool, typer.Option(help="Show all of TFX's, Beam's and TensorFlow's logs.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run the pipeline on this machine. Exit code 0: pushed; 3: a gate refused the student."""
     settings = load_settings(settings_file, overrides)
-    _make_importable(settings_file)
-    _quieten(verbose)
+    make_importable(settings_file)
+    root = root or Path("runs") / settings.name
+    fingerprint = unchanged.fingerprint_of(settings)
+    if only_if_changed and not dry_run and (comparison := unchanged.unchanged_comparison(root, fingerprint)):
+        Console(stderr=True).print(f"unchanged since the run {comparison['run_id']}; nothing to do", highlight=False)
+        _finish(comparison | {"unchanged": True}, as_json)
+        return
+    quieten(verbose)
     from pipelines import local
 
-    root = root or Path("runs") / settings.name
     if dry_run:
         _dry_run(settings, root, as_json)
         return
@@ -71,10 +79,15 @@ def run(
         raise MachineError(
             f"interrupted in {view.node}; the same command goes on where this one stopped"
         ) from interrupt
+    unchanged.remember(root, fingerprint)
+    _finish(comparison, as_json)
+
+
+def _finish(comparison: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(comparison, indent=1))
     else:
-        print_comparison(comparison, _output())
+        print_comparison(comparison, output())
     if not comparison["pushed"]:
         raise typer.Exit(GATE_REFUSED)
 
@@ -129,7 +142,7 @@ def report(
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        show(found, _output())
+        show(found, output())
 
 
 @benchmark_app.command("ingestion")
@@ -143,8 +156,8 @@ def benchmark_ingestion(
 ) -> None:
     """Measure the ways to read the train split of a run: examples per second of each cache."""
     settings = load_settings(settings_file, overrides)
-    _make_importable(settings_file)
-    _quieten(verbose=False)
+    make_importable(settings_file)
+    quieten(verbose=False)
     from pipelines.benchmark import measure_ingestion, print_rates
 
     with Console(stderr=True).status("reading") as status:
@@ -158,7 +171,7 @@ def benchmark_ingestion(
     if as_json:
         print(json.dumps(found, indent=1))
     else:
-        print_rates(found, _output())
+        print_rates(found, output())
 
 
 @app.command()
@@ -175,22 +188,10 @@ def init(
     console.print(f"next: stillhouse run {name}.yaml", highlight=False)
 
 
-def _compiled(settings_file: Path, settings: PipelineSettings, image: str, console: Console) -> list[dict[str, Any]]:
-    """Returns the documents of the pipeline for Kubeflow; warns of an image that is doubtful."""
-    _make_importable(settings_file)
-    _quieten(verbose=False)
-    from pipelines.kubeflow.compile import compile_pipeline
-    from pipelines.kubeflow.image_name import check_image
-
-    if doubt := check_image(image):
-        console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
-    return compile_pipeline(settings, image)
-
-
 @app.command("compile")
 def compile_(
     settings_file: SettingsFile,
-    output: Annotated[Path, typer.Option(help="File to write, .yaml.")],
+    output_file: Annotated[Path, typer.Option("--output", help="File to write, .yaml.")],
     image: Annotated[str, typer.Option(help="Container image with stillhouse and the task module: NAME:TAG.")],
     pipeline_root: Annotated[
         str | None, typer.Option(help="Where artifacts are kept, minio://, s3:// or gs://.")
@@ -201,30 +202,26 @@ def compile_(
     root = [f"kubeflow.pipeline_root={json.dumps(pipeline_root)}"] if pipeline_root else []
     settings = load_settings(settings_file, [*(overrides or []), *root])
     console = Console(stderr=True)
-    documents = _compiled(settings_file, settings, image, console)
+    documents = compiled(settings_file, settings, image, console)
     from pipelines.kubeflow.compile import as_yaml
 
     try:
-        write_whole(output, as_yaml(documents))
+        write_whole(output_file, as_yaml(documents))
     except OSError as error:
-        raise UserError(f"--output: cannot write {output}: {error.strerror}") from error
+        raise UserError(f"--output: cannot write {output_file}: {error.strerror}") from error
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]
     tasks = len(documents[0]["deploymentSpec"]["executors"])
     console.print(
-        f"wrote {output}: {tasks} tasks; parameters: {', '.join(parameters)}", highlight=False, soft_wrap=True
+        f"wrote {output_file}: {tasks} tasks; parameters: {', '.join(parameters)}", highlight=False, soft_wrap=True
     )
 
 
 @app.command()
+@with_connection
 def submit(
+    connect: Callable,
     settings_file: SettingsFile,
     image: Annotated[str, typer.Option(help="Container image with stillhouse and the task module: NAME:TAG.")],
-    host: Annotated[str | None, typer.Option(help="URL of Kubeflow Pipelines; default: the cluster we run in.")] = None,
-    namespace: Annotated[str | None, typer.Option(help="Namespace, of a multi-user installation.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with a bearer token.")] = None,
-    cookies_file: Annotated[Path | None, typer.Option(help="File with the cookies of a signed-in browser.")] = None,
-    ca_cert: Annotated[Path | None, typer.Option(help="Certificate of the authority to trust.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")] = False,
     experiment: Annotated[str | None, typer.Option(help="Experiment of the run; default: the pipeline's name.")] = None,
     parameters: Annotated[
         list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="A parameter of the pipeline.")
@@ -236,13 +233,12 @@ def submit(
     """Run the pipeline on Kubeflow Pipelines: compile, upload what is new, start, print the run's link."""
     settings = load_settings(settings_file, overrides)
     console = Console(stderr=True)
-    documents = _compiled(settings_file, settings, image, console)
+    documents = compiled(settings_file, settings, image, console)
     from pipelines.kubeflow import submit as submission
     from pipelines.kubeflow.compile import as_yaml
-    from pipelines.kubeflow.connection import Connection, Server
 
     values = submission.check_parameters(parameters or [], documents[0])
-    server = Server(Connection(host, namespace, token_file, cookies_file, ca_cert, not insecure))
+    server = connect()
     root = settings.kubeflow.pipeline_root
     run = submission.submit(server, settings.name, as_yaml(documents), experiment or settings.name, values, root)
     result = run.to_dict()
@@ -293,39 +289,6 @@ def tfjob(
     print(
         yaml.safe_dump(tfjob(settings, model, Pods(image, namespace, claim, mount, job_file)), sort_keys=False), end=""
     )
-
-
-def _output() -> Console:
-    # A pipe or a file has no width; the table wants some.
-    return Console() if sys.stdout.isatty() else Console(width=120)
-
-
-def _make_importable(settings_file: Path) -> None:
-    """Lets task modules be found beside the settings file and in the working directory."""
-    for folder in (os.getcwd(), str(settings_file.absolute().parent)):
-        if folder not in sys.path:
-            sys.path.insert(0, folder)
-
-
-def _quieten(verbose: bool) -> None:
-    """Sets what of the libraries' logs is shown; the progress of a run is drawn from absl's records in any case."""
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "0" if verbose else "3"
-    if not verbose:
-        warnings.simplefilter("ignore")
-    from absl import logging as absl_logging
-
-    absl_logging.use_absl_handler()
-    absl_logging.set_verbosity(absl_logging.INFO)
-    logging.getLogger("stillhouse").setLevel(logging.DEBUG if verbose else logging.INFO)
-    if not verbose:
-        # The records must be made for the view to see them, but nobody else prints them.
-        logging.getLogger("absl").propagate = False
-        logging.getLogger("stillhouse").propagate = False
-        for handler in logging.getLogger().handlers:
-            handler.setLevel(logging.CRITICAL)
-        import tensorflow as tf
-
-        tf.get_logger().setLevel(logging.CRITICAL)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ whatever it does, so its fingerprint goes along as a property of its own.
 
 import ast
 import hashlib
-import importlib.util
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 # One project in three packages: what one imports from another counts.
@@ -14,11 +14,15 @@ OWN_PACKAGES = ("pipelines", "components", "modules")
 
 
 def _source(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
-        return None
-    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
+    """Returns the file of a module. Unlike importlib.util.find_spec, it imports no packages on the way."""
+    spec, path = None, None
+    names = module.split(".")
+    for depth in range(1, len(names) + 1):
+        spec = PathFinder.find_spec(".".join(names[:depth]), path)
+        if spec is None:
+            return None
+        path = spec.submodule_search_locations or ()  # nothing is in a module that is no package
+    if not spec.origin or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin)
 

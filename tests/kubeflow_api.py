@@ -1,26 +1,33 @@
-"""A small API server of Kubeflow Pipelines (v2beta1) on 127.0.0.1: pipelines, versions, experiments, runs.
+"""A small API server of Kubeflow Pipelines (v2beta1) on 127.0.0.1: pipelines, versions, experiments, runs, recurring
+runs. Its state is a file, so that another server goes on with it.
 
 It refuses what the real one refuses, and can be told to fail: each fault is used up by the next request that it fits.
+Runs end at once, as `states` says, or are really run by `Api.launch`.
 """
 
 import json
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import kfp_server_api
 import yaml
+from croniter import croniter
 
 from pipelines.kubeflow.check import reasons_against
 
 PREFIX = "/apis/v2beta1/"
+KINDS = ("pipelines", "versions", "experiments", "runs", "recurring")
+FINISHED = ("SUCCEEDED", "FAILED", "CANCELED")
 
 
 @dataclass
@@ -43,40 +50,69 @@ class RefusedError(Exception):
         self.status = status
 
 
+# Runs documents with parameters; tells of the states of tasks; raises if a task fails.
+Launch = Callable[[list[dict[str, Any]], str, dict[str, Any], Callable[[str, str], None]], None]
+
+
 class Api:
     """What the server knows, and what it is told to do wrong."""
 
-    def __init__(self):
-        self.pipelines: dict[str, dict[str, Any]] = {}
-        self.versions: dict[str, dict[str, Any]] = {}
-        self.experiments: dict[str, dict[str, Any]] = {}
-        self.runs: dict[str, dict[str, Any]] = {}
+    def __init__(self, file: Path | None = None, launch: Launch | None = None):
+        self.file, self.launch = file, launch
+        known = json.loads(file.read_text()) if file and file.exists() else {}
+        self.pipelines: dict[str, dict[str, Any]] = known.get("pipelines", {})
+        self.versions: dict[str, dict[str, Any]] = known.get("versions", {})
+        self.experiments: dict[str, dict[str, Any]] = known.get("experiments", {})
+        self.runs: dict[str, dict[str, Any]] = known.get("runs", {})
+        self.recurring: dict[str, dict[str, Any]] = known.get("recurring", {})
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.token: str | None = None  # that requests have to bring
         self.states: list[tuple[str, dict[str, str]]] = [("SUCCEEDED", {})]  # of a run and its tasks, look by look
+        self.threads: list[threading.Thread] = []
+
+    def save(self) -> None:
+        if self.file:
+            self.file.write_text(json.dumps({kind: getattr(self, kind) for kind in KINDS}))
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes, content_type: str) -> dict[str, Any]:
         parts = path.removeprefix(PREFIX).split("/")
         match (method, *parts):
             case ("GET", "pipelines"):
-                return {"pipelines": _named(self.pipelines, query)}
+                return {"pipelines": _listed(self.pipelines, query)}
             case ("POST", "pipelines"):
                 return self._create(self.pipelines, "pipeline_id", json.loads(body))
             case ("POST", "pipelines", "upload_version"):
                 return self._upload(query, body, content_type)
             case ("GET", "pipelines", id_, "versions"):
                 return {"pipeline_versions": [one for one in self.versions.values() if one["pipeline_id"] == id_]}
+            case ("GET", "pipelines", _, "versions", id_):
+                return _one(self.versions, id_, "pipeline version")
             case ("GET", "experiments"):
-                return {"experiments": _named(self.experiments, query)}
+                return {"experiments": _listed(self.experiments, query)}
             case ("POST", "experiments"):
                 return self._create(self.experiments, "experiment_id", json.loads(body))
             case ("POST", "runs"):
                 return self._run(json.loads(body))
             case ("GET", "runs"):
-                return {"runs": _named(self.runs, query)}
+                of = [one for one in _listed(self.runs, query) if query.get("experiment_id") == one["experiment_id"]]
+                return {"runs": of[::-1] if query.get("sort_by") == "created_at desc" else of}
             case ("GET", "runs", id_):
                 return self._look(id_)
+            case ("POST", "recurringruns"):
+                return self._recur(json.loads(body))
+            case ("GET", "recurringruns"):
+                return {"recurringRuns": _listed(self.recurring, query)}
+            case ("GET", "recurringruns", id_):
+                return _one(self.recurring, id_, "recurring run")
+            case ("DELETE", "recurringruns", id_):
+                _one(self.recurring, id_, "recurring run")
+                del self.recurring[id_]
+                return {}
+            case ("POST", "recurringruns", action) if action.endswith((":enable", ":disable")):
+                id_, _, what = action.partition(":")
+                _one(self.recurring, id_, "recurring run")["status"] = f"{what.upper()}D"
+                return {}
         raise RefusedError(404, f"no such path: {method} {path}")
 
     def _create(self, known: dict[str, Any], id_name: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +138,18 @@ class Api:
             "pipeline_version_id": str(uuid.uuid4()),
             "display_name": query["name"],
             "pipeline_spec": documents[0],
+            "platform": documents[1:],
         }
         self.versions[made["pipeline_version_id"]] = made
         return made
 
-    def _run(self, given: dict[str, Any]) -> dict[str, Any]:
+    def delete_pipeline(self, name: str) -> None:
+        """As somebody does in the UI: its versions go with it."""
+        (id_,) = (id_ for id_, one in self.pipelines.items() if one["display_name"] == name)
+        del self.pipelines[id_]
+        self.versions = {key: one for key, one in self.versions.items() if one["pipeline_id"] != id_}
+
+    def _checked_version(self, given: dict[str, Any]) -> dict[str, Any]:
         version = self.versions.get(given["pipeline_version_reference"]["pipeline_version_id"])
         if version is None or given["experiment_id"] not in self.experiments:
             raise RefusedError(404, "the pipeline version or the experiment is not found")
@@ -114,19 +157,83 @@ class Api:
         for name in given["runtime_config"].get("parameters") or {}:
             if name not in known:
                 raise RefusedError(400, f"the pipeline has no parameter {name}")
-        made = given | {"run_id": str(uuid.uuid4()), "state": "PENDING"}
+        return version
+
+    def _run(self, given: dict[str, Any]) -> dict[str, Any]:
+        version = self._checked_version(given)
+        made = given | {"run_id": str(uuid.uuid4()), "state": "PENDING", "created_at": _now(), "tasks": {}}
         self.runs[made["run_id"]] = made
+        if self.launch:
+            made["state"] = "RUNNING"
+            thread = threading.Thread(target=self._launch, args=(made, version), daemon=True)
+            self.threads.append(thread)
+            thread.start()
         return made
 
+    def _launch(self, run: dict[str, Any], version: dict[str, Any]) -> None:
+        documents = [version["pipeline_spec"], *version["platform"]]
+        try:
+            parameters = run["runtime_config"].get("parameters") or {}
+            self.launch(documents, run["run_id"], parameters, run["tasks"].__setitem__)
+            run["state"] = "SUCCEEDED"
+        except Exception as error:
+            run["state"], run["error"] = "FAILED", {"message": str(error)}
+        self.save()
+
     def _look(self, id_: str) -> dict[str, Any]:
-        if id_ not in self.runs:
-            raise RefusedError(404, "the run is not found")
-        state, tasks = self.states.pop(0) if len(self.states) > 1 else self.states[0]
+        run = _one(self.runs, id_, "run")
+        if self.launch:
+            state, tasks = run["state"], dict(run["tasks"])
+        else:
+            state, tasks = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         details = [{"display_name": name, "state": of, "task_id": name} for name, of in tasks.items()]
-        return self.runs[id_] | {"state": state, "run_details": {"task_details": details}}
+        return run | {"state": state, "run_details": {"task_details": details}}
+
+    def _recur(self, given: dict[str, Any]) -> dict[str, Any]:
+        self._checked_version(given)
+        trigger = given["trigger"]
+        if "cron_schedule" in trigger:
+            cron = trigger["cron_schedule"]["cron"]
+            # With five fields the real one would take the minutes for seconds.
+            if len(cron.split()) != 6 or not croniter.is_valid(cron, second_at_beginning=True):
+                raise RefusedError(400, f"invalid cron: {cron}")
+        elif int(trigger["periodic_schedule"]["interval_second"]) < 1:
+            raise RefusedError(400, "the interval is shorter than a second")
+        if not 1 <= int(given["max_concurrency"]) <= 10:
+            raise RefusedError(400, "max_concurrency is out of range [1, 10]")
+        made = given | {"recurring_run_id": str(uuid.uuid4()), "created_at": _now(), "status": f"{given['mode']}D"}
+        self.recurring[made["recurring_run_id"]] = made
+        return made
+
+    def fire(self, name: str) -> dict[str, Any] | None:
+        """Starts what a recurring run is there for, as the controller does when it is due; None: not now."""
+        (recurring,) = (one for one in self.recurring.values() if one["display_name"] == name)
+        id_ = recurring["recurring_run_id"]
+        going_on = [run for run in self.runs.values() if run.get("recurring_run_id") == id_]
+        going_on = [run for run in going_on if run["state"] not in FINISHED]
+        if recurring["status"] != "ENABLED" or len(going_on) >= int(recurring["max_concurrency"]):
+            return None
+        taken = ("experiment_id", "pipeline_version_reference", "runtime_config")
+        of = {key: recurring[key] for key in taken} | {"display_name": name, "recurring_run_id": id_}
+        return self._run(of)
+
+    def wait(self) -> None:
+        """Waits for the runs that are going on."""
+        for thread in self.threads:
+            thread.join()
 
 
-def _named(known: dict[str, Any], query: dict[str, str]) -> list[dict[str, Any]]:
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat()
+
+
+def _one(known: dict[str, Any], id_: str, what: str) -> dict[str, Any]:
+    if id_ not in known:
+        raise RefusedError(404, f"the {what} is not found")
+    return known[id_]
+
+
+def _listed(known: dict[str, Any], query: dict[str, str]) -> list[dict[str, Any]]:
     predicates = json.loads(query["filter"])["predicates"] if "filter" in query else []
     return [one for one in known.values() if all(one[wanted["key"]] == wanted["stringValue"] for wanted in predicates)]
 
@@ -152,6 +259,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise RefusedError(fault.status, "told to fail")
             query = {name: values[-1] for name, values in parse_qs(split.query).items()}
             found = api.answer(self.command, split.path, query, body, self.headers.get("Content-Type", ""))
+            if self.command != "GET":
+                api.save()
             if fault:
                 raise RefusedError(fault.status, "told to fail after all")
             self._send(200, found, {})
@@ -177,15 +286,16 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[tuple[Api, str]]:
-    """Gives a server and its address."""
+def serving(file: Path | None = None, launch: Launch | None = None) -> Iterator[Api]:
+    """Gives a server, which has its `address`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    server.api = Api()
+    server.api = Api(file, launch)
+    server.api.address = f"http://127.0.0.1:{server.server_address[1]}"
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield server.api, f"http://127.0.0.1:{server.server_address[1]}"
+        yield server.api
     finally:
         server.shutdown()
         thread.join()
@@ -194,3 +304,6 @@ def serving() -> Iterator[tuple[Api, str]]:
 
 # The fields that the server speaks of are those of the published models.
 assert {"display_name", "experiment_id", "pipeline_version_reference"} <= set(kfp_server_api.V2beta1Run.openapi_types)
+assert {"trigger", "mode", "max_concurrency", "no_catchup", "status"} <= set(
+    kfp_server_api.V2beta1RecurringRun.openapi_types
+)

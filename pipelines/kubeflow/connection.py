@@ -1,6 +1,7 @@
 """Calls to the API server of Kubeflow Pipelines: who we are, what is tried again, and what an error means."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import kfp_server_api
 import urllib3
+from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp_server_api.exceptions import ApiException
 
@@ -17,6 +19,8 @@ from modules.errors import MachineError, UserError
 Result = TypeVar("Result")
 
 IN_CLUSTER = "http://ml-pipeline.{}.svc.cluster.local:8888"
+# Where the token of a pod's service account is, as the KFP SDK has it.
+TOKEN_OF_POD = os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH)
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and to answer
 # What may pass by itself. A call that ended so may have been carried out all the same.
 PASSING = (408, 429, 500, 502, 503, 504)
@@ -71,10 +75,11 @@ class Server:
             if not connection.ca_cert.is_file():
                 raise UserError(f"--ca-cert: {connection.ca_cert}: no such file")
             configuration.ssl_ca_cert = str(connection.ca_cert)
-        if connection.token_file or connection.host is None:
-            if connection.token_file:
-                _secret(connection.token_file, "--token-file")
-            path = str(connection.token_file) if connection.token_file else None
+        if connection.token_file:
+            _secret(connection.token_file, "--token-file")
+        # A pod of a cluster without authentication has no token.
+        if connection.token_file or (connection.host is None and os.path.exists(TOKEN_OF_POD)):
+            path = str(connection.token_file or TOKEN_OF_POD)
             configuration.api_key["authorization"] = ""
             configuration.api_key_prefix["authorization"] = "Bearer"
             # Tokens are renewed while a long run is watched.
@@ -85,6 +90,7 @@ class Server:
         self.uploads = kfp_server_api.PipelineUploadServiceApi(client)
         self.experiments = kfp_server_api.ExperimentServiceApi(client)
         self.runs = kfp_server_api.RunServiceApi(client)
+        self.recurring = kfp_server_api.RecurringRunServiceApi(client)
 
     def call(
         self,
@@ -133,7 +139,8 @@ class Server:
         found = self._asked(applied)
         if found is not None:
             return found
-        raise MachineError(f"{connection.address}: {action}: {reason} ({connection.attempts} attempts); check --host")
+        hint = "check --host" if connection.host else "give --host, or run inside the cluster"
+        raise MachineError(f"{connection.address}: {action}: {reason} ({connection.attempts} attempts); {hint}")
 
     def _asked(self, applied: Callable[[], Result | None]) -> Result | None:
         try:

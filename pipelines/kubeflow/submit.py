@@ -165,28 +165,47 @@ def submit(server: Server, name: str, text: str, experiment: str, parameters: di
     """
     version = upload(server, name, text)
     of = experiment_of(server, experiment)
+    return start_run(
+        server,
+        version.pipeline_id,
+        version.pipeline_version_id,
+        version.display_name,
+        of.experiment_id,
+        parameters,
+        root,
+    )
+
+
+def start_run(
+    server: Server,
+    pipeline_id: str,
+    version_id: str,
+    version: str,
+    experiment_id: str,
+    parameters: dict[str, Any],
+    root: str,
+) -> Submitted:
+    """Starts a run of a version, whose name is `version`, that is on the server; arguments as above."""
     # The name is known before the run is: should an answer be lost, the run is found by it.
-    run_name = f"{version.display_name}-{uuid.uuid4().hex[:8]}"
+    run_name = f"{version}-{uuid.uuid4().hex[:8]}"
     body = kfp_server_api.V2beta1Run(
         display_name=run_name,
-        experiment_id=of.experiment_id,
+        experiment_id=experiment_id,
         pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
-            pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
+            pipeline_id=pipeline_id, pipeline_version_id=version_id
         ),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=parameters, pipeline_root=root),
     )
 
     def find_run():
         found = server.runs.list_runs(
-            experiment_id=of.experiment_id, filter=named(run_name), page_size=PAGE, _request_timeout=TIMEOUT
+            experiment_id=experiment_id, filter=named(run_name), page_size=PAGE, _request_timeout=TIMEOUT
         ).runs
         return next((run for run in found or [] if run.display_name == run_name), None)
 
     run = server.call("starting the run", server.runs.create_run, body, applied=find_run)
     link = f"{server.connection.address}/#/runs/details/{run.run_id}"
-    return Submitted(
-        run.run_id, version.pipeline_id, version.pipeline_version_id, version.display_name, of.experiment_id, link
-    )
+    return Submitted(run.run_id, pipeline_id, version_id, version, experiment_id, link)
 
 
 def watch(

@@ -35,11 +35,6 @@ def task(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def documents(task):
-    return compile_pipeline(settings(), IMAGE)
-
-
 @pytest.mark.usefixtures("task")
 def test_the_same_settings_give_the_same_bytes():
     first = as_yaml(compile_pipeline(settings(), IMAGE))
@@ -62,6 +57,7 @@ def inner(spec):
     return spec["components"]["comp-retrain"]["dag"]["tasks"]
 
 
+@pytest.mark.usefixtures("task")
 def test_a_run_goes_on_after_example_gen_if_data_have_changed(documents):
     tasks = documents[0]["root"]["dag"]["tasks"]
     assert list(tasks) == ["examplegen", "comparedata", "retrain"]
@@ -75,7 +71,8 @@ def test_a_run_goes_on_after_example_gen_if_data_have_changed(documents):
     assert other["comparedata"]["inputs"]["parameters"]["content"]["runtimeValue"]["constant"] != content
 
 
-def test_windows_of_spans_and_warm_starts_read_where_a_run_says(task):
+@pytest.mark.usefixtures("task")
+def test_windows_of_spans_and_warm_starts_read_where_a_run_says():
     raw = raw_settings()
     raw["data"] |= {"path": "/data/span-{SPAN}", "spans": 3}
     raw["student"]["warm_start"] = raw["teachers"][0]["warm_start"] = True

@@ -3,37 +3,16 @@
 import json
 import socket
 
-import blobs
 import pytest
-from kubeflow_api import Fault, serving
+from kubeflow_api import Fault
 
 from modules.errors import MachineError, UserError
-from pipelines.kubeflow.compile import as_yaml, compile_pipeline
+from pipelines.kubeflow.compile import as_yaml
 from pipelines.kubeflow.connection import Connection, Server
 from pipelines.kubeflow.submit import check_parameters, submit, version_name, watch
-from pipelines.settings import parse_settings
 
 IMAGE = "registry.example/stillhouse:1.0"
 ROOT = "minio://mlpipeline/v2/artifacts"
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("task")
-    blobs.write_project(folder)
-    raw = blobs.settings()
-    raw["data"]["path"], raw["push"]["path"] = "/data/blobs", "/data/serving"
-    raw["kubeflow"] = {"volumes": [{"claim": "data", "mount": "/data"}]}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        return compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
-
-
-@pytest.fixture
-def api():
-    with serving() as (found, address):
-        found.address = address
-        yield found
 
 
 def server(api, **options):

@@ -1,0 +1,172 @@
+"""The process that runs local schedules when they are due, by Kubeflow's rules.
+
+Missed times: of those that have passed while nothing could run, only the newest is run, or with catch_up all of them,
+one after the other. Overlap: a schedule has one run at a time; what becomes due meanwhile has been missed. A run that
+was killed is started again, where it stopped, up to MOST_ATTEMPTS times.
+"""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import takewhile
+from pathlib import Path
+
+import filelock
+
+from modules.errors import MachineError, UserError
+from pipelines.schedules.local import Execution, LocalSchedule, Store, local_zone, stop
+from pipelines.schedules.timing import until
+
+MOST_ATTEMPTS = 3
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_TO_STOP = 60.0
+
+
+@dataclass(frozen=True)
+class Due:
+    """A run that has to be started."""
+
+    due: datetime
+    missed: int = 0
+
+
+def due_now(schedule: LocalSchedule, history: list[Execution], now: datetime) -> Due | None:
+    """Returns the run of a schedule that has to be started now, if there is one.
+
+    Args:
+      schedule: the schedule.
+      history: its runs, oldest first; none of them is going on.
+      now: with a time zone.
+    """
+    if not schedule.enabled:
+        return None
+    scheduled = [run for run in history if run.due is not None and run.due > schedule.created]
+    last = scheduled[-1] if scheduled else None
+    if last and last.outcome in ("running", "interrupted") and last.attempt < MOST_ATTEMPTS:
+        return Due(last.due, last.missed)
+    since = last.due if last else schedule.created
+    times = schedule.timing.after(since, schedule.created, local_zone())
+    passed = list(takewhile(lambda moment: moment <= now, times))
+    if not passed:
+        return None
+    return Due(passed[0]) if schedule.catch_up else Due(passed[-1], missed=len(passed) - 1)
+
+
+def next_due(schedule: LocalSchedule, now: datetime) -> datetime | None:
+    """Returns when the schedule is due after `now`."""
+    return next(schedule.timing.after(now, schedule.created, local_zone())) if schedule.enabled else None
+
+
+class Scheduler:
+    """Looks at the schedules of a folder, again and again, and starts what is due."""
+
+    def __init__(self, store: Store, told: Callable[[str], None]):
+        """`told` is called with a line for everything that happens."""
+        self._store = store
+        self._told = told
+        self._running: dict[str, subprocess.Popen] = {}
+        self._announced: dict[str, datetime | None] = {}
+        self._faults: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Runs until the process gets SIGINT or SIGTERM; what is running then is interrupted.
+
+        Raises:
+          MachineError: another scheduler works on the folder.
+          UserError: the folder cannot be written.
+        """
+
+        def stopped(*_):
+            raise KeyboardInterrupt
+
+        signal.signal(signal.SIGTERM, stopped)
+        signal.signal(signal.SIGINT, stopped)
+        try:
+            self._store.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self._store.folder / ".scheduler.lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise MachineError(f"{self._store.folder}: another scheduler works on these schedules") from error
+        except OSError as error:
+            raise UserError(f"{self._store.folder}: cannot be written: {error.strerror}") from error
+        with lock:
+            if not self._store.names():
+                self._told(f"no schedules in {self._store.folder} yet")
+            try:
+                while True:
+                    self.look()
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+            except KeyboardInterrupt:
+                for name, child in self._running.items():
+                    self._told(f"{name}: interrupted; the next scheduler goes on where it stopped")
+                    stop(child, signal.SIGINT, SECONDS_TO_STOP)
+
+    def look(self) -> None:
+        """Starts what is due, and tells what has ended."""
+        for name in self._store.names():
+            try:
+                self._look_at(name)
+                self._faults.pop(name, None)
+            except UserError as error:  # one damaged schedule does not stop the others
+                if self._faults.get(name) != str(error):
+                    self._faults[name] = str(error)
+                    self._told(f"{name}: {error}")
+
+    def _look_at(self, name: str) -> None:
+        child = self._running.get(name)
+        if child is not None:
+            if child.poll() is None:
+                return
+            del self._running[name]
+            self._tell_end(name)
+        schedule, now = self._store.get(name), datetime.now(timezone.utc)
+        if self._store.is_running(name):  # by hand, or by a scheduler that was killed
+            return
+        history = self._store.history(name)
+        due = due_now(schedule, history, now)
+        if due:
+            self._start(name, due)
+            return
+        upcoming = next_due(schedule, now)
+        if self._announced.get(name, now) != upcoming:
+            self._announced[name] = upcoming
+            when = f"next at {in_local_time(upcoming)} ({until(upcoming, now)})" if upcoming else "paused"
+            self._told(f"{name}: {when}")
+
+    def _start(self, name: str, due: Due) -> None:
+        log = self._store.log(name)
+        missed = f", after {due.missed} that were missed" if due.missed else ""
+        self._told(f"{name}: running for {in_local_time(due.due)}{missed}; output in {_shown(log)}")
+        command = [sys.executable, "-m", "pipelines.cli", "schedule", "run-now", name, "--on", "local"]
+        command += ["--folder", str(self._store.folder), "--due", due.due.isoformat(), "--missed", str(due.missed)]
+        with open(log, "a", encoding="utf-8") as output:
+            # A session of its own, so that it outlives a scheduler that is killed.
+            self._running[name] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def _tell_end(self, name: str) -> None:
+        history = self._store.history(name)
+        if not history:
+            self._told(f"{name}: could not be started; see {_shown(self._store.log(name))}")
+            return
+        run = history[-1]
+        took = f" after {(run.ended - run.started).total_seconds():.0f} s" if run.ended else ""
+        hint = f"; see {_shown(self._store.log(name))}" if run.outcome in ("failed", "running") else ""
+        self._told(f"{name}: {'killed' if run.outcome == 'running' else run.outcome}{took}{hint}")
+
+
+def in_local_time(moment: datetime) -> str:
+    """Returns a time in this machine's time zone, which is named."""
+    return moment.astimezone(local_zone()).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,58 @@
+"""Whether anything has changed since the last run: files of the data, settings, code. Answers without TensorFlow."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pipelines.code_fingerprint import code_fingerprint
+from pipelines.data_check import data_files
+from pipelines.settings import Settings
+from pipelines.whole_file import write_whole
+
+LAST_RUN = ".last_run.json"  # below a run's root
+COMPARISON = "comparison.json"
+
+
+def _stamps(paths: list[str]) -> list[tuple[str, int, int]]:
+    found = []
+    for path in sorted(paths):
+        state = os.stat(path)
+        found.append((path, state.st_size, state.st_mtime_ns))
+    return found
+
+
+def _files_below(folder: str | None) -> list[str]:
+    return [str(path) for path in Path(folder).rglob("*") if path.is_file()] if folder else []
+
+
+def fingerprint_of(settings: Settings) -> str:
+    """Returns a hash of all that a run depends on; files count by name, size and time.
+
+    Raises:
+      UserError: there are no data.
+    """
+    data = settings.data
+    files = data_files(data) + _files_below(data.transfer) + ([data.schema_file] if data.schema_file else [])
+    for teacher in settings.teachers:
+        files += _files_below(teacher.saved_model)
+    code = [code_fingerprint(module) for module in ("pipelines.distillation", "modules.training", settings.task)]
+    told = [settings.model_dump(mode="json"), _stamps(files), code]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def remember(root: Path, fingerprint: str) -> None:
+    """Writes down what the run under `root`, which has come to its end, depended on."""
+    write_whole(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
+
+
+def unchanged_comparison(root: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Returns the comparison of the last run if a new one would be the same, else None."""
+    try:
+        last = json.loads((root / LAST_RUN).read_text(encoding="utf-8"))
+        comparison = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # never run, or damaged: run
+        return None
+    lost = comparison["pushed"] and not os.path.isdir(comparison["pushed"])
+    return None if lost or last["fingerprint"] != fingerprint else comparison
