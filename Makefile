@@ -1,12 +1,13 @@
 # make run    set up, and run the digits pipeline to a pushed student
 # make test   set up, and run every test
+# make soak   what takes longer than the suite may
 # make lint   format check and lint
 # make lock   write the hashed locks anew from pyproject.toml
 
 PYTHON ?=
 BIN := .venv/bin
 
-.PHONY: run test lint format lock clean
+.PHONY: run test soak lint format lock clean
 
 run: .venv/installed
 	$(BIN)/python data/prepare.py digits
@@ -15,6 +16,10 @@ run: .venv/installed
 test: .venv/installed
 	$(BIN)/python data/prepare.py
 	$(BIN)/python -m pytest
+
+soak: .venv/installed
+	$(BIN)/python data/prepare.py
+	$(BIN)/python -m pytest -m soak
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

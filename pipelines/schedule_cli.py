@@ -271,7 +271,7 @@ def run_now(
     name: Name,
     on: On = "kubeflow",
     folder: Folder = FOLDER,
-    due: Annotated[datetime | None, typer.Option(hidden=True, formats=["%Y-%m-%dT%H:%M:%S%z"])] = None,
+    due: Annotated[datetime | None, typer.Option(hidden=True, parser=datetime.fromisoformat)] = None,
     missed: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Run what a schedule runs, at once. On this machine: to its end, with the exit code of `stillhouse run`."""

@@ -92,6 +92,12 @@ class Launcher:
         with ThreadPoolExecutor(2) as cluster:
             self._run_dag(self.spec["root"], Scope(parameters), cluster)
 
+    def run_one(self, name: str) -> None:
+        """Runs one task of the outermost DAG, which needs no other."""
+        task, defaults = self.spec["root"]["dag"]["tasks"][name], self.spec["root"]["inputDefinitions"]["parameters"]
+        parameters = {name: of["defaultValue"] for name, of in defaults.items()} | self.parameters
+        self._run_task(name, self.spec["components"][task["componentRef"]["name"]], Scope(parameters).inputs_of(task))
+
     def _run_dag(self, dag: dict[str, Any], scope: "Scope", cluster: ThreadPoolExecutor) -> None:
         tasks = dag["dag"]["tasks"]
         order = TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()})

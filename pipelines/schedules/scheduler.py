@@ -69,6 +69,8 @@ class Scheduler:
         self._store = store
         self._told = told
         self._running: dict[str, subprocess.Popen] = {}
+        self._started: dict[str, Due] = {}
+        self._given_up: dict[str, Due] = {}
         self._announced: dict[str, datetime | None] = {}
         self._faults: dict[str, str] = {}
 
@@ -128,7 +130,7 @@ class Scheduler:
             return
         history = self._store.history(name)
         due = due_now(schedule, history, now)
-        if due:
+        if due and due != self._given_up.get(name):
             self._start(name, due)
             return
         upcoming = next_due(schedule, now)
@@ -138,7 +140,7 @@ class Scheduler:
             self._told(f"{name}: {when}")
 
     def _start(self, name: str, due: Due) -> None:
-        log = self._store.log(name)
+        log, self._started[name] = self._store.log(name), due
         missed = f", after {due.missed} that were missed" if due.missed else ""
         self._told(f"{name}: running for {in_local_time(due.due)}{missed}; output in {_shown(log)}")
         command = [sys.executable, "-m", "pipelines.cli", "schedule", "run-now", name, "--on", "local"]
@@ -151,7 +153,8 @@ class Scheduler:
 
     def _tell_end(self, name: str) -> None:
         history = self._store.history(name)
-        if not history:
+        if not history or history[-1].due != self._started[name].due:
+            self._given_up[name] = self._started[name]
             self._told(f"{name}: could not be started; see {_shown(self._store.log(name))}")
             return
         run = history[-1]

@@ -158,14 +158,13 @@ def wait_for(process, text):
     raise AssertionError(f"{text!r} never came; exit code {process.wait()}")
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_killed_in_the_middle_goes_on_where_it_stopped(project, sent):
+def test_a_run_interrupted_in_the_middle_goes_on_where_it_stopped(project):
     process = project.start("run", "blobs.yaml")
     wait_for(process, "ExampleValidator")
     time.sleep(1)  # into Transform
-    process.send_signal(sent)
+    process.send_signal(signal.SIGINT)  # kill -9: test_schedules.py
     _, rest = process.communicate()
-    assert process.returncode == (-signal.SIGKILL if sent == signal.SIGKILL else 1)
+    assert process.returncode == 1
     assert "Traceback" not in rest
     assert not (project.folder / "runs/blobs/comparison.json").exists()
     assert not (project.folder / "serving").exists()

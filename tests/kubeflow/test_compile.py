@@ -10,8 +10,6 @@ import yaml
 from modules.errors import UserError
 from pipelines.kubeflow.check import MOST_BYTES, reasons_against
 from pipelines.kubeflow.compile import as_yaml, compile_pipeline
-from pipelines.kubeflow.image import build_commands
-from pipelines.kubeflow.image_name import check_image
 from pipelines.settings import parse_settings
 
 IMAGE = "registry.example/stillhouse:1.0"
@@ -147,27 +145,6 @@ def test_a_local_pipeline_root_is_refused():
         compile_pipeline(settings(pipeline_root="runs"), IMAGE)
 
 
-@pytest.mark.parametrize(
-    ("image", "doubt"),
-    [
-        ("stillhouse:1.0", None),
-        ("host:5000/team/stillhouse:1.0", None),
-        (f"stillhouse@sha256:{'0' * 64}", None),
-        ("stillhouse", "has no tag"),
-        ("host:5000/team/stillhouse", "has no tag"),
-    ],
-)
-def test_an_image_without_a_tag_is_doubtful(image, doubt):
-    found = check_image(image)
-    assert (found is None) if doubt is None else doubt in found
-
-
-@pytest.mark.parametrize("image", ["", "two words:1", "x@sha256:12"])
-def test_no_image_is_refused(image):
-    with pytest.raises(UserError, match="--image: found"):
-        check_image(image)
-
-
 def change(documents, path, value):
     changed = copy.deepcopy(documents)
     *parents, last = path
@@ -265,14 +242,3 @@ def test_a_task_name_that_argo_does_not_take_is_refused(documents):
     tasks = inner(changed[0])
     tasks["Evaluator.x"] = tasks.pop("report")
     assert any("task 'Evaluator.x': names are lower-case" in reason for reason in reasons_against(changed))
-
-
-def test_the_image_is_built_from_the_checkout_with_the_users_tasks_on_top(tmp_path):
-    build, *rest = build_commands("team/stillhouse:1.0")
-    assert build.startswith("docker build --tag team/stillhouse:1.0 ")
-    assert rest == ["docker push team/stillhouse:1.0"]
-    base, own, _ = build_commands("team/stillhouse:1.0", tmp_path)
-    assert "--tag team/stillhouse:1.0-base " in base
-    assert own.startswith("printf 'FROM team/stillhouse:1.0-base\\nCOPY . /tasks\\n' | docker build")
-    with pytest.raises(UserError, match="is not a folder"):
-        build_commands("x:1", tmp_path / "none")

@@ -143,6 +143,23 @@ def test_a_damaged_schedule_is_told_once_and_does_not_stop_the_others(tmp_path):
     assert told[1].startswith("nightly: next at ")
 
 
+def test_a_run_that_cannot_be_started_is_told_once_and_not_tried_again_and_again(tmp_path, monkeypatch):
+    store = Store(tmp_path)
+    store.create(schedule(created=datetime.now(timezone.utc) - 1.5 * HOUR))
+    told = []
+    monkeypatch.setattr("pipelines.schedules.scheduler.sys.executable", "/bin/false")
+    scheduler = Scheduler(store, told.append)
+    while len(told) < 2:
+        scheduler.look()
+    scheduler.look()
+    assert [line.split(";")[0].split(" for ")[0] for line in told[:2]] == [
+        "nightly: running",
+        "nightly: could not be started",
+    ]
+    assert len(told) == 3
+    assert told[2].startswith("nightly: next at ")
+
+
 def test_the_lines_for_cron_and_systemd_run_the_schedule(tmp_path):
     (line,) = lines_for_others(
         schedule(cron="0 0 2 * * *", every_seconds=None, working_directory="/my data"), Store(tmp_path)
