@@ -16,15 +16,12 @@ from typing import Any
 
 FOLDER = ".stillhouse"
 CHANGED, FINGERPRINT, ONLY_IF_CHANGED = "changed", "fingerprint", "only_if_changed"
-# Execution properties of ExampleGen's output.
-DATA = ("input_fingerprint", "span", "version")
 
 
 def fingerprint_of(executor_input: dict[str, Any]) -> str:
     """Returns a hash of the data that ExampleGen has read, of the pipeline's content, and of the parameters."""
     inputs = executor_input["inputs"]
-    metadata = inputs["artifacts"]["examples"]["artifacts"][0].get("metadata", {})
-    data = {name: metadata.get(name) for name in DATA}
+    data = inputs["artifacts"]["examples"]["artifacts"][0]["metadata"]["input_fingerprint"]
     parameters = {name: value for name, value in inputs["parameterValues"].items() if name != ONLY_IF_CHANGED}
     return hashlib.sha256(json.dumps([data, parameters], sort_keys=True).encode()).hexdigest()
 

@@ -92,7 +92,10 @@ def run(executor_class_path: str, executor_input: dict[str, Any], inputs_spec: s
         driver.main(given)
     if issubclass(executor, SpanWindow):
         widen(executor_input)
+    output_file = Path(executor_input["outputs"]["outputFile"])
+    of_driver = json.loads(output_file.read_text()) if output_file.exists() else {}
     kubeflow_v2_run_executor.main((given, beam_options))
+    keep_properties(output_file, of_driver)
 
 
 def widen(executor_input: dict[str, Any]) -> None:
@@ -105,6 +108,15 @@ def widen(executor_input: dict[str, Any]) -> None:
     told["parameterValues"] |= found
     for artifact in told["artifacts"]["examples"]["artifacts"]:
         artifact["metadata"]["input_fingerprint"] = found["input_fingerprint"]
+    output_file.write_text(json.dumps(told))
+
+
+def keep_properties(output_file: Path, of_driver: dict[str, Any]) -> None:
+    """Adds to the executor's ExecutorOutput what the driver has found out about an artifact: span, fingerprint."""
+    told = json.loads(output_file.read_text())
+    for name, found in of_driver.get("artifacts", {}).items():
+        for known, artifact in zip(found["artifacts"], told["artifacts"][name]["artifacts"], strict=True):
+            artifact["metadata"] = known.get("metadata", {}) | artifact.get("metadata", {})
     output_file.write_text(json.dumps(told))
 
 

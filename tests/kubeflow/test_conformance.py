@@ -94,6 +94,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_then_ends_early(fini
     examples = launcher.artifacts["examplegen", "examples"]
     assert examples["uri"].startswith("minio://")
     assert sorted(json.loads(examples["metadata"]["split_names"])) == ["eval", "train"]
+    assert "total_bytes" in examples["metadata"]["input_fingerprint"]  # of the data, by which changes are seen
     assert launcher.artifacts["blessing", "blessing"]["metadata"]["blessed"] == 1
     report = launcher.store / launcher.artifacts["report", "comparison"]["uri"].removeprefix("minio://")
     comparison = json.loads((report / "comparison.json").read_text())
@@ -109,7 +110,7 @@ def test_a_window_of_spans_is_read_up_to_the_span_of_the_run(project, tmp_path):
     launcher = Launcher(documents, tmp_path / "cluster", parameters={"span": 3}, environment=environment(project))
     launcher.run_one("examplegen")
     examples = launcher.artifacts["examplegen", "examples"]
-    assert examples["metadata"]["span"] == 3
+    assert examples["metadata"]["custom:span"] == 3
     assert examples["metadata"]["input_fingerprint"].startswith("2 spans up to 3: ")
     files = (launcher.store / examples["uri"].removeprefix("minio://")).rglob("*.gz")
     read = tf.data.TFRecordDataset([str(path) for path in files], compression_type="GZIP")

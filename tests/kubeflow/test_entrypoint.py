@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pipelines.kubeflow import changes
-from pipelines.kubeflow.entrypoint import local, prepared, publish, remote
+from pipelines.kubeflow.entrypoint import keep_properties, local, prepared, publish, remote
 from pipelines.kubeflow.parameters import apply
 
 
@@ -81,9 +81,20 @@ def test_what_is_reported_has_uris(tmp_path):
     assert found["artifacts"]["model"]["artifacts"] == [{"uri": "minio://b/model", "metadata": {"a": 1.0}}]
 
 
+def test_what_a_driver_has_found_out_stays_beside_what_the_executor_reports(tmp_path):
+    def told(**metadata):
+        return {"artifacts": {"examples": {"artifacts": [{"uri": "x", "metadata": metadata}]}}}
+
+    (tmp_path / "out.json").write_text(json.dumps(told(split_names="[]")))
+    keep_properties(tmp_path / "out.json", told(input_fingerprint="a", split_names=""))
+    assert json.loads((tmp_path / "out.json").read_text()) == told(input_fingerprint="a", split_names="[]")
+    keep_properties(tmp_path / "out.json", {})  # no ExampleGen
+    assert json.loads((tmp_path / "out.json").read_text()) == told(input_fingerprint="a", split_names="[]")
+
+
 def executor_input(tmp_path, fingerprint="a", **parameters):
     given = {"push_path": str(tmp_path), "pipeline": "blobs", "content": "1", "seed": 1, "only_if_changed": True}
-    metadata = {"input_fingerprint": fingerprint, "span": 3.0}
+    metadata = {"input_fingerprint": fingerprint}
     return {
         "inputs": {
             "parameterValues": given | parameters,
