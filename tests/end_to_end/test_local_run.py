@@ -162,7 +162,7 @@ def test_a_run_interrupted_in_the_middle_goes_on_where_it_stopped(project):
     process = project.start("run", "blobs.yaml")
     wait_for(process, "ExampleValidator")
     time.sleep(1)  # into Transform
-    process.send_signal(signal.SIGINT)  # kill -9: test_schedules.py
+    process.send_signal(signal.SIGINT)  # kill -9: test_retraining.py
     _, rest = process.communicate()
     assert process.returncode == 1
     assert "Traceback" not in rest
