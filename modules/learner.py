@@ -15,10 +15,13 @@ from modules.distillation.soft_targets import LOGITS
 from modules.distillation.teachers import Teacher
 from modules.heads import HEADS, Head
 from modules.ingestion.waiting import INPUT_WAIT
+from modules.large_models.accumulation import accumulate
 from modules.step_means import StepMeans
 
 # Name in a training's history: updates that others did meanwhile, mean.
 STALENESS = "staleness"
+
+LABELLED = "labelled"  # among the totals of a pass
 
 RANDOM_LAYER = keras.__internal__.layers.BaseRandomLayer
 
@@ -64,6 +67,8 @@ class Learner(keras.Model):
         answers: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
         label_smoothing: float = 0.0,
         staleness: bool = False,
+        micro_batches: int = 1,
+        prepare: Callable[[keras.Model], Callable] | None = None,
     ):
         """Builds the learner.
 
@@ -73,6 +78,8 @@ class Learner(keras.Model):
           distillation: None trains on hard labels alone.
           answers: asks the teachers about a batch of features; None: the batches carry cached soft targets.
           label_smoothing: of the hard term.
+          micro_batches: parts of a batch that pass one after the other; their gradients are added up to one update.
+          prepare: returns what to call for a forward pass instead of the network, such as its rematerialised self.
           staleness: also report how many updates others did between reading the weights and applying the gradients.
         """
         super().__init__()
@@ -85,9 +92,12 @@ class Learner(keras.Model):
         self._forward = network
         if self._hints:
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
-        names = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
+        if prepare:
+            self._forward = prepare(self._forward)
+        self._micro_batches = micro_batches
+        self._losses = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
         self._staleness = staleness
-        self._means = StepMeans([*names, head.quality, INPUT_WAIT, *([STALENESS] if staleness else [])])
+        self._means = StepMeans([*self._losses, head.quality, INPUT_WAIT, *([STALENESS] if staleness else [])])
         if distillation:
             self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
             self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
@@ -159,23 +169,51 @@ class Learner(keras.Model):
         if replicas.num_replicas_in_sync > 1:
             examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, own_examples)
         before = self.optimizer.iterations.read_value() if self._staleness else None
-        with tf.GradientTape() as tape:
-            losses, logits = self.losses_of(features, labels, targets, training=True)
-            loss = tf.reduce_sum(losses["loss"]) / examples
-            if self.network.losses:
-                loss += tf.add_n(self.network.losses) / replicas.num_replicas_in_sync
-        gradients = tape.gradient(loss, self.learnt)
+
+        def passed(batch, share=None):
+            return self._passed(batch, examples, share, replicas.num_replicas_in_sync)
+
+        batch = (features, labels, targets)
+        if self._micro_batches == 1:
+            gradients, totals = passed(batch)
+        else:
+            of_pass = [*self._losses, self._head.quality, LABELLED]
+            gradients, totals = accumulate(passed, batch, self._micro_batches, self.learnt, of_pass)
         if self._staleness:
             with tf.control_dependencies([part for part in gradients if part is not None]):
                 others = self.optimizer.iterations.read_value() - before
         self.optimizer.apply_gradients(zip(gradients, self.learnt, strict=True))
-        present = tf.cast(self._head.is_labelled(labels), tf.float32)
-        quality = present * self._head.quality_of(self._head.safe_labels(labels), logits)
-        totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
+        labelled = totals.pop(LABELLED)
         counts = dict.fromkeys(totals, own_examples)
-        counts |= dict.fromkeys(["hard_loss", self._head.quality], tf.reduce_sum(present))
+        counts |= dict.fromkeys(["hard_loss", self._head.quality], labelled)
         totals[INPUT_WAIT], counts[INPUT_WAIT] = waited, tf.ones([])
         if self._staleness:
             totals[STALENESS], counts[STALENESS] = tf.cast(others, tf.float32), tf.ones([])
         self._means.update_state(totals, counts)
         return self._means.result()
+
+    def _passed(self, batch, examples, share, replicas):
+        """One forward and backward pass.
+
+        Args:
+          batch: (features, labels, targets), or a part of it.
+          examples: float32 [], of the whole batch over all replicas.
+          share: float32 [], of this part in the replica's batch; None: it is all of it.
+          replicas: their number.
+
+        Returns:
+          The gradients of `learnt`, None for what the loss does not depend on, and {name: float32 []}: sums of the
+          losses and the quality over the examples, and LABELLED, the number of examples with a label.
+        """
+        features, labels, targets = batch
+        with tf.GradientTape() as tape:
+            losses, logits = self.losses_of(features, labels, targets, training=True)
+            loss = tf.reduce_sum(losses["loss"]) / examples
+            if self.network.losses:
+                of_network = tf.add_n(self.network.losses) / replicas
+                loss += of_network if share is None else of_network * share
+        gradients = tape.gradient(loss, self.learnt)
+        present = tf.cast(self._head.is_labelled(labels), tf.float32)
+        quality = present * self._head.quality_of(self._head.safe_labels(labels), logits)
+        totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
+        return gradients, totals | {LABELLED: tf.reduce_sum(present)}

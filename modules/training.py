@@ -28,6 +28,7 @@ from modules.ingestion.examples import first_features
 from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
+from modules.large_models.memory import Memory, examples_passing, prepared
 from modules.learner import STALENESS, Distillation, Learner, ask
 from modules.model_card import read_card, write_card
 from modules.strategies import OF_PROCESSES, is_asynchronous, is_chief, make_strategy, tf_config
@@ -170,6 +171,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
 
     data = read_data(config, fn_args, feature_spec)
     check_batches(config, strategy, data.examples)
+    memory = Memory(**config.memory)
+    passing = examples_passing(config.batch_size, strategy, memory)
     whole_batches = isinstance(strategy, tf.distribute.TPUStrategy)
     steps = steps_in(data.examples, config.batch_size, whole_batches)
 
@@ -198,7 +201,14 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         distillation = make_distillation(config, trained, teachers, data.parser.card) if config.distillation else None
         answers = (lambda features: ask(teachers, features)) if teachers else None
         learner = Learner(
-            trained, head, distillation, answers, config.label_smoothing, staleness=is_asynchronous(strategy)
+            trained,
+            head,
+            distillation,
+            answers,
+            config.label_smoothing,
+            staleness=is_asynchronous(strategy),
+            micro_batches=memory.micro_batches,
+            prepare=lambda network: prepared(network, memory, passing, config.name),
         )
         steps_per_call = min(steps, MOST_STEPS_PER_EXECUTION)
         if is_asynchronous(strategy):  # a call is done by one worker; an epoch has to keep all of them busy

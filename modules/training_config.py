@@ -26,6 +26,7 @@ class TrainingConfig:
     loop: str = "fit"
     ingestion: dict[str, Any] = field(default_factory=dict)  # modules.ingestion.options.Options
     checkpoints: dict[str, Any] = field(default_factory=lambda: {"every_steps": 500, "keep": 2})
+    memory: dict[str, Any] = field(default_factory=dict)  # modules.large_models.memory.Memory
     restarts: dict[str, Any] = field(default_factory=lambda: {"most": 3, "back_off_seconds": 1.0})
     checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
     head: str = "classification"

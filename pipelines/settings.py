@@ -158,6 +158,30 @@ class Restarts(Section):
     back_off_seconds: float = Field(1.0, ge=0, description="Wait before the first restart; doubled for each one more.")
 
 
+class Memory(Section):
+    """How a training that does not fit into memory is made to fit."""
+
+    micro_batches: int = Field(
+        1, ge=1, description="Parts of a batch that pass one after the other; their gradients make one update."
+    )
+    rematerialise: Literal["none", "auto"] | list[str] = Field(
+        "none",
+        description="Compute activations again in the backward pass: auto, with the cuts that need the least memory, "
+        "or the layers after which to cut.",
+    )
+    activation_budget_mb: float | None = Field(
+        None, gt=0, description="Memory for activations; auto takes the fewest segments that fit."
+    )
+
+    @model_validator(mode="after")
+    def _check_budget(self):
+        if self.activation_budget_mb is not None and self.rematerialise != "auto":
+            raise ValueError("memory.activation_budget_mb is of use with memory.rematerialise: auto only")
+        if self.rematerialise == []:
+            raise ValueError("memory.rematerialise: name at least one layer, or none")
+        return self
+
+
 class Ingestion(Section):
     """How the trainings read their examples. The defaults are the fast ones; 0 lets tf.data tune a number."""
 
@@ -227,6 +251,7 @@ class Training(Section):
     loop: Literal["fit", "custom"] = Field("fit", description="Keras fit, or a loop of our own around strategy.run.")
     checkpoints: Checkpoints = Field(Checkpoints(), description="What is left on the way, to go on from.")
     restarts: Restarts = Field(Restarts(), description="What happens when a process of the training dies.")
+    memory: Memory = Field(Memory(), description="How a training that does not fit into memory is made to fit.")
     builder: str | None = Field(
         None, description="Function of the task module; default: build_teacher, or build_student for the student."
     )

@@ -1,0 +1,1 @@
+"""Training networks that do not fit into memory: one concept per file."""

@@ -1,0 +1,224 @@
+"""Accumulation and rematerialisation give the updates of the plain training."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+from modules.distillation.objectives import kl_divergence
+from modules.errors import UserError
+from modules.large_models.memory import Memory, examples_passing, prepared
+from modules.large_models.rematerialisation import estimate, plan
+from modules.large_models.segments import cut, cuts_after, units_of
+from modules.learner import Distillation, Learner
+from modules.strategies import make_strategy
+from modules.training import make_optimizer
+
+CLASSES, EXAMPLES, BATCH = 3, 22, 8  # the last batch has 6, on two replicas 3 each
+
+
+def data():
+    random = np.random.RandomState(0)
+    return random.normal(size=(EXAMPLES, 4)).astype(np.float32), random.randint(0, CLASSES, EXAMPLES)
+
+
+def deep(dropout=0.0, norm=False, seed=3):
+    """A network with a skip connection, a shared layer, and a regulariser."""
+    keras.utils.set_random_seed(seed)
+    features = keras.Input([4], name="features")
+    shared = keras.layers.Dense(6, activation="tanh", name="shared")
+    first = keras.layers.Dense(6, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01), name="first")(
+        features
+    )
+    hidden = shared(first)
+    if norm:
+        hidden = keras.layers.BatchNormalization(name="norm")(hidden)
+    hidden = keras.layers.Dropout(dropout, name="dropout")(hidden)
+    hidden = keras.layers.Add(name="skip")([shared(hidden), first])
+    hidden = keras.layers.Dense(6, activation="tanh", name="late")(hidden)
+    return keras.Model(features, keras.layers.Dense(CLASSES, name="logits")(hidden))
+
+
+def train(strategy, build, epochs=2, distillation=None, rate=0.3, **memory):
+    """Returns the weights and the history of a training."""
+    x, y = data()
+    settings = Memory(**memory)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).repeat()
+
+    def of_replicas(context):
+        def parts(x, y):
+            size = -(-tf.shape(y)[0] // context.num_replicas_in_sync)
+            begins = tf.data.Dataset.range(context.num_replicas_in_sync).map(lambda k: tf.cast(k, tf.int32) * size)
+            return begins.map(lambda k: (({"features": x[k : k + size]}, y[k : k + size], {}), 0.0))
+
+        return batches.flat_map(parts)
+
+    dataset = strategy.distribute_datasets_from_function(of_replicas)
+    passing = examples_passing(BATCH, strategy, settings)
+    keras.backend.experimental.enable_tf_random_generator()
+    try:
+        with strategy.scope():
+            network = build()
+            learner = Learner(
+                network,
+                distillation=distillation,
+                answers=lambda features: {"logits": tf.stack([features["features"][:, :3]], axis=1)},
+                micro_batches=settings.micro_batches,
+                prepare=lambda model: prepared(model, settings, passing, "Teacher-1"),
+            )
+            learner.compile(
+                optimizer=make_optimizer({"name": "sgd", "learning_rate": rate, "schedule": "constant"}, 1),
+                steps_per_execution=3,
+            )
+        history = learner.fit(dataset, epochs=epochs, steps_per_epoch=-(-EXAMPLES // BATCH), verbose=0)
+    finally:
+        keras.backend.experimental.disable_tf_random_generator()
+    return network.get_weights(), history.history
+
+
+def assert_same(found, expected, rtol=1e-5):
+    for ours, theirs in zip(found[0], expected[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-6)
+    for name, values in expected[1].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-5, err_msg=name)
+
+
+def strategy_of(replicas):
+    return make_strategy("mirrored", replicas) if replicas > 1 else make_strategy("one_device")
+
+
+DISTILLATION = Distillation(kl_divergence, [1.0], "arithmetic", 0.7, 3.0)
+
+
+@pytest.mark.parametrize("distillation", [None, DISTILLATION], ids=["hard", "distilled"])
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("micro_batches", [2, 3])
+def test_accumulated_updates_are_those_of_the_whole_batch(replicas, distillation, micro_batches):
+    expected = train(strategy_of(1), deep, distillation=distillation)
+    found = train(strategy_of(replicas), deep, distillation=distillation, micro_batches=micro_batches)
+    assert_same(found, expected)
+
+
+def test_an_accumulated_update_is_one_step_of_the_optimiser():
+    found = train(strategy_of(1), deep, micro_batches=4)
+    assert len(found[1]["loss"]) == 2
+
+
+def test_batch_normalisation_takes_its_statistics_from_each_micro_batch():
+    """Written out in NumPy: moving averages after one batch that passes in two parts."""
+    weights, _ = train(strategy_of(1), lambda: deep(norm=True), epochs=1, rate=0.0, micro_batches=2)
+    network = deep(norm=True)
+    until_norm = keras.Model(network.inputs, network.get_layer("norm").input)
+    x, _ = data()
+    mean, momentum = np.zeros(6), network.get_layer("norm").momentum
+    for begin in range(0, EXAMPLES, BATCH):
+        batch = x[begin : begin + BATCH]
+        half = -(-len(batch) // 2)
+        for part in (batch[:half], batch[half:]):
+            mean = momentum * mean + (1 - momentum) * until_norm(part).numpy().mean(axis=0)
+    names = [weight.name for weight in network.weights]
+    np.testing.assert_allclose(weights[names.index("norm/moving_mean:0")], mean, rtol=1e-4, atol=1e-7)
+
+
+REMATERIALISED = [{"rematerialise": "auto"}, {"rematerialise": ["first", "skip"]}, {"rematerialise": ["shared"]}]
+
+
+@pytest.mark.parametrize("memory", REMATERIALISED, ids=str)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_rematerialised_updates_are_the_plain_ones_with_dropout_and_moving_averages(replicas, memory):
+    def build():
+        return deep(dropout=0.4, norm=True)
+
+    expected = train(strategy_of(replicas), build)
+    assert_same(train(strategy_of(replicas), build, **memory), expected)
+
+
+def test_both_together_are_the_accumulated_ones():
+    def build():
+        return deep(dropout=0.4, norm=True)
+
+    expected = train(strategy_of(1), build, micro_batches=3, distillation=DISTILLATION)
+    found = train(strategy_of(1), build, micro_batches=3, rematerialise="auto", distillation=DISTILLATION)
+    assert_same(found, expected)
+
+
+def test_segments_one_after_the_other_are_the_network():
+    network = deep(norm=True)
+    x, _ = data()
+    for places in ([1], [2, 4], list(range(1, len(units_of(network))))):
+        known = {id(network.inputs[0]): tf.constant(x)}
+        for segment in cut(network, places):
+            taken = [known[key] for key in segment.takes]
+            known |= dict(zip(segment.gives, tf.nest.flatten(segment.network(taken)), strict=True))
+        np.testing.assert_allclose(known[id(network.outputs[0])], network(x), rtol=1e-6)
+
+
+def chain(layers, width=8):
+    keras.utils.set_random_seed(1)
+    features = hidden = keras.Input([width], name="features")
+    for number in range(layers):
+        hidden = keras.layers.Dense(width, name=f"dense_{number}")(hidden)
+    return keras.Model(features, hidden)
+
+
+@pytest.mark.parametrize("layers", [16, 36, 100])
+def test_equal_layers_are_cut_into_about_the_root_of_their_number(layers):
+    found = plan(chain(layers))
+    root, of_layer = layers**0.5, 8 * 4
+    assert found.whole == layers * of_layer
+    assert found.peak <= 2 * root * of_layer  # Chen et al.: √n between segments, and √n in one
+    assert abs(len(found.places) + 1 - root) <= root / 4 + 1
+
+
+def test_the_estimate_of_a_plan_is_what_stays_and_the_largest_segment():
+    network = chain(6)
+    found = estimate(network, cuts_after(network, ["dense_1", "dense_3"], "Teacher-1"))
+    assert (found.places, found.peak) == ([2, 4], (2 + 2) * 32)
+
+
+def test_no_cut_is_made_where_much_crosses():
+    features = hidden = keras.Input([8], name="features")
+    wide = [keras.layers.Dense(64)(features) for _ in range(3)]
+    hidden = keras.layers.Dense(8, name="narrow")(keras.layers.Concatenate()(wide))
+    network = keras.Model(features, keras.layers.Dense(8, name="last")(keras.layers.Dense(8)(hidden)))
+    place = cuts_after(network, ["narrow"], "x")[0]
+    assert plan(network).places[0] == place
+
+
+def test_a_budget_gets_the_fewest_segments_that_meet_it_or_a_refusal_with_the_least_that_would():
+    network, of_layer = chain(64), 8 * 4
+    generous, tight = plan(network, 40 * of_layer), plan(network, 17 * of_layer)
+    assert generous.peak <= 40 * of_layer
+    assert len(generous.places) < len(tight.places)
+    with pytest.raises(UserError, match=r"320 bytes per example are not enough; \d+ would be"):
+        plan(network, 10 * of_layer)
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (["nowhere"], "there is no layer 'nowhere' to cut after; there are: first, shared"),
+        (["logits"], "nothing comes after"),
+    ],
+)
+def test_a_layer_that_cannot_be_cut_after_is_named(layers, message):
+    with pytest.raises(UserError, match=f"Teacher-1: {message}"):
+        cuts_after(deep(), layers, "Teacher-1")
+
+
+def test_what_cannot_be_cut_is_refused():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    with pytest.raises(UserError, match="a model by subclassing cannot be cut into parts"):
+        prepared(Own(), Memory(rematerialise="auto"), 8, "Teacher-1")
+    features = keras.Input([4])
+    hidden = keras.layers.Dense(4, activity_regularizer="l2", name="active")(features)
+    with pytest.raises(UserError, match="Teacher-1: the layer 'active' has an activity regulariser"):
+        prepared(keras.Model(features, keras.layers.Dense(3)(hidden)), Memory(rematerialise="auto"), 8, "Teacher-1")
+
+
+def test_more_micro_batches_than_examples_are_refused():
+    with pytest.raises(UserError, match="memory.micro_batches: 4 examples of a batch of 8 make no 5 micro-batches"):
+        examples_passing(8, strategy_of(2), Memory(micro_batches=5))
