@@ -16,6 +16,7 @@ from modules.distillation.teachers import Teacher
 from modules.heads import HEADS, Head
 from modules.ingestion.waiting import INPUT_WAIT
 from modules.large_models.accumulation import accumulate
+from modules.large_models.pipeline import Pipeline
 from modules.step_means import StepMeans
 
 # Name in a training's history: updates that others did meanwhile, mean.
@@ -69,6 +70,7 @@ class Learner(keras.Model):
         staleness: bool = False,
         micro_batches: int = 1,
         prepare: Callable[[keras.Model], Callable] | None = None,
+        pipeline: Callable[[keras.Model], Pipeline] | None = None,
     ):
         """Builds the learner.
 
@@ -80,6 +82,7 @@ class Learner(keras.Model):
           label_smoothing: of the hard term.
           micro_batches: parts of a batch that pass one after the other; their gradients are added up to one update.
           prepare: returns what to call for a forward pass instead of the network, such as its rematerialised self.
+          pipeline: returns the network in stages, which micro-batches pass on their devices.
           staleness: also report how many updates others did between reading the weights and applying the gradients.
         """
         super().__init__()
@@ -92,6 +95,7 @@ class Learner(keras.Model):
         self._forward = network
         if self._hints:
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
+        self._pipeline = pipeline(self._forward) if pipeline else None
         if prepare:
             self._forward = prepare(self._forward)
         self._micro_batches = micro_batches
@@ -144,8 +148,13 @@ class Learner(keras.Model):
 
         hard_loss is 0 where there is no label. The loss does not have the network's own regularisation losses.
         """
-        inputs = {name: features[name] for name in self.network.input_names}
-        output = self._forward(inputs, training=training)
+        return self._losses_from(self._forward(self._inputs(features), training=training), features, labels, targets)
+
+    def _inputs(self, features):
+        return {name: features[name] for name in self.network.input_names}
+
+    def _losses_from(self, output, features, labels, targets):
+        """As `losses_of`, from what the forward pass gave."""
         output, *states = output if self._hints else [output]
         logits = self._head.logits(output)
         present = tf.cast(self._head.is_labelled(labels), tf.float32)
@@ -174,7 +183,9 @@ class Learner(keras.Model):
             return self._passed(batch, examples, share, replicas.num_replicas_in_sync)
 
         batch = (features, labels, targets)
-        if self._micro_batches == 1:
+        if self._pipeline:
+            gradients, totals = self._piped(batch, examples)
+        elif self._micro_batches == 1:
             gradients, totals = passed(batch)
         else:
             of_pass = [*self._losses, self._head.quality, LABELLED]
@@ -212,8 +223,27 @@ class Learner(keras.Model):
             if self.network.losses:
                 of_network = tf.add_n(self.network.losses) / replicas
                 loss += of_network if share is None else of_network * share
-        gradients = tape.gradient(loss, self.learnt)
+        return tape.gradient(loss, self.learnt), self._totals(losses, logits, labels)
+
+    def _piped(self, batch, examples):
+        """As `_passed`, stage by stage; one replica."""
+
+        def loss_of(output, part):
+            features, labels, targets = part
+            losses, logits = self._losses_from(output, features, labels, targets)
+            return tf.reduce_sum(losses["loss"]) / examples, self._totals(losses, logits, labels)
+
+        gradients, totals = self._pipeline.gradients(self._inputs(batch[0]), batch, loss_of, self.learnt)
+        if self.network.losses:
+            with tf.GradientTape() as tape:
+                of_network = tf.add_n(self.network.losses)
+            for number, gradient in enumerate(tape.gradient(of_network, self.learnt)):
+                if gradient is not None:
+                    gradients[number] = gradient if gradients[number] is None else gradients[number] + gradient
+        return gradients, totals
+
+    def _totals(self, losses, logits, labels) -> dict[str, tf.Tensor]:
         present = tf.cast(self._head.is_labelled(labels), tf.float32)
         quality = present * self._head.quality_of(self._head.safe_labels(labels), logits)
         totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
-        return gradients, totals | {LABELLED: tf.reduce_sum(present)}
+        return totals | {LABELLED: tf.reduce_sum(present)}

@@ -12,6 +12,8 @@ from modules.errors import UserError
 
 # Those whose replicas are processes of their own, which find each other by TF_CONFIG.
 OF_PROCESSES = ("multi_worker_mirrored", "parameter_server")
+# Processes that are the devices of one: stages of a network, in the cluster's tasks of that name.
+STAGES = "stage"
 NAMES = ("auto", "one_device", "mirrored", "central_storage", *OF_PROCESSES, "tpu")
 
 # A variable smaller than this stands on one parameter server whole.
@@ -41,7 +43,12 @@ def prepare_devices(replicas: int) -> None:
         ) from error
 
 
-def _devices(wanted: int | None) -> list[str]:
+def local_devices(wanted: int | None) -> list[str]:
+    """Returns the names of so many devices: GPUs if there are enough, else logical CPU devices; None: all GPUs, or one.
+
+    Raises:
+      UserError: there are fewer.
+    """
     gpus = tf.config.list_logical_devices("GPU")
     count = wanted or len(gpus) or 1
     if count > len(gpus):
@@ -133,15 +140,15 @@ def make_strategy(
     if name in OF_PROCESSES and tf_config() is None:
         raise UserError(f"strategy.name: {name} needs a cluster, and there is no TF_CONFIG in the environment")
     if name == "one_device":
-        return tf.distribute.OneDeviceStrategy(_devices(1)[0])
+        return tf.distribute.OneDeviceStrategy(local_devices(1)[0])
     if name == "mirrored":
-        names = _devices(devices)
+        names = local_devices(devices)
         # The collective operations that it would choose for CPUs serve one model per process: those of a second one,
         # with weights of another shape, end in "Shape mismatch in the collective instance".
         on_cpus = tf.distribute.ReductionToOneDevice() if "CPU" in names[0] else None
         return tf.distribute.MirroredStrategy(names, cross_device_ops=on_cpus)
     if name == "central_storage":
-        names = _devices(devices)
+        names = local_devices(devices)
         # Without a parameter device it would place variables on the CPU, device 0, which is meant.
         return tf.distribute.experimental.CentralStorageStrategy(names, "/CPU:0")
     if name == "multi_worker_mirrored":

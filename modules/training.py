@@ -5,6 +5,7 @@ Reads from top to bottom: configuration, data, network, objective, loop, export.
 
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,9 +30,10 @@ from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
 from modules.large_models.memory import Memory, examples_passing, prepared
+from modules.large_models.parallelism import CHIEF, Parallelism, micro_batches_of, plan_stages, stage_devices
 from modules.learner import STALENESS, Distillation, Learner, ask
 from modules.model_card import read_card, write_card
-from modules.strategies import OF_PROCESSES, is_asynchronous, is_chief, make_strategy, tf_config
+from modules.strategies import OF_PROCESSES, STAGES, is_asynchronous, is_chief, make_strategy, tf_config
 from modules.task import build_model
 from modules.training_config import TrainingConfig, identity_of
 from modules.training_data import check_batches, check_labels, decide_cache, make_datasets, read_data
@@ -162,8 +164,12 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     keras.utils.set_random_seed(config.seed)
     # Random generators whose states are variables, which checkpoints hold.
     keras.backend.experimental.enable_tf_random_generator()
-    strategy = make_strategy(**config.strategy)  # before any operation: a cluster is joined here
-    if config.strategy["name"] in OF_PROCESSES:
+    parallelism, devices = Parallelism(**config.parallelism), []
+    if parallelism.stages > 1:
+        devices = stage_devices(parallelism)
+    # Before any operation: a cluster is joined here.
+    strategy = tf.distribute.OneDeviceStrategy(CHIEF) if parallelism.processes else make_strategy(**config.strategy)
+    if config.cluster_kind:
         members.check_versions(fn_args.model_run_dir, tf_config())
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     feature_spec = transform.transformed_feature_spec()
@@ -192,8 +198,15 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     start = last_pushed(fn_args.base_model, config.name, network, fn_args.transform_graph_path)
     with strategy.scope(), tf.variable_creator_scope(_assignable_in_replicas):
         optimizer = make_optimizer(config.optimizer, steps * config.epochs)
-    with strategy.scope():
+    stages, placed = None, nullcontext()
+    if parallelism.stages > 1:
+        micro_batches = micro_batches_of(parallelism, config.batch_size, data.examples)
+        stages = plan_stages(network, parallelism, micro_batches, config.batch_size, devices, config.name)
+        placed = stages.variables_on_stages()
+        keras.utils.set_random_seed(config.seed)  # the same weights as in one piece
+    with placed, strategy.scope():
         trained = network()
+    with strategy.scope():
         check_labels(config, trained, data.train_labels, data.eval_labels)
         if start:
             copy_weights(start, trained)
@@ -209,6 +222,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
             staleness=is_asynchronous(strategy),
             micro_batches=memory.micro_batches,
             prepare=lambda network: prepared(network, memory, passing, config.name),
+            pipeline=(lambda network: stages.pipeline(network, config.name)) if stages else None,
         )
         steps_per_call = min(steps, MOST_STEPS_PER_EXECUTION)
         if is_asynchronous(strategy):  # a call is done by one worker; an epoch has to keep all of them busy
@@ -308,26 +322,26 @@ def run_fn(fn_args: "FnArgs") -> None:
       UserError: as `train` does.
     """
     config = decide_cache(TrainingConfig(**fn_args.custom_config), fn_args)
-    of_processes, cluster = config.strategy["name"] in OF_PROCESSES, tf_config()
-    if of_processes and cluster is None:
+    kind, cluster = config.cluster_kind, tf_config()
+    if kind and cluster is None:
         restarts = supervisor.run_job(job_of(config, fn_args))
         write_card(fn_args.serving_model_dir, read_card(fn_args.serving_model_dir) | {"restarts": restarts})
         forget_checkpoints(config)
         return
-    if of_processes:
+    if kind:
         members.check_port(cluster)
         members.announce(fn_args.model_run_dir, cluster)
-    if config.strategy["name"] == "parameter_server" and cluster["task"]["type"] != "chief":
+    if kind in ("parameter_server", STAGES) and cluster["task"]["type"] != "chief":
         members.serve(cluster)
         return
     network, card = train(config, fn_args)
-    if of_processes and not is_chief(cluster):
+    if kind and not is_chief(cluster):
         return
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)
     export_network(
         network, transform, config.label, fn_args.serving_model_dir, card, HEADS[config.head], config.hidden_layers
     )
-    if not of_processes:  # else others may still be writing
+    if not kind:  # else others may still be writing
         forget_checkpoints(config)
 
 

@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from modules.strategies import OF_PROCESSES, STAGES
+
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
 
@@ -27,6 +29,7 @@ class TrainingConfig:
     ingestion: dict[str, Any] = field(default_factory=dict)  # modules.ingestion.options.Options
     checkpoints: dict[str, Any] = field(default_factory=lambda: {"every_steps": 500, "keep": 2})
     memory: dict[str, Any] = field(default_factory=dict)  # modules.large_models.memory.Memory
+    parallelism: dict[str, Any] = field(default_factory=dict)  # modules.large_models.parallelism.Parallelism
     restarts: dict[str, Any] = field(default_factory=lambda: {"most": 3, "back_off_seconds": 1.0})
     checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
     head: str = "classification"
@@ -42,6 +45,13 @@ class TrainingConfig:
     soft_targets: str | None = None
     transfer_files: list[str] = field(default_factory=list)  # patterns of examples without labels
     code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
+
+    @property
+    def cluster_kind(self) -> str | None:
+        """What the processes of the training are to each other: the strategy's name, or STAGES; None: it is one."""
+        if self.parallelism.get("processes"):
+            return STAGES
+        return self.strategy["name"] if self.strategy["name"] in OF_PROCESSES else None
 
 
 def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:

@@ -29,6 +29,9 @@ from modules.distillation.objectives import find_objective
 from modules.distillation.teachers import check_widths
 from modules.errors import MachineError, UserError
 from modules.heads import HEADS
+from modules.large_models.check import check_network
+from modules.large_models.memory import Memory
+from modules.large_models.parallelism import Parallelism
 from modules.strategies import prepare_devices
 from modules.task import build_model, find_augment, load_task
 from pipelines.data_check import check_data, check_transfer, find_fault
@@ -63,13 +66,16 @@ def check_settings(settings: Settings) -> None:
     if any(training.augment for training in [*settings.teachers, settings.student]):
         find_augment(settings.task)
 
-    def built(training: Training) -> keras.Model:
-        return build_model(settings.task, settings.builder_of(training), training.hyperparameters)
+    def built(training: Training, who: str) -> keras.Model:
+        model = build_model(settings.task, settings.builder_of(training), training.hyperparameters)
+        memory, parallelism = training.memory.model_dump(), training.parallelism.model_dump()
+        check_network(model, Memory(**memory), Parallelism(**parallelism), who)
+        return model
 
-    student = built(settings.student)
+    student = built(settings.student, "Student")
     teachers = {}  # a kind is built once, whatever the number of its copies
     for of in settings.teachers:
-        model = None if of.saved_model else built(of)
+        model = None if of.saved_model else built(of, f"Teacher-{len(teachers) + 1}")
         for _ in range(of.copies):
             teachers[f"Teacher-{len(teachers) + 1}"] = model
     widths = {
@@ -120,7 +126,7 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     Raises:
       UserError: something that the user can mend; what is being served is untouched.
     """
-    prepare_devices(settings.replicas())  # before anything else touches TensorFlow
+    prepare_devices(settings.devices())  # before anything else touches TensorFlow
     check_settings(settings)
     with _locked(root):
         place = local_place(settings, root)

@@ -182,6 +182,27 @@ class Memory(Section):
         return self
 
 
+class Parallelism(Section):
+    """How a network is cut into stages, which work on different micro-batches at the same time."""
+
+    stages: int = Field(1, ge=1, le=64, description="Stages, each on a device of its own; 1: the network in one piece.")
+    micro_batches: int | None = Field(
+        None, ge=1, description="Parts of a batch; default: the least from four times the stages that divides it."
+    )
+    schedule: Literal["gpipe", "1f1b"] = Field(
+        "gpipe",
+        description="All forward, then all backward; or 1f1b, which keeps the activations of fewer micro-batches.",
+    )
+    balance: Literal["time", "memory"] | list[int] = Field(
+        "time", description="What the largest stage has least of, as measured; or the numbers of layers of the stages."
+    )
+    memory_budget_mb: float | None = Field(None, gt=0, description="Memory that a stage may have.")
+    rematerialise: bool = Field(False, description="Stages compute their activations again, as GPipe does.")
+    processes: bool = Field(
+        False, description="Each stage in a process of its own, on this machine or where TF_CONFIG says."
+    )
+
+
 class Ingestion(Section):
     """How the trainings read their examples. The defaults are the fast ones; 0 lets tf.data tune a number."""
 
@@ -252,6 +273,7 @@ class Training(Section):
     checkpoints: Checkpoints = Field(Checkpoints(), description="What is left on the way, to go on from.")
     restarts: Restarts = Field(Restarts(), description="What happens when a process of the training dies.")
     memory: Memory = Field(Memory(), description="How a training that does not fit into memory is made to fit.")
+    parallelism: Parallelism = Field(Parallelism(), description="How the network is cut into stages.")
     builder: str | None = Field(
         None, description="Function of the task module; default: build_teacher, or build_student for the student."
     )
@@ -260,6 +282,21 @@ class Training(Section):
     warm_start: bool = Field(
         False, description="Start from the weights of the last pushed version, if it has the same shape."
     )
+
+    @model_validator(mode="after")
+    def _check_parallelism(self):
+        if self.parallelism.stages > 1:
+            if self.strategy.name != "one_device":
+                raise ValueError(
+                    f"parallelism.stages: stages do not go together with strategy.name: {self.strategy.name} yet"
+                )
+            if self.memory != Memory():
+                raise ValueError(
+                    "memory is for a network in one piece; parallelism has micro_batches and rematerialise of its own"
+                )
+        elif self.parallelism != Parallelism():
+            raise ValueError("parallelism: its settings are of use with at least 2 stages")
+        return self
 
 
 class Teacher(Training):
@@ -587,9 +624,10 @@ class Settings(Section):
             for copy in range(teacher.copies)
         ]
 
-    def replicas(self) -> int:
-        """Returns the largest number of replicas that any training wants."""
-        return max(training.strategy.devices or 1 for training in [*self.teachers, self.student])
+    def devices(self) -> int:
+        """Returns the largest number of devices that any training wants in one process."""
+        trainings = [*self.teachers, self.student]
+        return max(max(training.strategy.devices or 1, training.parallelism.stages) for training in trainings)
 
 
 class _Loader(yaml.SafeLoader):

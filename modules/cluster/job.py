@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from modules.cluster.supervisor import Job
+from modules.strategies import STAGES
 from modules.training_config import TrainingConfig
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
@@ -24,9 +25,9 @@ def job_of(config: TrainingConfig, fn_args: "FnArgs") -> Job:
     }
     return Job(
         name=config.name,
-        strategy=config.strategy["name"],
-        workers=config.strategy["workers"],
-        parameter_servers=config.strategy["parameter_servers"],
+        kind=config.cluster_kind,
+        workers=config.parallelism["stages"] if config.cluster_kind == STAGES else config.strategy["workers"],
+        parameter_servers=config.strategy.get("parameter_servers") or 0,
         most_restarts=config.restarts["most"],
         back_off_seconds=config.restarts["back_off_seconds"],
         folder=Path(fn_args.model_run_dir, "cluster"),

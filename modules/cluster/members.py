@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import socket
+import time
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,7 @@ from modules.errors import MachineError, UserError
 from modules.strategies import task_name
 
 FOLDER = "members"
+SECONDS_BETWEEN_TRIES = 0.5
 
 
 def check_port(cluster: dict[str, Any]) -> None:
@@ -61,8 +63,29 @@ def check_versions(folder: str, cluster: dict[str, Any]) -> None:
         raise UserError(f"the processes of the cluster run different versions of TensorFlow: {found}; install one")
 
 
+def wait_for(cluster: dict[str, Any], kind: str, seconds: float) -> None:
+    """Waits until all processes of a kind listen.
+
+    Raises:
+      MachineError: one does not; it is named.
+    """
+    deadline = time.monotonic() + seconds
+    for index, address in enumerate(cluster["cluster"][kind]):
+        host, _, port = address.rpartition(":")
+        while True:
+            try:
+                socket.create_connection((host, int(port)), timeout=SECONDS_BETWEEN_TRIES).close()
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise MachineError(
+                        f"TF_CONFIG: {kind} {index} ({address}) has not come up within {seconds:g} s: {error}"
+                    ) from error
+                time.sleep(SECONDS_BETWEEN_TRIES)
+
+
 def serve(cluster: dict[str, Any]) -> None:
-    """Does what the chief of a parameter-server cluster asks, until this process is ended."""
+    """Does what the chief of a cluster asks, until this process is ended."""
     task = cluster["task"]
     tf.distribute.Server(
         cluster["cluster"], job_name=task["type"], task_index=task["index"], protocol="grpc", start=True

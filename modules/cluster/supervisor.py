@@ -1,6 +1,7 @@
 """Starts the processes of a cluster on this machine, watches over them, and starts again what dies.
 
   multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job goes on from its last checkpoint
+  stage                  chief, and a process per stage of a network; if one dies, as above
   parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others go on,
                          a chief or a parameter server is as above
 
@@ -27,6 +28,7 @@ import tensorflow as tf
 from modules import progress
 from modules.cluster.task import PROGRESS
 from modules.errors import MachineError, UserError
+from modules.strategies import STAGES
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -41,8 +43,8 @@ class Job:
     """What a cluster does."""
 
     name: str  # of the training, for messages
-    strategy: str
-    workers: int
+    kind: str  # TrainingConfig.cluster_kind
+    workers: int  # or stages
     parameter_servers: int
     most_restarts: int
     back_off_seconds: float  # before the first restart; doubled for each that follows
@@ -52,7 +54,9 @@ class Job:
     @property
     def tasks(self) -> list[tuple[str, int]]:
         """Type and index of every process, the one that writes the model first."""
-        if self.strategy == "multi_worker_mirrored":
+        if self.kind == STAGES:
+            return [("chief", 0), *((STAGES, index) for index in range(self.workers))]
+        if self.kind == "multi_worker_mirrored":
             return [("worker", index) for index in range(self.workers)]
         servers = [("ps", index) for index in range(self.parameter_servers)]
         return [("chief", 0), *(("worker", index) for index in range(self.workers)), *servers]
@@ -158,7 +162,9 @@ def _started(job: Job) -> Iterator[list[_Task]]:
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             }
             if gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = gpus_of(index, job.workers, gpus) if kind == "worker" else ""
+                environment["CUDA_VISIBLE_DEVICES"] = (
+                    gpus_of(index, job.workers, gpus) if kind in ("worker", STAGES) else ""
+                )
             name = f"{kind}-{index}"
             task = _Task(kind, index, environment, job.folder / f"{name}.log", job.folder / f"{name}.failure.json")
             tasks.append(task)
@@ -216,7 +222,8 @@ def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         chief = tasks[0]
         if chief.process.poll() == 0:  # the model is written
-            _let_end([task for task in tasks if task.kind == "worker"] if job.strategy != "parameter_server" else [])
+            if job.kind == "multi_worker_mirrored":  # the others only serve
+                _let_end(tasks[1:])
             return
         failed = _failed(tasks)
         if failed:
@@ -226,7 +233,7 @@ def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 failed = _failed(tasks)
                 failure = _first(failed)
-            lone = all(task.kind == "worker" for task in failed) and job.strategy == "parameter_server"
+            lone = all(task.kind == "worker" for task in failed) and job.kind == "parameter_server"
             if not lone or failure.of_user:
                 raise failure
             for task in failed:

@@ -100,6 +100,20 @@ def _cheapest_cuts(inner: list[int], boundary: list[int], limit: int) -> list[in
     return places[::-1]
 
 
+def refuse_activity_regularisers(network: keras.Model, who: str, setting: str) -> None:
+    """Refuses a network with losses that come from inside of segments.
+
+    Raises:
+      UserError: a layer has an activity regulariser; `who` names the network, `setting` what it is in the way of.
+    """
+    for unit in units_of(network):
+        if getattr(unit.layer, "activity_regularizer", None) is not None:
+            raise UserError(
+                f"{who}: the layer {unit.layer.name!r} has an activity regulariser, which does not go together with "
+                f"{setting}"
+            )
+
+
 class Rematerialised:
     """A network that keeps, of a training's forward pass, only what passes between its segments."""
 
@@ -109,14 +123,9 @@ class Rematerialised:
         Raises:
           UserError: a layer has an activity regulariser, whose loss would be lost; `who` names the network.
         """
+        refuse_activity_regularisers(network, who, "memory.rematerialise")
         self._network = network
         self._segments = cut(network, places)
-        for unit in units_of(network):
-            if getattr(unit.layer, "activity_regularizer", None) is not None:
-                raise UserError(
-                    f"{who}: the layer {unit.layer.name!r} has an activity regulariser, which does not go together "
-                    "with memory.rematerialise"
-                )
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor | list[tf.Tensor]:
         """As the network's own call: {input: [batch, ...]} -> outputs."""
@@ -127,7 +136,7 @@ class Rematerialised:
         for number, segment in enumerate(self._segments, start=1):
             taken = [known[key] for key in segment.takes]
             again = training and number < len(self._segments)
-            given = _recomputed(segment, taken) if again else _run(segment, taken, training)
+            given = recomputed(segment, taken) if again else _run(segment, taken, training)
             known |= dict(zip(segment.gives, given, strict=True))
         outputs = [known[id(tensor)] for tensor in tf.nest.flatten(self._network.outputs)]
         return tf.nest.pack_sequence_as(self._network.output, outputs)
@@ -145,7 +154,7 @@ def _state_of(segment: Segment) -> list[tf.Variable]:
     return list({id(variable): variable for variable in found}.values())
 
 
-def _recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
+def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the outputs of a segment, whose gradient computes it again.
 
     The second pass starts from the state that the first one started from, so that dropout has the same mask, and leaves

@@ -207,6 +207,21 @@ def one_core(seconds: int):
         os.sched_setaffinity(0, allowed)
 
 
+def test_stages_in_processes_train_the_network_in_one_piece_also_when_one_is_killed(run, tmp_path):
+    """Killed in a random epoch; what was done since the last checkpoint is done again, with the same outcome."""
+    one_device = {"name": "one_device"}
+    changes = {"epochs": 20, "batch_size": 32, "checkpoints": {"every_steps": EVERY, "keep": 2}}
+    alone, card = train(training_config(run, True, **changes), run.fn_args(tmp_path))
+    parallelism = {"stages": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
+    found = trained(run, tmp_path, one_device, kill=("stage", 1), parallelism=parallelism, **changes)
+    assert found.card["restarts"] == 1
+    assert any(re.search(r"stage 1: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
+    assert any("going on at step" in note for note in found.notes)
+    np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-4)
+    for ours, theirs in zip(found.weights, alone.trainable_weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
 def test_workers_with_one_core_each_do_not_hang_while_they_wait_for_shared_input(run, tmp_path):
     with one_core(seconds=240):
         found = trained(run, tmp_path, ASYNCHRONOUS, loop="custom", epochs=3)
@@ -253,7 +268,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
         "logging.basicConfig(level=logging.INFO)\n"
         f"run_fn(SimpleNamespace(train_files={arguments.train_files}, eval_files={arguments.eval_files},"
         f"transform_graph_path={arguments.transform_graph_path!r}, serving_model_dir={arguments.serving_model_dir!r},"
-        f"model_run_dir={arguments.model_run_dir!r}, custom_config={asdict(config)}))\n"
+        f"model_run_dir={arguments.model_run_dir!r}, base_model=None, custom_config={asdict(config)}))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with (tmp_path / "output").open("w") as output:

@@ -56,6 +56,7 @@ WRITES = ("pipelines", "pipelines/upload_version", "experiments", "runs")
         {"status": 500},
         {"status": 503},
         {"status": 503, "applied": True},
+        {"status": 409, "applied": True},
         {"status": 0},
         {"status": 0, "applied": True},
     ],

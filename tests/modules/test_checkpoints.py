@@ -128,3 +128,22 @@ def test_only_so_many_checkpoints_are_kept(config, run, stop, tmp_path):
     stop(None)
     train(config, run.fn_args(tmp_path))
     assert len(files(config)) == 3
+
+
+@pytest.mark.parametrize(("loop", "schedule"), [("fit", "gpipe"), ("custom", "1f1b")])
+def test_a_training_in_stages_is_that_in_one_piece_and_goes_on_where_it_stopped(
+    config, run, stop, tmp_path, loop, schedule
+):
+    stop(None)
+    whole = replace(config, loop=loop, builder="build_student", batch_size=32, checkpoint_folder=None)
+    expected = train(whole, run.fn_args(tmp_path))
+    parallelism = {"stages": 2, "micro_batches": 4, "schedule": schedule}
+    staged = replace(whole, parallelism=parallelism, checkpoint_folder=config.checkpoint_folder)
+    stop(9)
+    with pytest.raises(StoppedError):
+        train(staged, run.fn_args(tmp_path))
+    stop(None)
+    network, card = train(staged, run.fn_args(tmp_path))
+    for weights, other in zip(network.get_weights(), expected[0].get_weights(), strict=True):
+        np.testing.assert_allclose(weights, other, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(card["history"]["loss"], expected[1]["history"]["loss"], rtol=1e-4)

@@ -20,6 +20,17 @@ def test_a_port_that_is_taken_is_named():
     members.check_port(cluster(port=port))
 
 
+def test_a_process_that_does_not_come_up_is_named():
+    with socket.socket() as there, socket.socket() as gone:
+        there.bind(("127.0.0.1", 0))
+        there.listen()
+        gone.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in (there, gone)]
+        stages = {"cluster": {"stage": addresses}, "task": {"type": "chief", "index": 0}}
+        with pytest.raises(MachineError, match=rf"stage 1 \({addresses[1]}\) has not come up within 0.1 s"):
+            members.wait_for(stages, "stage", 0.1)
+
+
 def test_different_versions_of_tensorflow_are_named(tmp_path, monkeypatch):
     folder = str(tmp_path)
     members.announce(folder, cluster(0))

@@ -38,6 +38,14 @@ def test_what_is_right_passes(check):
             "differ: Teacher-1 3, Teacher-2 3, Teacher-3 4, the student 3",
         ),
         ({"teachers": [{"builder": "build_giant"}]}, "the task module 'blobs_task' has no function 'build_giant'"),
+        (
+            {"teachers": [{"parallelism": {"stages": 9}}]},
+            "Teacher-1: parallelism.stages: 9 stages are wanted, but there are 2 layers",
+        ),
+        (
+            {"student": {"memory": {"rematerialise": ["nowhere"]}}},
+            "Student: there is no layer 'nowhere' to cut after; there are: ",
+        ),
         ({"teachers": [{"saved_model": "nowhere"}]}, r"Teacher-1 .teachers.*: no SavedModel there"),
         ({"teachers": [{"augment": True}]}, r"has no function augment\(features, seed\)"),
         ({"student": {"distillation": {"objective": "blobs_task.loss"}}}, "'blobs_task' has no function 'loss'"),

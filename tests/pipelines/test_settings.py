@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from modules.errors import UserError
-from pipelines.settings import Ingestion, load_settings, parse_settings
+from pipelines.settings import Ingestion, Memory, Parallelism, load_settings, parse_settings
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "pipelines" / "examples").glob("*.yaml"))
 
@@ -23,6 +23,14 @@ def test_ingestion_has_the_defaults_of_what_it_sets():
     from modules.ingestion.options import Options
 
     assert Ingestion().model_dump() == asdict(Options())
+
+
+def test_networks_are_cut_by_the_defaults_of_what_cuts_them():
+    from modules.large_models.memory import Memory as OfTraining
+    from modules.large_models.parallelism import Parallelism as OfStages
+
+    assert Memory().model_dump() == asdict(OfTraining())
+    assert Parallelism().model_dump() == asdict(OfStages())
 
 
 def refuse(raw):
@@ -72,6 +80,26 @@ def refuse(raw):
         ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; allowed: 'csv', 'tfrec"),
         ({"data": {"path": "d", "label": "y", "splits": {"train": 1}}}, "exactly train and eval are allowed"),
         ({"data": {"path": "v-{VERSION}", "label": "y"}}, "{VERSION} needs {SPAN} before it"),
+        (
+            {"student": {"memory": {"activation_budget_mb": 1.0}}},
+            "memory.activation_budget_mb is of use with memory.rematerialise: auto only",
+        ),
+        (
+            {"student": {"parallelism": {"stages": 2}, "strategy": {"name": "mirrored"}}},
+            "parallelism.stages: stages do not go together with strategy.name: mirrored yet",
+        ),
+        (
+            {"student": {"parallelism": {"stages": 2}, "memory": {"micro_batches": 2}}},
+            "memory is for a network in one piece; parallelism has micro_batches and rematerialise of its own",
+        ),
+        (
+            {"student": {"parallelism": {"schedule": "1f1b"}}},
+            "parallelism: its settings are of use with at least 2 stages",
+        ),
+        (
+            {"student": {"parallelism": {"stages": 2, "schedule": "random"}}},
+            "student.parallelism.schedule: found 'random'; allowed: 'gpipe' or '1f1b'",
+        ),
         ({"data": {"path": "d", "label": "y", "spans": 2}}, "data.spans is 2, but data.path has no {SPAN}"),
         ({"teachers": [{"saved_model": "m", "warm_start": True}]}, "warm_start is of no use with saved_model"),
         (

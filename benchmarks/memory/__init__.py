@@ -1,0 +1,1 @@
+"""What accumulation and rematerialisation cost, and what they save."""

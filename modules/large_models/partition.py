@@ -1,0 +1,158 @@
+"""A network cut into contiguous stages: measured, and balanced by an exact minimum of the slowest stage."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import tensorflow as tf
+import tf_keras as keras
+
+from modules.errors import UserError
+from modules.large_models.segments import cut, units_of
+
+REPETITIONS = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a unit of a network costs."""
+
+    name: str  # of the layer
+    seconds: float  # forward and backward pass of a micro-batch
+    parameter_bytes: int
+    activation_bytes: int  # of a micro-batch
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Where to cut a network into stages, and what to expect of that."""
+
+    places: list[int]
+    seconds: list[float]  # of a micro-batch in each stage
+    bytes: list[int]  # of each stage
+
+    @property
+    def stages(self) -> int:
+        """Their number."""
+        return len(self.seconds)
+
+    def bubble(self, micro_batches: int) -> float:
+        """Returns the share of the time in which a stage has nothing to do: (K - 1) / (M + K - 1), GPipe section 2."""
+        return (self.stages - 1) / (micro_batches + self.stages - 1)
+
+    def speed_up(self, micro_batches: int) -> float:
+        """Returns the expected speed-up against one device, if passing tensors on takes no time."""
+        if not sum(self.seconds):
+            return micro_batches * self.stages / (micro_batches + self.stages - 1)
+        return sum(self.seconds) * micro_batches / (max(self.seconds) * (micro_batches + self.stages - 1))
+
+
+def measure(network: keras.Model, batch: int) -> list[Cost]:
+    """Returns what each unit of the network costs, run alone on random inputs of `batch` examples."""
+    units = units_of(network)
+    segments = cut(network, list(range(1, len(units))))
+    costs, counted = [], set()
+    for unit, segment in zip(units, segments, strict=True):
+        variables = [weight for weight in unit.layer.weights if id(weight) not in counted]
+        counted |= {id(weight) for weight in variables}
+        parameters = sum(weight.shape.num_elements() * weight.dtype.size for weight in variables)
+        inputs = [_random(tensor, batch) for tensor in segment.network.inputs]
+        seconds = min(_seconds(segment.network, inputs) for _ in range(REPETITIONS))
+        costs.append(Cost(unit.layer.name, seconds, parameters, unit.bytes * batch))
+    return costs
+
+
+def _random(tensor, batch: int) -> tf.Tensor:
+    shape = [batch, *(size or 1 for size in tensor.shape[1:])]
+    dtype = tf.as_dtype(tensor.dtype)
+    return tf.random.normal(shape, dtype=dtype) if dtype.is_floating else tf.zeros(shape, dtype)
+
+
+def _seconds(network: keras.Model, inputs: list[tf.Tensor]) -> float:
+    began = time.perf_counter()
+    with tf.GradientTape() as tape:
+        tape.watch([one for one in inputs if one.dtype.is_floating])
+        outputs = tf.nest.flatten(network(inputs, training=False))
+        wanted = [one for one in outputs if one.dtype.is_floating]
+    gradients = tape.gradient(wanted, [inputs, network.trainable_variables])
+    for one in tf.nest.flatten([outputs, gradients]):
+        if one is not None:
+            _ = tf.convert_to_tensor(one).numpy()
+    return time.perf_counter() - began
+
+
+def balance(
+    costs: Sequence[Cost],
+    stages: int,
+    by: str = "time",
+    micro_batches: int = 1,
+    budget: int | None = None,
+    copies: int = 3,
+) -> Partition:
+    """Returns the cuts whose largest stage is the smallest, by dynamic programming over all of them.
+
+    Args:
+      costs: of the units.
+      stages: their number, K.
+      by: "time", seconds of a stage, or "memory", its bytes.
+      micro_batches: whose activations a stage keeps at a time.
+      budget: bytes that a stage may have.
+      copies: of each parameter: itself, its gradient, what the optimiser keeps.
+
+    Raises:
+      UserError: there are more stages than layers, or no cuts meet the budget; the message has the smallest that would.
+    """
+    count = len(costs)
+    if stages > count:
+        raise UserError(f"parallelism.stages: {stages} stages are wanted, but there are {count} layers")
+    memory = [one.parameter_bytes * copies + one.activation_bytes * micro_batches for one in costs]
+    weight = [one.seconds for one in costs] if by == "time" else memory
+    if budget is not None:
+        smallest = max(_sums(memory, _best(memory, memory, stages, None)))
+        if smallest > budget:
+            raise UserError(
+                f"parallelism.memory_budget_mb: no {stages} stages fit into {budget / 1e6:,.1f} MB; "
+                f"{smallest / 1e6:,.1f} MB would do"
+            )
+    places = _best(weight, memory, stages, budget)
+    return partition_at(costs, places, micro_batches, copies)
+
+
+def partition_at(costs: Sequence[Cost], places: list[int], micro_batches: int = 1, copies: int = 3) -> Partition:
+    """Returns what to expect of the cuts at `places`; arguments as `balance`'s."""
+    memory = [one.parameter_bytes * copies + one.activation_bytes * micro_batches for one in costs]
+    return Partition(places, _sums([one.seconds for one in costs], places), _sums(memory, places))
+
+
+def _sums(values: Sequence[float], places: Sequence[int]) -> list:
+    bounds = [0, *places, len(values)]
+    return [sum(values[begin:end]) for begin, end in pairwise(bounds)]
+
+
+def _best(weight: Sequence[float], memory: Sequence[int], stages: int, budget: int | None) -> list[int]:
+    """Returns the cuts with the least largest sum of `weight`, of those whose sums of `memory` meet the budget."""
+    count = len(weight)
+    total, taken = [0.0], [0]
+    for of, bytes_ in zip(weight, memory, strict=True):
+        total.append(total[-1] + of)
+        taken.append(taken[-1] + bytes_)
+    # best[end]: the least largest stage of the first `end` units in so many stages.
+    best = [0.0] + [float("inf")] * count
+    choices = []
+    for _ in range(stages):
+        after, choice = [float("inf")] * (count + 1), [0] * (count + 1)
+        for end in range(1, count + 1):
+            for begin in range(end):
+                if budget is not None and taken[end] - taken[begin] > budget:
+                    continue
+                largest = max(best[begin], total[end] - total[begin])
+                if largest < after[end]:
+                    after[end], choice[end] = largest, begin
+        best = after
+        choices.append(choice)
+    places, end = [], count
+    for choice in reversed(choices[1:]):
+        end = choice[end]
+        places.append(end)
+    return places[::-1]

@@ -1,0 +1,87 @@
+"""A small network with everything that makes cutting it hard, and its training by Learner."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+from modules.distillation.objectives import kl_divergence
+from modules.large_models.memory import Memory, examples_passing, prepared
+from modules.learner import Distillation, Learner
+from modules.strategies import make_strategy
+from modules.training import make_optimizer
+
+CLASSES, EXAMPLES, BATCH = 3, 22, 8  # the last batch has 6, on two replicas 3 each
+
+
+def data():
+    random = np.random.RandomState(0)
+    return random.normal(size=(EXAMPLES, 4)).astype(np.float32), random.randint(0, CLASSES, EXAMPLES)
+
+
+def deep(dropout=0.0, norm=False, seed=3):
+    """A network with a skip connection, a shared layer, and a regulariser."""
+    keras.utils.set_random_seed(seed)
+    features = keras.Input([4], name="features")
+    shared = keras.layers.Dense(6, activation="tanh", name="shared")
+    first = keras.layers.Dense(6, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.01), name="first")(
+        features
+    )
+    hidden = shared(first)
+    if norm:
+        hidden = keras.layers.BatchNormalization(name="norm")(hidden)
+    hidden = keras.layers.Dropout(dropout, name="dropout")(hidden)
+    hidden = keras.layers.Add(name="skip")([shared(hidden), first])
+    hidden = keras.layers.Dense(6, activation="tanh", name="late")(hidden)
+    return keras.Model(features, keras.layers.Dense(CLASSES, name="logits")(hidden))
+
+
+def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None, **memory):
+    """Returns the weights and the history of a training."""
+    x, y = data()
+    settings = Memory(**memory)
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).repeat()
+
+    def of_replicas(context):
+        def parts(x, y):
+            size = -(-tf.shape(y)[0] // context.num_replicas_in_sync)
+            begins = tf.data.Dataset.range(context.num_replicas_in_sync).map(lambda k: tf.cast(k, tf.int32) * size)
+            return begins.map(lambda k: (({"features": x[k : k + size]}, y[k : k + size], {}), 0.0))
+
+        return batches.flat_map(parts)
+
+    dataset = strategy.distribute_datasets_from_function(of_replicas)
+    passing = examples_passing(BATCH, strategy, settings)
+    keras.backend.experimental.enable_tf_random_generator()
+    try:
+        with strategy.scope():
+            network = build()
+            learner = Learner(
+                network,
+                distillation=distillation,
+                answers=lambda features: {"logits": tf.stack([features["features"][:, :3]], axis=1)},
+                micro_batches=settings.micro_batches,
+                prepare=lambda model: prepared(model, settings, passing, "Teacher-1"),
+                pipeline=pipeline,
+            )
+            learner.compile(
+                optimizer=make_optimizer({"name": "sgd", "learning_rate": rate, "schedule": "constant"}, 1),
+                steps_per_execution=3,
+            )
+        history = learner.fit(dataset, epochs=epochs, steps_per_epoch=-(-EXAMPLES // BATCH), verbose=0)
+    finally:
+        keras.backend.experimental.disable_tf_random_generator()
+    return network.get_weights(), history.history
+
+
+def assert_same(found, expected, rtol=1e-5):
+    for ours, theirs in zip(found[0], expected[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rtol, atol=1e-6)
+    for name, values in expected[1].items():
+        np.testing.assert_allclose(found[1][name], values, rtol=1e-5, err_msg=name)
+
+
+def strategy_of(replicas):
+    return make_strategy("mirrored", replicas) if replicas > 1 else make_strategy("one_device")
+
+
+DISTILLATION = Distillation(kl_divergence, [1.0], "arithmetic", 0.7, 3.0)
