@@ -627,7 +627,8 @@ class Settings(Section):
     def devices(self) -> int:
         """Returns the largest number of devices that any training wants in one process."""
         trainings = [*self.teachers, self.student]
-        return max(max(training.strategy.devices or 1, training.parallelism.stages) for training in trainings)
+        stages = [1 if of.parallelism.processes else of.parallelism.stages for of in trainings]
+        return max([training.strategy.devices or 1 for training in trainings] + stages)
 
 
 class _Loader(yaml.SafeLoader):

@@ -3,8 +3,8 @@
   python -W ignore -m benchmarks.pipeline_parallel.run [--rounds 3]
 
 Eight dense layers of width 1024 (tanh), batch 1024, M micro-batches; the loss and its gradients, no optimiser, as
-modules.large_models.pipeline runs them. Every process has one thread for an operation and four between operations. A
-round has a cluster for each K, within which the M and the schedules take turns. The bound is that of GPipe's schedule
+modules.large_models.pipeline runs them. Every process has one thread for an operation and --threads between them. A
+round has a cluster for each M and K, within which the schedules take turns. The bound is that of GPipe's schedule
 without any cost of passing tensors on: M K / (M + K - 1). Prints Markdown.
 """
 
@@ -19,11 +19,11 @@ import psutil
 import typer
 
 LAYERS, WIDTH, BATCH = 8, 1024, 1024
-STAGES, MICRO_BATCHES, SCHEDULES = (1, 2), (1, 2, 4, 8, 32), ("gpipe", "1f1b")
+STAGES, SCHEDULES = (1, 2), ("gpipe", "1f1b")
 WARM_UP, STEPS = 2, 5
 # On two devices, normalised to M = 1: GPipe (Huang et al. 2019) table 2, AmoebaNet-D; torchgpipe (Kim et al. 2020).
 PUBLISHED = {"GPipe, AmoebaNet-D": {1: 1.0, 4: 1.07, 32: 1.21}, "torchgpipe, AmoebaNet-D": {1: 1.0, 4: 1.54, 32: 1.77}}
-THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "4", "TF_CPP_MIN_LOG_LEVEL": "3"}
+THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def serve() -> None:
@@ -34,7 +34,7 @@ def serve() -> None:
     serve(tf_config())
 
 
-def measure(stages: int) -> dict[str, float]:
+def measure(stages: int, micro_batches: list[int]) -> dict[str, float]:
     """Trains as the chief of a cluster; returns the median seconds of a step by schedule and M."""
     import numpy as np
     import tensorflow as tf
@@ -75,7 +75,7 @@ def measure(stages: int) -> dict[str, float]:
 
         return step
 
-    steps = {(schedule, number): make(schedule, number) for schedule in SCHEDULES for number in MICRO_BATCHES}
+    steps = {(schedule, number): make(schedule, number) for schedule in SCHEDULES for number in micro_batches}
     took: dict[str, list[float]] = {}
     for turn in range(WARM_UP + STEPS):
         for (schedule, number), step in steps.items():
@@ -87,7 +87,7 @@ def measure(stages: int) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 
-def run_cluster(stages: int) -> dict[str, float]:
+def run_cluster(stages: int, threads: int, micro_batches: str) -> dict[str, float]:
     """Starts a chief and its stages, each stage pinned to a core, and returns what the chief has measured."""
     from modules.cluster.supervisor import HOST, free_ports
 
@@ -98,7 +98,7 @@ def run_cluster(stages: int) -> dict[str, float]:
         task = {"cluster": addresses, "task": {"type": kind, "index": index}}
         return subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "benchmarks.pipeline_parallel.run", *arguments],
-            env=os.environ | THREADS | {"TF_CONFIG": json.dumps(task)},
+            env=os.environ | THREADS | {"TF_CONFIG": json.dumps(task), "TF_NUM_INTEROP_THREADS": str(threads)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -107,7 +107,7 @@ def run_cluster(stages: int) -> dict[str, float]:
     try:
         for index, server in enumerate(servers):
             psutil.Process(server.pid).cpu_affinity([index % psutil.cpu_count()])
-        chief = start("chief", 0, "--role", f"chief-{stages}")
+        chief = start("chief", 0, "--role", f"chief-{stages}", "--micro-batches", micro_batches)
         told, _ = chief.communicate()
         if chief.returncode:
             raise SystemExit(chief.returncode)
@@ -119,22 +119,26 @@ def run_cluster(stages: int) -> dict[str, float]:
             server.stdout.close()
 
 
-def main(rounds: int = 3, role: str = "") -> None:
+def main(rounds: int = 3, micro_batches: str = "1,2,4,8,32", threads: int = 3, role: str = "") -> None:
     """Measures, or is one of the processes."""
+    numbers = [int(number) for number in micro_batches.split(",")]
     if role == "serve":
         serve()
         return
     if role:
-        print(json.dumps(measure(int(role.partition("-")[2]))))
+        print(json.dumps(measure(int(role.partition("-")[2]), numbers)))
         return
     found: dict[int, list[dict[str, float]]] = {stages: [] for stages in STAGES}
     for _ in range(rounds):
         for stages in STAGES:
-            found[stages].append(run_cluster(stages))
+            found[stages].append({})
+        for number in numbers:
+            for stages in STAGES:
+                found[stages][-1] |= run_cluster(stages, threads, str(number))
     names = "".join(f" K = {STAGES[-1]}, {schedule} |" for schedule in SCHEDULES)
     print(f"| M | K = 1, ms |{names} bound | {' | '.join(PUBLISHED)} (against M = 1) |")
     print("|" + "---|" * (3 + len(SCHEDULES) + len(PUBLISHED)))
-    for number in MICRO_BATCHES:
+    for number in numbers:
         cells = [f"{statistics.median(one[f'gpipe {number}'] for one in found[1]) * 1000:.0f}"]
         for schedule in SCHEDULES:
             ratios = sorted(

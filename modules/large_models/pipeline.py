@@ -134,7 +134,13 @@ class Pipeline:
           loss_of: see above; runs on the device of the last stage.
           variables: what is trained; those that are not the network's get gradients from `loss_of` alone.
         """
-        parts = [_part((inputs, batch), number, self._micro_batches) for number in range(self._micro_batches)]
+        # Cut where they are wanted: a tensor travels once, not in parts.
+        parts = []
+        for number in range(self._micro_batches):
+            with tf.device(self._devices[0]):
+                own_inputs = _part(inputs, number, self._micro_batches)
+            with tf.device(self._devices[-1]):
+                parts.append((own_inputs, _part(batch, number, self._micro_batches)))
         run = _Run(self._network, self._segments, self._devices, self._rematerialise, loss_of, list(variables))
         for one in self.order:
             if one.kind == FORWARD:

@@ -121,16 +121,15 @@ def staged(places, micro_batches, schedule="gpipe", rematerialise=False, devices
     return lambda network: Pipeline(network, places, devices, micro_batches, schedule, rematerialise)
 
 
-@pytest.mark.parametrize("distillation", [None, DISTILLATION], ids=["hard", "distilled"])
 @pytest.mark.parametrize(
-    ("places", "micro_batches", "schedule", "rematerialise"),
+    ("places", "micro_batches", "schedule", "rematerialise", "distillation"),
     [
-        ([3], 1, "gpipe", False),
-        ([3], 4, "gpipe", False),
-        ([2], 2, "1f1b", False),
-        ([3], 4, "1f1b", True),
-        ([2, 5], 2, "gpipe", True),
-        ([1, 4], 4, "1f1b", False),
+        ([3], 1, "gpipe", False, None),
+        ([3], 4, "gpipe", False, DISTILLATION),
+        ([2], 2, "1f1b", False, None),
+        ([3], 4, "1f1b", True, DISTILLATION),
+        ([2, 5], 2, "gpipe", True, None),
+        ([1, 4], 4, "1f1b", False, DISTILLATION),
     ],
 )
 def test_the_updates_are_those_of_the_network_in_one_piece(
@@ -189,12 +188,17 @@ def test_inputs_and_outputs_may_belong_to_any_stage():
         )
 
 
-def test_the_weights_of_a_stage_are_made_on_its_device():
+def test_the_weights_of_a_stage_and_their_optimisers_state_are_made_on_its_device():
     stages = plan_stages(deep, Parallelism(stages=2, balance=[3, 4]), 2, 8, local_devices(2), "Teacher-1")
     with stages.variables_on_stages(), strategy_of(1).scope():
         network = deep()
     of = {weight.name.partition("/")[0]: weight.device[-5:] for weight in network.weights}
     assert of == {"first": "CPU:0", "shared": "CPU:0", "late": "CPU:1", "logits": "CPU:1"}
+    optimizer = keras.optimizers.Adam()
+    with strategy_of(1).scope():
+        optimizer.build(network.trainable_variables)
+    state = {one.name.split("/")[1]: one.device[-5:] for one in optimizer.variables if "/" in one.name}
+    assert state == of
 
 
 @pytest.mark.parametrize(
