@@ -18,6 +18,21 @@ def data():
     return random.normal(size=(EXAMPLES, 4)).astype(np.float32), random.randint(0, CLASSES, EXAMPLES)
 
 
+def batches_of_replicas(strategy, x, y, size):
+    """Returns the batches ((features, labels, targets), waited), without end, each in equal parts for the replicas."""
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(size).repeat()
+
+    def of_replicas(context):
+        def parts(x, y):
+            size = -(-tf.shape(y)[0] // context.num_replicas_in_sync)
+            begins = tf.data.Dataset.range(context.num_replicas_in_sync).map(lambda k: tf.cast(k, tf.int32) * size)
+            return begins.map(lambda k: (({"features": x[k : k + size]}, y[k : k + size], {}), 0.0))
+
+        return batches.flat_map(parts)
+
+    return strategy.distribute_datasets_from_function(of_replicas)
+
+
 def deep(dropout=0.0, norm=False, seed=3):
     """A network with a skip connection, a shared layer, and a regulariser."""
     keras.utils.set_random_seed(seed)
@@ -39,17 +54,7 @@ def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None,
     """Returns the weights and the history of a training."""
     x, y = data()
     settings = Memory(**memory)
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).repeat()
-
-    def of_replicas(context):
-        def parts(x, y):
-            size = -(-tf.shape(y)[0] // context.num_replicas_in_sync)
-            begins = tf.data.Dataset.range(context.num_replicas_in_sync).map(lambda k: tf.cast(k, tf.int32) * size)
-            return begins.map(lambda k: (({"features": x[k : k + size]}, y[k : k + size], {}), 0.0))
-
-        return batches.flat_map(parts)
-
-    dataset = strategy.distribute_datasets_from_function(of_replicas)
+    dataset = batches_of_replicas(strategy, x, y, BATCH)
     passing = examples_passing(BATCH, strategy, settings)
     keras.backend.experimental.enable_tf_random_generator()
     try:

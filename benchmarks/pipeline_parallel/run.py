@@ -1,11 +1,12 @@
 """Throughput of a network in K stages, each a process pinned to a core, against one such process.
 
-  python -W ignore -m benchmarks.pipeline_parallel.run [--rounds 3]
+  python -W ignore -m benchmarks.pipeline_parallel.run [--rounds 3] [--peer PYTHON]
 
 Eight dense layers of width 1024 (tanh), batch 1024, M micro-batches; the loss and its gradients, no optimiser, as
 modules.large_models.pipeline runs them. Every process has one thread for an operation and --threads between them. A
 round has a cluster for each M and K, within which the schedules take turns. The bound is that of GPipe's schedule
-without any cost of passing tensors on: M K / (M + K - 1). Prints Markdown.
+without any cost of passing tensors on: M K / (M + K - 1). --peer names the Python of an environment with PyTorch
+(peers.txt), which is measured in the same turns. Prints Markdown.
 """
 
 import json
@@ -14,6 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import psutil
 import typer
@@ -34,15 +38,20 @@ def serve() -> None:
     serve(tf_config())
 
 
-def measure(stages: int, micro_batches: list[int]) -> dict[str, float]:
-    """Trains as the chief of a cluster; returns the median seconds of a step by schedule and M."""
+def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dict[str, Any]:
+    """Trains as the chief of a cluster.
+
+    Returns:
+      The median seconds of a step by schedule and M, or, clocked, {schedule: [what {kind, stage, micro_batch, began,
+      ended}, ...]} of the last step.
+    """
     import numpy as np
     import tensorflow as tf
     import tf_keras as keras
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from modules.large_models.parallelism import Parallelism, stage_devices
-    from modules.large_models.pipeline import Pipeline
+    from modules.large_models.pipeline import CLOCK, Pipeline
 
     devices = stage_devices(Parallelism(stages=stages, processes=True))
     keras.utils.set_random_seed(1)
@@ -68,26 +77,39 @@ def measure(stages: int, micro_batches: list[int]) -> dict[str, float]:
         places = [per_stage * stage for stage in range(1, stages)]
         pipeline = Pipeline(network, places, devices, micro_batches, schedule)
 
-        @tf.function
         def step(inputs, labels):
-            gradients, totals = pipeline.gradients(inputs, labels, loss_of, variables)
-            return totals["loss"], [tf.reduce_sum(one[0]) for one in gradients]
+            gradients, totals = pipeline.gradients(inputs, labels, loss_of, variables, clocked)
+            return totals, [tf.reduce_sum(one[0]) for one in gradients]
 
-        return step
+        if clocked:
+            # A tf.function would let the clocks of all stages be read in the order of the program.
+            specs = [tf.TensorSpec.from_tensor(one) for one in (inputs["features"], labels)]
+            wrapped = tf.compat.v1.wrap_function(lambda x, labels: step({"features": x}, labels), specs)
+            return lambda inputs, labels: wrapped(inputs["features"], labels), pipeline.order
+        return tf.function(step), pipeline.order
 
     steps = {(schedule, number): make(schedule, number) for schedule in SCHEDULES for number in micro_batches}
     took: dict[str, list[float]] = {}
+    passes: dict[str, list[dict[str, Any]]] = {}
     for turn in range(WARM_UP + STEPS):
-        for (schedule, number), step in steps.items():
+        for (schedule, number), (step, order) in steps.items():
             began = time.perf_counter()
-            loss, gradients = step(inputs, labels)
-            _ = [float(loss), *(float(one) for one in gradients)]
+            totals, gradients = step(inputs, labels)
+            _ = [float(totals["loss"]), *(float(one) for one in gradients)]
             if turn >= WARM_UP:
                 took.setdefault(f"{schedule} {number}", []).append(time.perf_counter() - began)
+            if clocked:
+                times = totals[CLOCK].numpy()
+                passes[schedule] = [
+                    asdict(one) | {"began": float(begin), "ended": float(end)}
+                    for one, (begin, end) in zip(order, times, strict=True)
+                ]
+    if clocked:
+        return passes
     return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 
-def run_cluster(stages: int, threads: int, micro_batches: str) -> dict[str, float]:
+def run_cluster(stages: int, threads: int, micro_batches: str, *options: str) -> dict[str, Any]:
     """Starts a chief and its stages, each stage pinned to a core, and returns what the chief has measured."""
     from modules.cluster.supervisor import HOST, free_ports
 
@@ -107,7 +129,7 @@ def run_cluster(stages: int, threads: int, micro_batches: str) -> dict[str, floa
     try:
         for index, server in enumerate(servers):
             psutil.Process(server.pid).cpu_affinity([index % psutil.cpu_count()])
-        chief = start("chief", 0, "--role", f"chief-{stages}", "--micro-batches", micro_batches)
+        chief = start("chief", 0, "--role", f"chief-{stages}", "--micro-batches", micro_batches, *options)
         told, _ = chief.communicate()
         if chief.returncode:
             raise SystemExit(chief.returncode)
@@ -119,36 +141,72 @@ def run_cluster(stages: int, threads: int, micro_batches: str) -> dict[str, floa
             server.stdout.close()
 
 
-def main(rounds: int = 3, micro_batches: str = "1,2,4,8,32", threads: int = 3, role: str = "") -> None:
+def run_peer(python: str, stages: int, number: int) -> dict[str, float]:
+    """Returns the seconds of a step by PyTorch, by schedule and M."""
+    found = {}
+    for schedule in SCHEDULES[: 1 if stages == 1 else None]:
+        if schedule == "1f1b" and number < stages:  # which PyTorch refuses
+            continue
+        command = [python, str(Path(__file__).with_name("peer.py")), "--stages", str(stages)]
+        command += ["--micro-batches", str(number), "--schedule", schedule]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+        found[f"{schedule} {number}"] = json.loads(done.stdout.splitlines()[-1])["seconds"]
+    return found
+
+
+def main(
+    rounds: int = 3,
+    micro_batches: str = "1,2,4,8,32",
+    threads: int = 3,
+    peer: str = "",
+    role: str = "",
+    clocked: bool = False,
+) -> None:
     """Measures, or is one of the processes."""
     numbers = [int(number) for number in micro_batches.split(",")]
     if role == "serve":
         serve()
         return
     if role:
-        print(json.dumps(measure(int(role.partition("-")[2]), numbers)))
+        print(json.dumps(measure(int(role.partition("-")[2]), numbers, clocked)))
         return
     found: dict[int, list[dict[str, float]]] = {stages: [] for stages in STAGES}
+    of_peer: dict[int, list[dict[str, float]]] = {stages: [] for stages in STAGES}
     for _ in range(rounds):
         for stages in STAGES:
             found[stages].append({})
+            of_peer[stages].append({})
         for number in numbers:
             for stages in STAGES:
                 found[stages][-1] |= run_cluster(stages, threads, str(number))
-    names = "".join(f" K = {STAGES[-1]}, {schedule} |" for schedule in SCHEDULES)
-    print(f"| M | K = 1, ms |{names} bound | {' | '.join(PUBLISHED)} (against M = 1) |")
-    print("|" + "---|" * (3 + len(SCHEDULES) + len(PUBLISHED)))
+                if peer:
+                    of_peer[stages][-1] |= run_peer(peer, stages, number)
+    print_table(numbers, found, of_peer if peer else None)
+
+
+def ratios(found: dict[int, list[dict[str, float]]], schedule: str, number: int) -> str:
+    """Returns how much faster K stages are than one, the median and the spread over the rounds."""
+    name = f"{schedule} {number}"
+    pairs = zip(found[1], found[STAGES[-1]], strict=True)
+    values = sorted(alone[f"gpipe {number}"] / staged[name] for alone, staged in pairs if name in staged)
+    return f"{statistics.median(values):.2f} ({values[0]:.2f} to {values[-1]:.2f})" if values else ""
+
+
+def print_table(numbers: list[int], found: dict, of_peer: dict | None) -> None:
+    """Prints a row for each M."""
+    columns = [f"K = {STAGES[-1]}, {schedule}" for schedule in SCHEDULES]
+    heads = ["M", "K = 1, ms", *columns, "bound", *([f"PyTorch, {column}" for column in columns] if of_peer else [])]
+    heads += [f"{name} (against M = 1)" for name in PUBLISHED]
+    print(f"| {' | '.join(heads)} |")
+    print("|" + "---|" * len(heads))
     for number in numbers:
-        cells = [f"{statistics.median(one[f'gpipe {number}'] for one in found[1]) * 1000:.0f}"]
-        for schedule in SCHEDULES:
-            ratios = sorted(
-                alone[f"gpipe {number}"] / staged[f"{schedule} {number}"]
-                for alone, staged in zip(found[1], found[STAGES[-1]], strict=True)
-            )
-            cells.append(f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")
-        bound = number * STAGES[-1] / (number + STAGES[-1] - 1)
-        published = [f"{of[number]:.2f}" if number in of else "" for of in PUBLISHED.values()]
-        print(f"| {number} | {' | '.join([*cells, f'{bound:.2f}', *published])} |")
+        alone = statistics.median(one[f"gpipe {number}"] for one in found[1]) * 1000
+        cells = [f"{alone:.0f}", *(ratios(found, schedule, number) for schedule in SCHEDULES)]
+        cells.append(f"{number * STAGES[-1] / (number + STAGES[-1] - 1):.2f}")
+        if of_peer:
+            cells += [ratios(of_peer, schedule, number) for schedule in SCHEDULES]
+        cells += [f"{of[number]:.2f}" if number in of else "" for of in PUBLISHED.values()]
+        print(f"| {number} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

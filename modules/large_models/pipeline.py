@@ -20,6 +20,7 @@ from modules.large_models.rematerialisation import recomputed, refuse_activity_r
 from modules.large_models.segments import Segment, cut
 
 SCHEDULES = ("gpipe", "1f1b")
+CLOCK = "clock"  # among the totals
 FORWARD, BACKWARD = "forward", "backward"
 
 
@@ -124,7 +125,12 @@ class Pipeline:
         return found
 
     def gradients(
-        self, inputs: dict[str, tf.Tensor], batch: Any, loss_of: LossOf, variables: Sequence[tf.Variable]
+        self,
+        inputs: dict[str, tf.Tensor],
+        batch: Any,
+        loss_of: LossOf,
+        variables: Sequence[tf.Variable],
+        clocked: bool = False,
     ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor]]:
         """Returns the gradients of `variables` and the totals, summed over the micro-batches of one batch.
 
@@ -133,6 +139,9 @@ class Pipeline:
           batch: nested tensors [batch, ...] that `loss_of` gets, micro-batch by micro-batch.
           loss_of: see above; runs on the device of the last stage.
           variables: what is trained; those that are not the network's get gradients from `loss_of` alone.
+          clocked: also note in the totals, under CLOCK, when each pass of `order` began and ended, by the clock of its
+            process: float64 [passes, 2], seconds. A tf.function reads clocks in the order of the program, whereby the
+            stages wait for each other; tf.compat.v1.wrap_function does not.
         """
         # Cut where they are wanted: a tensor travels once, not in parts.
         parts = []
@@ -141,12 +150,14 @@ class Pipeline:
                 own_inputs = _part(inputs, number, self._micro_batches)
             with tf.device(self._devices[-1]):
                 parts.append((own_inputs, _part(batch, number, self._micro_batches)))
-        run = _Run(self._network, self._segments, self._devices, self._rematerialise, loss_of, list(variables))
+        run = _Run(self._network, self._segments, self._devices, self._rematerialise, loss_of, list(variables), clocked)
         for one in self.order:
             if one.kind == FORWARD:
                 run.forward(one.stage, one.micro_batch, *parts[one.micro_batch])
             else:
                 run.backward(one.stage, one.micro_batch)
+        if clocked:
+            run.totals[CLOCK] = tf.stack(run.times)
         return run.sums, run.totals
 
 
@@ -160,10 +171,11 @@ def _part(tensors: Any, number: int, of: int) -> Any:
 class _Run:
     """One batch on its way; built anew with every trace."""
 
-    def __init__(self, network, segments, devices, rematerialise, loss_of, variables):
+    def __init__(self, network, segments, devices, rematerialise, loss_of, variables, clocked):
         self._segments: list[Segment] = segments
         self._devices, self._rematerialise, self._loss_of = devices, rematerialise, loss_of
-        self._variables = variables
+        self._variables, self._clocked = variables, clocked
+        self.times: list[tf.Tensor] = []
         self._places = {id(variable): number for number, variable in enumerate(variables)}
         self._names = dict(zip(map(id, network.inputs), network.input_names, strict=True))
         self._outputs = [id(tensor) for tensor in tf.nest.flatten(network.outputs)]
@@ -178,7 +190,19 @@ class _Run:
     def _in_turn(self, stage: int, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Returns the tensors on the stage's device, once what it has done before is done."""
         with tf.control_dependencies(self._last.get(stage, [])):
-            return [tf.identity(one) for one in tensors]
+            ready = [tf.identity(one) for one in tensors]
+        if self._clocked:
+            with tf.control_dependencies(ready):
+                began = tf.timestamp()
+            with tf.control_dependencies([began]):
+                ready = [tf.identity(one) for one in ready]
+            self.times.append(began)
+        return ready
+
+    def _ended(self, done: list[tf.Tensor]) -> None:
+        if self._clocked:
+            with tf.control_dependencies(done):
+                self.times.append(tf.stack([self.times.pop(), tf.timestamp()]))
 
     def forward(self, stage: int, number: int, inputs: dict[str, tf.Tensor], batch: Any) -> None:
         """The forward pass of a micro-batch in a stage, in the last one with its loss and what that asks back."""
@@ -197,6 +221,7 @@ class _Run:
             self._last[stage] = list(given)
             if stage == len(self._segments) - 1:
                 self._loss(number, known, batch)
+            self._ended(self._last[stage])
 
     def _loss(self, number: int, known: dict[int, tf.Tensor], batch: Any) -> None:
         outputs = [tf.identity(known[key]) for key in self._outputs]
@@ -241,3 +266,4 @@ class _Run:
             for variable, gradient in zip(own, found[len(taken) :], strict=True):
                 self._add(variable, gradient)
             self._last[stage] = [tf.convert_to_tensor(one) for one in found if one is not None]
+            self._ended(self._last[stage])

@@ -190,12 +190,13 @@ def test_inputs_and_outputs_may_belong_to_any_stage():
 
 def test_the_weights_of_a_stage_and_their_optimisers_state_are_made_on_its_device():
     stages = plan_stages(deep, Parallelism(stages=2, balance=[3, 4]), 2, 8, local_devices(2), "Teacher-1")
-    with stages.variables_on_stages(), strategy_of(1).scope():
+    strategy = strategy_of(1)
+    with stages.variables_on_stages(), strategy.scope():
         network = deep()
     of = {weight.name.partition("/")[0]: weight.device[-5:] for weight in network.weights}
     assert of == {"first": "CPU:0", "shared": "CPU:0", "late": "CPU:1", "logits": "CPU:1"}
     optimizer = keras.optimizers.Adam()
-    with strategy_of(1).scope():
+    with strategy.scope():
         optimizer.build(network.trainable_variables)
     state = {one.name.split("/")[1]: one.device[-5:] for one in optimizer.variables if "/" in one.name}
     assert state == of
@@ -240,3 +241,26 @@ def test_the_examples_here_have_a_last_batch_that_is_smaller():
     assert partition_at(costs_of([1.0, 3.0]), [1]).seconds == [1.0, 3.0]
     assert len(units_of(deep())) == 7
     assert cuts_after(deep(), ["first"], "x") == [1]
+
+
+def test_a_clocked_step_has_the_time_of_every_pass_in_its_order():
+    network = deep()
+    pipeline = staged([3], 4, "1f1b")(network)
+    x, _ = data()
+
+    def loss_of(output, part):
+        loss = tf.reduce_sum(output**2)
+        return loss, {"loss": loss}
+
+    inputs, variables = {"features": tf.constant(x)}, network.trainable_variables
+    step = tf.function(lambda: pipeline.gradients(inputs, tf.constant(x), loss_of, variables, clocked=True)[1])
+    began, ended = step()["clock"].numpy().T
+    assert len(began) == len(pipeline.order)
+    place = {one: number for number, one in enumerate(pipeline.order)}
+    for stage in range(2):
+        own = [place[one] for one in order_of("1f1b", stage, 2, 4)]
+        assert all(began[one] <= ended[one] for one in own)
+        assert all(ended[one] <= began[after] for one, after in pairwise(own))
+    for number in range(4):
+        assert ended[place[Pass(FORWARD, 0, number)]] <= began[place[Pass(FORWARD, 1, number)]]
+        assert ended[place[Pass(BACKWARD, 1, number)]] <= began[place[Pass(BACKWARD, 0, number)]]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from deep_network import batches_of_replicas
 
 from modules.distillation.objectives import kl_divergence
 from modules.errors import UserError
@@ -42,17 +43,7 @@ def distil(temperature, alpha):
 
 def train(strategy, distillation, epochs=3):
     x, y = data()
-    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH).repeat()
-
-    def of_replicas(context):
-        def parts(x, y):
-            size = -(-tf.shape(y)[0] // context.num_replicas_in_sync)
-            begins = tf.data.Dataset.range(context.num_replicas_in_sync).map(lambda k: tf.cast(k, tf.int32) * size)
-            return begins.map(lambda k: (({"features": x[k : k + size]}, y[k : k + size], {}), 0.0))
-
-        return batches.flat_map(parts)
-
-    dataset = strategy.distribute_datasets_from_function(of_replicas)
+    dataset = batches_of_replicas(strategy, x, y, BATCH)
     with strategy.scope():
         trained = network()
         learner = Learner(trained, distillation=distil(**distillation) if distillation else None, answers=answers)
