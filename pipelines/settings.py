@@ -521,7 +521,7 @@ class Settings(Section):
 
     name: str = Field(
         pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$",
-        description="Name of the pipeline: lower-case letters, digits and hyphens.",
+        description="Name of the pipeline: lower-case letters, digits and hyphens, 50 at the most.",
     )
     task: str = Field(
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",

@@ -29,30 +29,38 @@ WAYS = {
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def measure(name: str) -> dict[str, float]:
-    """Trains in this process; returns seconds of a step and peak memory in MB."""
-    import numpy as np
-    import tensorflow as tf
+def learner_of(blocks: int, settings: dict, batch: int, who: str):
+    """Returns a compiled Learner of so many blocks, that trains with the settings `memory`."""
     import tf_keras as keras
 
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from modules.large_models.memory import Memory, prepared
     from modules.learner import Learner
 
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    memory, batch = Memory(**WAYS[name]), 1 if name == "plain, one example" else BATCH
+    memory = Memory(**settings)
     keras.utils.set_random_seed(1)
     features = hidden = keras.Input([WIDTH], name="features")
-    for number in range(1, BLOCKS + 1):
+    for number in range(1, blocks + 1):
         inner = keras.layers.Dense(4 * WIDTH, activation="tanh")(hidden)
         hidden = keras.layers.Add(name=f"block_{number}")([hidden, keras.layers.Dense(WIDTH)(inner)])
-    network = keras.Model(features, keras.layers.Dense(10)(hidden))
     learner = Learner(
-        network,
+        keras.Model(features, keras.layers.Dense(10)(hidden)),
         micro_batches=memory.micro_batches,
-        prepare=lambda model: prepared(model, memory, batch // memory.micro_batches, name),
+        prepare=lambda model: prepared(model, memory, batch // memory.micro_batches, who),
     )
     learner.compile(optimizer=keras.optimizers.SGD(0.01))
+    return learner
+
+
+def measure(name: str) -> dict[str, float]:
+    """Trains in this process; returns seconds of a step and peak memory in MB."""
+    import pipelines  # noqa: F401, I001  selects tf_keras before TensorFlow is imported
+
+    import numpy as np
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    batch = 1 if name == "plain, one example" else BATCH
+    learner = learner_of(BLOCKS, WAYS[name], batch, name)
     random = np.random.RandomState(0)
     x, y = random.normal(size=(batch, WIDTH)).astype(np.float32), random.randint(0, 10, batch)
     data = (({"features": tf.constant(x)}, tf.constant(y), {}), tf.constant(0.0))
