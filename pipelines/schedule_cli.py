@@ -70,7 +70,7 @@ def create(
             shown = option.removesuffix("s") if option == "parameters" else option.replace("_", "-")
             raise UserError(f"--{shown} is of no use --on {on}; it is for --on {other}")
     settings = load_settings(settings_file, overrides)
-    name, moment, console = name or settings.name, now(), Console(stderr=True, soft_wrap=True)
+    name, console = name or settings.name, Console(stderr=True, soft_wrap=True)
     if on == "local":
         wanted = LocalSchedule(
             name=_checked(name),
@@ -82,18 +82,9 @@ def create(
             every_seconds=timing.every_seconds,
             catch_up=catch_up,
             only_if_changed=not always,
-            created=moment,
+            created=now(),
         )
-        store = Store(folder)
-        outcome = store.create(wanted)
-        schedule = store.get(name)
-        found = {"name": name, "outcome": outcome, "timing": str(timing), "next": _iso(next_due(schedule, moment))}
-        console.print(
-            f"schedule {name} {outcome}: {_when(schedule.timing, next_due(schedule, moment))}", highlight=False
-        )
-        console.print("it runs while `stillhouse scheduler` does, or by one of these:", highlight=False)
-        for line in lines_for_others(schedule, store):
-            console.print(f"  {line}", highlight=False, markup=False)
+        found = _create_local(wanted, Store(folder), console)
     else:
         if image is None:
             raise UserError("--image: missing; the containers of the pipeline run it (stillhouse image says how)")
@@ -114,18 +105,41 @@ def create(
             catch_up=catch_up,
             max_concurrency=max_concurrency or 1,
         )
-        schedule, outcome = kubeflow.create(connect(), wanted)
-        found = {"name": name, "outcome": outcome, "timing": str(timing), "next": _iso(schedule.next)}
-        found |= {"recurring_run_id": schedule.id, "version": schedule.version}
-        console.print(f"schedule {name} {outcome}: {_when(timing, schedule.next)}", highlight=False)
-        if timing.cron:
-            console.print(
-                f"Kubeflow reads {timing.cron!r} (seconds first) in UTC, unless its administrator has set "
-                "CRON_SCHEDULE_TIMEZONE",
-                highlight=False,
-            )
+        found = _create_on_kubeflow(wanted, connect(), console)
     if as_json:
         print(json.dumps(found, indent=1))
+
+
+def _create_local(wanted: LocalSchedule, store: Store, console: Console) -> dict[str, Any]:
+    outcome = store.create(wanted)
+    schedule = store.get(wanted.name)
+    upcoming = next_due(schedule, now())
+    console.print(f"schedule {wanted.name} {outcome}: {_when(schedule.timing, upcoming)}", highlight=False)
+    console.print("it runs while `stillhouse scheduler` does, or by one of these:", highlight=False)
+    for line in lines_for_others(schedule, store):
+        console.print(f"  {line}", highlight=False, markup=False)
+    return {"name": wanted.name, "outcome": outcome, "timing": str(schedule.timing), "next": _iso(upcoming)}
+
+
+def _create_on_kubeflow(wanted: Any, server: Any, console: Console) -> dict[str, Any]:
+    from pipelines.kubeflow import schedule as kubeflow
+
+    schedule, outcome = kubeflow.create(server, wanted)
+    console.print(f"schedule {wanted.name} {outcome}: {_when(wanted.timing, schedule.next)}", highlight=False)
+    if wanted.timing.cron:
+        console.print(
+            f"Kubeflow reads {wanted.timing.cron!r} (seconds first) in UTC, unless its administrator has set "
+            "CRON_SCHEDULE_TIMEZONE",
+            highlight=False,
+        )
+    return {
+        "name": wanted.name,
+        "outcome": outcome,
+        "timing": str(wanted.timing),
+        "next": _iso(schedule.next),
+        "recurring_run_id": schedule.id,
+        "version": schedule.version,
+    }
 
 
 def _checked(name: str) -> str:
