@@ -136,7 +136,7 @@ def undisturbed(run, finished, tmp_path_factory):
         return trained(run, tmp_path_factory.mktemp("undisturbed"), SYNCHRONOUS, **LONG)
 
 
-@pytest.mark.parametrize(("loop", "index"), [("fit", 1), ("custom", 0)])
+@pytest.mark.parametrize(("loop", "index"), [("fit", 1), pytest.param("custom", 0, marks=pytest.mark.soak)])
 def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_nothing(
     run, undisturbed, tmp_path, loop, index
 ):

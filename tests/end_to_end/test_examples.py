@@ -15,6 +15,7 @@ def run(project, *arguments):
     return json.loads(done.stdout)
 
 
+@pytest.mark.soak
 def test_digits_on_two_mirrored_replicas(tmp_path):
     (tmp_path / "data").symlink_to(REPOSITORY / "data")
     result = run(
