@@ -38,6 +38,7 @@ from pipelines.data_check import check_data, check_transfer, find_fault
 from pipelines.distillation import Place, create_pipeline, saved_teachers, sqlite
 from pipelines.run_view import RunView
 from pipelines.settings import Settings, Training
+from pipelines.unchanged import lost_push
 from pipelines.whole_file import write_whole
 
 DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
@@ -163,10 +164,9 @@ def _locked(root: Path):
 def _lost_push(root: Path) -> str | None:
     """Returns the push that the last comparison tells of, if somebody has removed it since."""
     try:
-        pushed = json.loads((root / COMPARISON).read_text())["pushed"]
+        return lost_push(json.loads((root / COMPARISON).read_text()))
     except FileNotFoundError:
         return None
-    return pushed if pushed and not os.path.isdir(pushed) else None
 
 
 def _newest_run(place: Place) -> tuple[str, dict[tuple[str, str], str]]:

@@ -17,7 +17,7 @@ COMPARISON = "comparison.json"
 
 def _stamps(paths: list[str]) -> list[tuple[str, int, int]]:
     found = []
-    for path in sorted(paths):
+    for path in sorted(filter(os.path.exists, paths)):  # what is missing, the run itself tells
         state = os.stat(path)
         found.append((path, state.st_size, state.st_mtime_ns))
     return found
@@ -47,6 +47,12 @@ def remember(root: Path, fingerprint: str) -> None:
     write_whole(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
 
 
+def lost_push(comparison: dict[str, Any]) -> str | None:
+    """Returns the push that a comparison tells of, if somebody has removed it since."""
+    pushed = comparison["pushed"]
+    return pushed if pushed and not os.path.isdir(pushed) else None
+
+
 def unchanged_comparison(root: Path, fingerprint: str) -> dict[str, Any] | None:
     """Returns the comparison of the last run if a new one would be the same, else None."""
     try:
@@ -54,5 +60,4 @@ def unchanged_comparison(root: Path, fingerprint: str) -> dict[str, Any] | None:
         comparison = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # never run, or damaged: run
         return None
-    lost = comparison["pushed"] and not os.path.isdir(comparison["pushed"])
-    return None if lost or last["fingerprint"] != fingerprint else comparison
+    return None if lost_push(comparison) or last["fingerprint"] != fingerprint else comparison

@@ -25,6 +25,7 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     [
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
         (["run", "blobs.yaml", "--set", "student.epochs=0"], "student.epochs: found 0; allowed: greater than or equal"),
+        (["run", "blobs.yaml", "--set", "data.schema=none.pbtxt"], "data.schema: no file none.pbtxt"),
         (["report", "nowhere"], "nowhere/comparison.json: no such file"),
         (["report"], "there is no finished run under runs/"),
         (["init", "2fast"], "a task's name has lower-case letters"),
