@@ -1,5 +1,7 @@
 """Errors that one sentence explains; commands print them without a traceback."""
 
+GATE_REFUSED = 3  # exit code of a run whose student a gate refused; no error
+
 
 class UserError(Exception):
     """A mistake in the user's settings, data or code; the message says what is at fault and what to do.

@@ -17,14 +17,13 @@ from modules.heads import HEADS, Head
 from modules.ingestion.waiting import INPUT_WAIT
 from modules.large_models.accumulation import accumulate
 from modules.large_models.pipeline import Pipeline
+from modules.random_generators import generators_of
 from modules.step_means import StepMeans
 
 # Name in a training's history: updates that others did meanwhile, mean.
 STALENESS = "staleness"
 
 LABELLED = "labelled"  # among the totals of a pass
-
-RANDOM_LAYER = keras.__internal__.layers.BaseRandomLayer
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,7 @@ class Learner(keras.Model):
         parts = {"network": self.network, "optimizer": self.optimizer, "means": self._means}
         if self._hints:
             parts["hints"] = self._hints
-        # Keras keeps the generators of dropout and the like out of checkpoints.
-        random_layers = (layer for layer in self.network.submodules if isinstance(layer, RANDOM_LAYER))
-        generators = [layer._random_generator._generator for layer in random_layers]
+        generators = generators_of(self.network)
         return parts | {f"random_{number}": found for number, found in enumerate(generators) if found is not None}
 
     @property

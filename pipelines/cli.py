@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from modules.errors import MachineError, UserError
+from modules.errors import GATE_REFUSED, MachineError, UserError
 from pipelines import schedule_cli, unchanged
 from pipelines.cli_parts import Json, Overrides, Root, SettingsFile, compiled, make_importable, output, quieten
 from pipelines.comparison_table import print_comparison
@@ -21,8 +21,6 @@ from pipelines.run_view import RunView
 from pipelines.settings import Settings as PipelineSettings
 from pipelines.settings import load_settings
 from pipelines.whole_file import write_whole
-
-GATE_REFUSED = 3
 
 app = typer.Typer(
     help="Train large teachers, distil them into a small student, prove it on every slice, ship it.",

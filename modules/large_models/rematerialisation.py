@@ -14,8 +14,8 @@ import tf_keras as keras
 
 from modules.errors import UserError
 from modules.large_models.segments import Segment, bytes_of, crossing, cut, units_of
+from modules.random_generators import generators_of
 
-RANDOM_LAYER = keras.__internal__.layers.BaseRandomLayer
 # Sizes of the largest segment that are tried.
 TRIALS = 64
 
@@ -148,8 +148,7 @@ def _run(segment: Segment, taken: list[tf.Tensor], training: bool) -> list[tf.Te
 
 def _state_of(segment: Segment) -> list[tf.Variable]:
     """Returns the variables that a forward pass changes: moving averages, and generators of dropout."""
-    layers = [layer for layer in segment.network.submodules if isinstance(layer, RANDOM_LAYER)]
-    generators = [layer._random_generator._generator for layer in layers]
+    generators = generators_of(segment.network)
     found = [*segment.network.non_trainable_variables, *(one.state for one in generators if one is not None)]
     return list({id(variable): variable for variable in found}.values())
 

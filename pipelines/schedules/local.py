@@ -20,14 +20,13 @@ import filelock
 from dateutil import tz
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from modules.errors import MachineError, UserError
+from modules.errors import GATE_REFUSED, MachineError, UserError
 from pipelines.schedules.timing import Timing
 from pipelines.unchanged import COMPARISON
 from pipelines.whole_file import write_whole
 
 FOLDER = Path("runs/schedules")
 KEPT_RUNS = 100  # of the history
-GATE_REFUSED = 3
 Outcome = Literal["pushed", "refused", "unchanged", "failed", "interrupted", "running"]
 
 

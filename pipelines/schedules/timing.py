@@ -27,7 +27,7 @@ class Timing:
 
     def __str__(self) -> str:
         if self.cron:
-            return f"cron {self.cron.removeprefix('0 ') if self.cron.startswith('0 ') else self.cron}"
+            return f"cron {self.cron.removeprefix('0 ')}"
         seconds = self.every_seconds
         unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if seconds % size == 0)
         return f"every {seconds // size}{unit}"
