@@ -172,13 +172,21 @@ class Memory(Section):
     activation_budget_mb: float | None = Field(
         None, gt=0, description="Memory for activations; auto takes the fewest segments that fit."
     )
+    swap: Literal["none", "auto"] | list[str] = Field(
+        "none",
+        description="Let activations wait in the host's memory for the backward pass, where the device is not the host "
+        "(GPU): auto, with the cuts of rematerialise: auto, or the layers after which to cut.",
+    )
 
     @model_validator(mode="after")
-    def _check_budget(self):
+    def _check_cuts(self):
         if self.activation_budget_mb is not None and self.rematerialise != "auto":
             raise ValueError("memory.activation_budget_mb is of use with memory.rematerialise: auto only")
-        if self.rematerialise == []:
-            raise ValueError("memory.rematerialise: name at least one layer, or none")
+        for name in ("rematerialise", "swap"):
+            if getattr(self, name) == []:
+                raise ValueError(f"memory.{name}: name at least one layer, or none")
+        if "none" not in (self.rematerialise, self.swap):
+            raise ValueError("memory: activations are computed again (rematerialise) or swapped (swap), not both")
         return self
 
 

@@ -21,7 +21,7 @@ def two_cpu_devices():
     """TensorFlow fixes its devices at its first operation; the tests of replicas want two."""
     from modules.strategies import prepare_devices
 
-    prepare_devices(2)
+    prepare_devices(4)
 
 
 @dataclass

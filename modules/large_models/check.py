@@ -1,12 +1,13 @@
 """What can be said before a run about a network that shall be cut."""
 
+import tensorflow as tf
 import tf_keras as keras
 
 from modules.errors import UserError
 from modules.large_models.memory import Memory
 from modules.large_models.parallelism import Parallelism
-from modules.large_models.rematerialisation import refuse_activity_regularisers
-from modules.large_models.segments import cuts_after, units_of
+from modules.large_models.segments import cuts_after, refuse_activity_regularisers, units_of
+from modules.large_models.swap import refuse_host_as_device
 
 
 def check_network(network: keras.Model, memory: Memory, parallelism: Parallelism, who: str) -> None:
@@ -15,10 +16,14 @@ def check_network(network: keras.Model, memory: Memory, parallelism: Parallelism
     Raises:
       UserError: it cannot; `who` names it.
     """
-    if memory.rematerialise != "none":
-        refuse_activity_regularisers(network, who, "memory.rematerialise")
-        if memory.rematerialise != "auto":
-            cuts_after(network, memory.rematerialise, who)
+    for setting in ("rematerialise", "swap"):
+        cuts = getattr(memory, setting)
+        if cuts != "none":
+            refuse_activity_regularisers(network, who, f"memory.{setting}")
+            if cuts != "auto":
+                cuts_after(network, cuts, who)
+    if memory.swap != "none" and not any(map(tf.config.list_physical_devices, ("GPU", "TPU"))):
+        refuse_host_as_device(["CPU:0"], who)
     if parallelism.stages > 1:
         refuse_activity_regularisers(network, who, "parallelism")
         layers = len(units_of(network))

@@ -10,6 +10,7 @@ from modules import progress
 from modules.errors import UserError
 from modules.large_models.rematerialisation import Plan, Rematerialised, estimate, plan
 from modules.large_models.segments import cuts_after
+from modules.large_models.swap import Swapped, estimate_swap, refuse_host_as_device
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Memory:
     micro_batches: int = 1
     rematerialise: str | list[str] = "none"
     activation_budget_mb: float | None = None
+    swap: str | list[str] = "none"
 
 
 def examples_passing(batch_size: int, strategy: tf.distribute.Strategy, memory: Memory) -> int:
@@ -37,7 +39,7 @@ def examples_passing(batch_size: int, strategy: tf.distribute.Strategy, memory: 
 
 
 def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Callable:
-    """Returns what to call for the forward pass of a training instead of `network`.
+    """Returns what to call for the forward pass of a training instead of `network`; in the strategy's scope.
 
     Args:
       network: functional or sequential.
@@ -46,8 +48,10 @@ def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Call
       who: names the network in messages.
 
     Raises:
-      UserError: the network cannot be cut, or no cuts meet the budget.
+      UserError: the network cannot be cut, no cuts meet the budget, or it is to be swapped from the host to itself.
     """
+    if memory.swap != "none":
+        return _swapped(network, memory.swap, batch, who)
     if memory.rematerialise == "none":
         return network
     if memory.rematerialise == "auto":
@@ -60,3 +64,14 @@ def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Call
         f"activations of about {found.peak * batch / 1e6:.1f} MB instead of {found.whole * batch / 1e6:.1f} MB"
     )
     return Rematerialised(network, found.places, who)
+
+
+def _swapped(network: keras.Model, cuts: str | list[str], batch: int, who: str) -> Swapped:
+    refuse_host_as_device(tf.distribute.get_strategy().extended.worker_devices, who)
+    places = plan(network).places if cuts == "auto" else cuts_after(network, cuts, who)
+    found = estimate_swap(network, places)
+    progress.note(
+        f"{who}: the activations of {len(places)} of {len(places) + 1} blocks wait in the host's memory; about "
+        f"{found.peak * batch / 1e6:.1f} MB of {found.whole * batch / 1e6:.1f} MB are on the device at a time"
+    )
+    return Swapped(network, places, who)

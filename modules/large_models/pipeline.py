@@ -16,8 +16,8 @@ import tensorflow as tf
 import tf_keras as keras
 
 from modules.errors import UserError
-from modules.large_models.rematerialisation import recomputed, refuse_activity_regularisers
-from modules.large_models.segments import Segment, cut
+from modules.large_models.rematerialisation import recomputed
+from modules.large_models.segments import Segment, cut, refuse_activity_regularisers
 
 SCHEDULES = ("gpipe", "1f1b")
 CLOCK = "clock"  # among the totals
@@ -212,10 +212,7 @@ class _Run:
             taken = self._in_turn(stage, [known[key] for key in segment.takes])
             with tf.GradientTape() as tape:
                 tape.watch([one for one in taken if one.dtype.is_floating])
-                if self._rematerialise:
-                    given = recomputed(segment, taken)
-                else:
-                    given = tf.nest.flatten(segment.network(taken, training=True))
+                given = recomputed(segment, taken) if self._rematerialise else segment(taken, training=True)
             known |= dict(zip(segment.gives, given, strict=True))
             self._tapes[stage, number] = tape, taken, given
             self._last[stage] = list(given)

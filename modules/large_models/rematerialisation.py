@@ -13,7 +13,15 @@ import tensorflow as tf
 import tf_keras as keras
 
 from modules.errors import UserError
-from modules.large_models.segments import Segment, bytes_of, crossing, cut, units_of
+from modules.large_models.segments import (
+    Segment,
+    bytes_of,
+    crossing,
+    cut,
+    refuse_activity_regularisers,
+    run_segments,
+    units_of,
+)
 from modules.random_generators import generators_of
 
 # Sizes of the largest segment that are tried.
@@ -34,7 +42,7 @@ def estimate(network: keras.Model, places: Sequence[int]) -> Plan:
 
     The size of an activation is that of a layer's output; what a layer keeps inside itself is not seen.
     """
-    inner, boundary = _sizes(network)
+    inner, boundary = sizes_of(network)
     return Plan(list(places), _peak(inner, boundary, places), sum(inner))
 
 
@@ -48,7 +56,7 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
     Raises:
       UserError: no cuts meet the budget; the message has the least that would do.
     """
-    inner, boundary = _sizes(network)
+    inner, boundary = sizes_of(network)
     whole = sum(inner)
     tried = {}
     for trial in range(1, TRIALS + 1):
@@ -66,7 +74,7 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
     return min(fitting, key=lambda one: (len(one.places), one.peak))
 
 
-def _sizes(network: keras.Model) -> tuple[list[int], list[int]]:
+def sizes_of(network: keras.Model) -> tuple[list[int], list[int]]:
     """Returns the bytes per example of each unit's outputs, and of what crosses each place between units."""
     units = units_of(network)
     between = [sum(bytes_of(tensor) for tensor in tensors) for tensors in crossing(units, network)]
@@ -100,20 +108,6 @@ def _cheapest_cuts(inner: list[int], boundary: list[int], limit: int) -> list[in
     return places[::-1]
 
 
-def refuse_activity_regularisers(network: keras.Model, who: str, setting: str) -> None:
-    """Refuses a network with losses that come from inside of segments.
-
-    Raises:
-      UserError: a layer has an activity regulariser; `who` names the network, `setting` what it is in the way of.
-    """
-    for unit in units_of(network):
-        if getattr(unit.layer, "activity_regularizer", None) is not None:
-            raise UserError(
-                f"{who}: the layer {unit.layer.name!r} has an activity regulariser, which does not go together with "
-                f"{setting}"
-            )
-
-
 class Rematerialised:
     """A network that keeps, of a training's forward pass, only what passes between its segments."""
 
@@ -129,21 +123,13 @@ class Rematerialised:
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor | list[tf.Tensor]:
         """As the network's own call: {input: [batch, ...]} -> outputs."""
-        known = {
-            id(tensor): inputs[name]
-            for name, tensor in zip(self._network.input_names, self._network.inputs, strict=True)
-        }
-        for number, segment in enumerate(self._segments, start=1):
-            taken = [known[key] for key in segment.takes]
-            again = training and number < len(self._segments)
-            given = recomputed(segment, taken) if again else _run(segment, taken, training)
-            known |= dict(zip(segment.gives, given, strict=True))
-        outputs = [known[id(tensor)] for tensor in tf.nest.flatten(self._network.outputs)]
-        return tf.nest.pack_sequence_as(self._network.output, outputs)
+        last = len(self._segments) - 1
 
+        def run(number: int, segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
+            again = training and number < last
+            return recomputed(segment, taken) if again else segment(taken, training)
 
-def _run(segment: Segment, taken: list[tf.Tensor], training: bool) -> list[tf.Tensor]:
-    return tf.nest.flatten(segment.network(taken, training=training))
+        return run_segments(self._network, self._segments, inputs, run)
 
 
 def _state_of(segment: Segment) -> list[tf.Variable]:
@@ -164,7 +150,7 @@ def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
 
     @tf.custom_gradient
     def forward(*inputs):
-        outputs = _run(segment, list(inputs), training=True)
+        outputs = segment(list(inputs), training=True)
 
         def backward(*upstream, variables=None):
             variables = list(variables or [])
@@ -179,7 +165,7 @@ def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
             restored = [operation for operation in restored if operation is not None]
             with tf.control_dependencies(restored + inputs_again), tf.GradientTape() as tape:
                 tape.watch([one for one in inputs_again if one.dtype.is_floating])
-                outputs_again = _run(segment, inputs_again, training=True)
+                outputs_again = segment(inputs_again, training=True)
             with tf.control_dependencies(outputs_again):
                 for variable, value in zip(state, after, strict=True):
                     variable.assign(value, read_value=False)

@@ -1,7 +1,7 @@
 """A network cut into segments, each a network of its own, between which only a few tensors pass."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -81,6 +81,10 @@ class Segment:
     takes: list[int]
     gives: list[int]
 
+    def __call__(self, taken: list[tf.Tensor], training: bool) -> list[tf.Tensor]:
+        """Returns the values of `gives` from those of `takes`."""
+        return tf.nest.flatten(self.network(taken, training=training))
+
 
 def cut(network: keras.Model, places: Sequence[int]) -> list[Segment]:
     """Returns the network as segments, cut after each of `places` (1: after the first unit), in order."""
@@ -95,6 +99,43 @@ def cut(network: keras.Model, places: Sequence[int]) -> list[Segment]:
         gives = {key: tensor for key, tensor in made.items() if key in wanted}
         segments.append(Segment(keras.Model(list(takes.values()), list(gives.values())), list(takes), list(gives)))
     return segments
+
+
+def run_segments(
+    network: keras.Model,
+    segments: Sequence[Segment],
+    inputs: dict[str, tf.Tensor],
+    run: Callable[[int, Segment, list[tf.Tensor]], list[tf.Tensor]],
+) -> tf.Tensor | list[tf.Tensor]:
+    """Returns the outputs of the network that was cut into `segments`.
+
+    Args:
+      network: which was cut.
+      segments: its parts, in order.
+      inputs: {input: [batch, ...]}.
+      run: from the number of a segment, counted from 0, the segment, and what it takes, to what it gives.
+    """
+    names = zip(network.input_names, network.inputs, strict=True)
+    known = {id(tensor): inputs[name] for name, tensor in names}
+    for number, segment in enumerate(segments):
+        given = run(number, segment, [known[key] for key in segment.takes])
+        known |= dict(zip(segment.gives, given, strict=True))
+    outputs = [known[id(tensor)] for tensor in tf.nest.flatten(network.outputs)]
+    return tf.nest.pack_sequence_as(network.output, outputs)
+
+
+def refuse_activity_regularisers(network: keras.Model, who: str, setting: str) -> None:
+    """Refuses a network with losses that come from inside of segments.
+
+    Raises:
+      UserError: a layer has an activity regulariser; `who` names the network, `setting` what it is in the way of.
+    """
+    for unit in units_of(network):
+        if getattr(unit.layer, "activity_regularizer", None) is not None:
+            raise UserError(
+                f"{who}: the layer {unit.layer.name!r} has an activity regulariser, which does not go together with "
+                f"{setting}"
+            )
 
 
 def cuts_after(network: keras.Model, layers: Sequence[str], who: str) -> list[int]:

@@ -5,11 +5,14 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from deep_network import BATCH, DISTILLATION, EXAMPLES, assert_same, data, deep, strategy_of, train
+from tensorflow.python.eager import context  # nothing public shows the graph that TensorFlow runs
 
 from modules.errors import UserError
 from modules.large_models.memory import Memory, examples_passing, prepared
 from modules.large_models.rematerialisation import estimate, plan
 from modules.large_models.segments import cut, cuts_after, units_of
+from modules.large_models.swap import Swapped, estimate_swap
+from modules.strategies import local_devices
 
 
 @pytest.mark.parametrize(
@@ -59,6 +62,74 @@ def test_both_together_are_the_accumulated_ones():
     expected = train(strategy_of(1), build, micro_batches=3, distillation=DISTILLATION)
     found = train(strategy_of(1), build, micro_batches=3, rematerialise="auto", distillation=DISTILLATION)
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("swap", "micro_batches", "distillation"),
+    [("auto", 1, DISTILLATION), (["first", "skip"], 1, None), ("auto", 3, None)],
+)
+def test_swapped_updates_are_the_plain_ones_with_dropout_and_moving_averages(swap, micro_batches, distillation):
+    """A logical CPU device stands for a GPU."""
+
+    def build():
+        return deep(dropout=0.4, norm=True)
+
+    device = tf.distribute.OneDeviceStrategy(local_devices(2)[1])
+    expected = train(device, build, micro_batches=micro_batches, distillation=distillation)
+    assert_same(train(device, build, swap=swap, micro_batches=micro_batches, distillation=distillation), expected)
+
+
+def test_swapped_updates_are_the_plain_ones_on_two_devices():
+    devices = tf.distribute.MirroredStrategy(
+        local_devices(3)[1:], cross_device_ops=tf.distribute.ReductionToOneDevice()
+    )
+    assert_same(train(devices, deep, swap=["shared", "late"]), train(devices, deep))
+
+
+def test_activations_are_on_the_host_until_the_block_behind_begins_its_backward_pass():
+    """In the graph that TensorFlow runs, after it has optimised it."""
+    network = chain(4)
+    swapped = Swapped(network, [1, 2, 3], "Teacher-1")
+    host, device = (name[-5:] for name in local_devices(2)[:2])
+
+    @tf.function
+    def step(x):
+        with tf.device(device), tf.GradientTape() as tape:
+            loss = tf.reduce_sum(swapped({"features": tf.tanh(x)}, training=True) ** 2)
+        with tf.device(device):
+            return tape.gradient(loss, network.trainable_variables)
+
+    context.context().enable_run_metadata()
+    try:
+        step(tf.ones([3, 8]))
+        graphs = context.context().export_run_metadata().function_graphs
+    finally:
+        context.context().disable_run_metadata()
+    nodes = [node for found in graphs for graph in found.partition_graphs for node in graph.node]
+    waiting = [node for node in nodes if node.op == "Snapshot"]
+    assert len(waiting) == 3  # the input of each dense layer but the last
+    assert all(node.device.endswith(host) for node in waiting)
+    by_name = {node.name: node for node in nodes}
+    for node in waiting:
+        come, begin = by_name[node.input[0]], [one for one in node.input if one.startswith("^")]
+        assert come.op == "_Recv"
+        assert come.attr["send_device"].s.decode().endswith(device)
+        assert begin
+        back = [one for one in nodes if one.op == "_Send" and one.input[0] == node.name]
+        assert [one.attr["recv_device"].s.decode()[-5:] for one in back] == [device]
+
+
+def test_what_trains_on_the_host_is_not_swapped():
+    with pytest.raises(UserError, match=r"Teacher-1: memory.swap: it trains on the CPU, .* the host's already"):
+        prepared(deep(), Memory(swap="auto"), 8, "Teacher-1")
+    with strategy_of(2).scope(), pytest.raises(UserError, match=r"memory.swap: it trains on the CPU"):
+        prepared(deep(), Memory(swap="auto"), 8, "Teacher-1")
+
+
+def test_two_neighbouring_blocks_are_on_the_device_at_a_time():
+    network = chain(6)
+    found = estimate_swap(network, cuts_after(network, ["dense_0", "dense_1", "dense_3"], "Teacher-1"))
+    assert (found.peak, found.whole) == ((2 + 2) * 32, 6 * 32)
 
 
 def test_segments_one_after_the_other_are_the_network():
