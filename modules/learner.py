@@ -181,7 +181,7 @@ class Learner(keras.Model):
 
         batch = (features, labels, targets)
         if self._pipeline:
-            gradients, totals = self._piped(batch, examples)
+            gradients, totals = self._piped(batch, examples, replicas.num_replicas_in_sync)
         elif self._micro_batches == 1:
             gradients, totals = passed(batch)
         else:
@@ -222,8 +222,8 @@ class Learner(keras.Model):
                 loss += of_network if share is None else of_network * share
         return tape.gradient(loss, self.learnt), self._totals(losses, logits, labels)
 
-    def _piped(self, batch, examples):
-        """As `_passed`, stage by stage; one replica."""
+    def _piped(self, batch, examples, replicas):
+        """As `_passed`, stage by stage."""
 
         def loss_of(output, part):
             features, labels, targets = part
@@ -233,7 +233,7 @@ class Learner(keras.Model):
         gradients, totals = self._pipeline.gradients(self._inputs(batch[0]), batch, loss_of, self.learnt)
         if self.network.losses:
             with tf.GradientTape() as tape:
-                of_network = tf.add_n(self.network.losses)
+                of_network = tf.add_n(self.network.losses) / replicas
             for number, gradient in enumerate(tape.gradient(of_network, self.learnt)):
                 if gradient is not None:
                     gradients[number] = gradient if gradients[number] is None else gradients[number] + gradient

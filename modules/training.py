@@ -30,7 +30,13 @@ from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
 from modules.large_models.memory import Memory, examples_passing, prepared
-from modules.large_models.parallelism import CHIEF, Parallelism, micro_batches_of, plan_stages, stage_devices
+from modules.large_models.parallelism import (
+    Parallelism,
+    micro_batches_of,
+    plan_stages,
+    stage_devices,
+    strategy_of_stages,
+)
 from modules.learner import STALENESS, Distillation, Learner, ask
 from modules.model_card import read_card, write_card
 from modules.strategies import OF_PROCESSES, STAGES, is_asynchronous, is_chief, make_strategy, tf_config
@@ -165,10 +171,12 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     # Random generators whose states are variables, which checkpoints hold.
     keras.backend.experimental.enable_tf_random_generator()
     parallelism, devices = Parallelism(**config.parallelism), []
+    # Before any operation: a cluster is joined here.
     if parallelism.stages > 1:
         devices = stage_devices(parallelism)
-    # Before any operation: a cluster is joined here.
-    strategy = tf.distribute.OneDeviceStrategy(CHIEF) if parallelism.processes else make_strategy(**config.strategy)
+        strategy = strategy_of_stages(parallelism, devices)
+    else:
+        strategy = make_strategy(**config.strategy)
     if config.cluster_kind:
         members.check_versions(fn_args.model_run_dir, tf_config())
     transform = tft.TFTransformOutput(fn_args.transform_graph_path)

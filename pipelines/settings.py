@@ -194,8 +194,13 @@ class Parallelism(Section):
     """How a network is cut into stages, which work on different micro-batches at the same time."""
 
     stages: int = Field(1, ge=1, le=64, description="Stages, each on a device of its own; 1: the network in one piece.")
+    replicas: int = Field(
+        1, ge=1, le=64, description="Replicas of the stages, which share each batch: data parallelism beside it."
+    )
     micro_batches: int | None = Field(
-        None, ge=1, description="Parts of a batch; default: the least from four times the stages that divides it."
+        None,
+        ge=1,
+        description="Parts of a replica's batch; default: the least from four times the stages that divides it.",
     )
     schedule: Literal["gpipe", "1f1b"] = Field(
         "gpipe",

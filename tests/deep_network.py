@@ -1,5 +1,7 @@
 """A small network with everything that makes cutting it hard, and its training by Learner."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
@@ -50,7 +52,7 @@ def deep(dropout=0.0, norm=False, seed=3):
     return keras.Model(features, keras.layers.Dense(CLASSES, name="logits")(hidden))
 
 
-def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None, **memory):
+def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None, placed=None, **memory):
     """Returns the weights and the history of a training."""
     x, y = data()
     settings = Memory(**memory)
@@ -58,8 +60,9 @@ def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None,
     passing = examples_passing(BATCH, strategy, settings)
     keras.backend.experimental.enable_tf_random_generator()
     try:
-        with strategy.scope():
+        with placed or nullcontext(), strategy.scope():
             network = build()
+        with strategy.scope():
             learner = Learner(
                 network,
                 distillation=distillation,

@@ -53,7 +53,7 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
     from modules.large_models.parallelism import Parallelism, stage_devices
     from modules.large_models.pipeline import CLOCK, Pipeline
 
-    devices = stage_devices(Parallelism(stages=stages, processes=True))
+    (devices,) = stage_devices(Parallelism(stages=stages, processes=True))
     keras.utils.set_random_seed(1)
     features = hidden = keras.Input([WIDTH], name="features")
     per_stage = LAYERS // stages
@@ -75,7 +75,7 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
 
     def make(schedule: str, micro_batches: int):
         places = [per_stage * stage for stage in range(1, stages)]
-        pipeline = Pipeline(network, places, devices, micro_batches, schedule)
+        pipeline = Pipeline(network, places, [devices], micro_batches, schedule)
 
         def step(inputs, labels):
             gradients, totals = pipeline.gradients(inputs, labels, loss_of, variables, clocked)

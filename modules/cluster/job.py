@@ -23,10 +23,12 @@ def job_of(config: TrainingConfig, fn_args: "FnArgs") -> Job:
         "base_model": fn_args.base_model,
         "custom_config": asdict(config),
     }
+    parallelism = config.parallelism
+    stages = parallelism["stages"] * parallelism.get("replicas", 1) if config.cluster_kind == STAGES else None
     return Job(
         name=config.name,
         kind=config.cluster_kind,
-        workers=config.parallelism["stages"] if config.cluster_kind == STAGES else config.strategy["workers"],
+        workers=stages or config.strategy["workers"],
         parameter_servers=config.strategy.get("parameter_servers") or 0,
         most_restarts=config.restarts["most"],
         back_off_seconds=config.restarts["back_off_seconds"],

@@ -44,7 +44,7 @@ class Job:
 
     name: str  # of the training, for messages
     kind: str  # TrainingConfig.cluster_kind
-    workers: int  # or stages
+    workers: int  # or stages of all replicas
     parameter_servers: int
     most_restarts: int
     back_off_seconds: float  # before the first restart; doubled for each that follows

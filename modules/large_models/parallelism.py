@@ -1,4 +1,4 @@
-"""A training in stages on the devices of this machine: what is decided before it starts."""
+"""A training in stages, and replicas of them: what is decided before it starts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from modules.cluster.members import wait_for
 from modules.errors import UserError
 from modules.large_models.partition import Partition, balance, measure, partition_at
 from modules.large_models.pipeline import Pipeline
-from modules.strategies import STAGES, local_devices, tf_config
+from modules.strategies import STAGES, local_devices, prepare_devices, tf_config
 
 # GPipe, section 2: with four times as many micro-batches as stages the bubble is negligible.
 MICRO_BATCHES_PER_STAGE = 4
-# The device of what belongs to no stage, in a cluster of stages.
-CHIEF = "/job:chief/replica:0/task:0/device:CPU:0"
+# The process of what belongs to no stage, in a cluster of stages; a device for each replica.
+CHIEF = "/job:chief/replica:0/task:0/device:CPU:{replica}"
 SECONDS_TO_COME_UP = 120.0  # for the processes of stages; they import TensorFlow
 
 
@@ -26,6 +26,7 @@ class Parallelism:
     """The settings; as `pipelines.settings.Parallelism` documents them."""
 
     stages: int = 1
+    replicas: int = 1
     micro_batches: int | None = None
     schedule: str = "gpipe"
     balance: str | list[int] = "time"
@@ -35,41 +36,55 @@ class Parallelism:
 
 
 def micro_batches_of(settings: Parallelism, batch_size: int, examples: int) -> int:
-    """Returns the number of micro-batches: as set, or the least from four times the stages that divides the batch.
+    """Returns the number of a replica's micro-batches: as set, or the least from 4 K on that divides its batch.
 
     Raises:
-      UserError: they do not divide the batch, or the last batch of an epoch has too few examples for them.
+      UserError: they do not divide it, or the last batch of an epoch has too few examples for them.
     """
+    replicas = settings.replicas
+    if batch_size % replicas:
+        raise UserError(
+            f"parallelism.replicas: {replicas} do not divide the batch of {batch_size} examples; choose another "
+            "batch_size"
+        )
+    whole, batch_size = batch_size, batch_size // replicas
     wanted = MICRO_BATCHES_PER_STAGE * settings.stages
     dividing = [number for number in range(1, batch_size + 1) if batch_size % number == 0]
     found = settings.micro_batches or next((number for number in dividing if number >= wanted), batch_size)
+    of = f"the batch of {batch_size} examples" if replicas == 1 else f"a replica's {batch_size} examples of a batch"
     if batch_size % found:
         near = ", ".join(map(str, dividing))
+        raise UserError(f"parallelism.micro_batches: {found} do not divide {of}; these do: {near}")
+    rest = examples % whole
+    of_last = rest - (replicas - 1) * -(-rest // replicas)
+    if rest and of_last < found:
         raise UserError(
-            f"parallelism.micro_batches: {found} do not divide the batch of {batch_size} examples; these do: {near}"
-        )
-    rest = examples % batch_size
-    if 0 < rest < found:
-        raise UserError(
-            f"parallelism.micro_batches: the last batch of {examples} examples has {rest}, which make no {found} "
-            "micro-batches; choose fewer, or another batch_size"
+            f"parallelism.micro_batches: the last batch of {examples} examples has {rest}, of which a replica gets "
+            f"{max(0, of_last)}, which make no {found} micro-batches; choose fewer, or another batch_size"
         )
     return found
 
 
-def stage_devices(settings: Parallelism) -> list[str]:
-    """Returns the devices of the stages: local ones, or those of the cluster's stages, which are connected to.
+def stage_devices(settings: Parallelism) -> list[list[str]]:
+    """Returns the devices of the stages of each replica: local ones, or those of the cluster, which is connected to.
 
     Raises:
       UserError: there are fewer devices than stages.
       MachineError: a process of a stage does not come up.
     """
-    if not settings.processes:
-        return local_devices(settings.stages)
+    found = _in_processes(settings) if settings.processes else local_devices(settings.replicas * settings.stages)
+    return [found[begin : begin + settings.stages] for begin in range(0, len(found), settings.stages)]
+
+
+def _in_processes(settings: Parallelism) -> list[str]:
     cluster = tf_config()
-    there = len(cluster["cluster"].get(STAGES, []))
-    if there != settings.stages:
-        raise UserError(f"TF_CONFIG: parallelism.stages is {settings.stages}, but the cluster has {there} of {STAGES}")
+    wanted, there = settings.replicas * settings.stages, len(cluster["cluster"].get(STAGES, []))
+    if there != wanted:
+        raise UserError(
+            f"TF_CONFIG: {settings.replicas} replicas of {settings.stages} stages are wanted, but the cluster has "
+            f"{there} of {STAGES}"
+        )
+    prepare_devices(settings.replicas)
     wait_for(cluster, STAGES, SECONDS_TO_COME_UP)
     task = cluster["task"]
     tf.config.experimental_connect_to_cluster(
@@ -77,7 +92,7 @@ def stage_devices(settings: Parallelism) -> list[str]:
     )
     devices = tf.config.list_logical_devices()
     found = []
-    for stage in range(settings.stages):
+    for stage in range(wanted):
         prefix = f"/job:{STAGES}/replica:0/task:{stage}/"
         own = [device for device in devices if device.name.startswith(prefix)]
         gpus = [device for device in own if device.device_type == "GPU"]
@@ -85,15 +100,28 @@ def stage_devices(settings: Parallelism) -> list[str]:
     return found
 
 
+def strategy_of_stages(settings: Parallelism, devices: list[list[str]]) -> tf.distribute.Strategy:
+    """Returns the strategy under which a training in stages runs: a replica has its stages as if they were one device.
+
+    Gradients are summed over the replicas of a variable, which are on the devices of the same stage.
+    """
+    homes = [CHIEF.format(replica=replica) for replica in range(settings.replicas)]
+    if not settings.processes:
+        homes = [of_replica[0] for of_replica in devices]
+    if settings.replicas == 1:
+        return tf.distribute.OneDeviceStrategy(homes[0])
+    return tf.distribute.MirroredStrategy(homes, cross_device_ops=tf.distribute.ReductionToOneDevice())
+
+
 @dataclass(frozen=True)
 class Stages:
     """The stages of a training."""
 
     partition: Partition
-    devices: list[str]
+    devices: list[list[str]]  # of each replica
     micro_batches: int
     settings: Parallelism
-    device_of_variable: list[str | None]  # in the order in which the network's builder makes them
+    stage_of_variable: list[int | None]  # in the order in which the network's builder makes them
 
     def pipeline(self, network: keras.Model, who: str) -> Pipeline:
         """Returns the network in its stages."""
@@ -111,10 +139,15 @@ class Stages:
     @contextmanager
     def variables_on_stages(self) -> Iterator[None]:
         """Places the variables that the builder makes in here; to be entered before a strategy's scope."""
-        devices = iter(self.device_of_variable)
+        left = [iter(self.stage_of_variable) for _ in self.devices]
 
         def placed(next_creator, **options):
-            with tf.device(next(devices, None)):
+            # A strategy makes a variable for one replica after the other, each in the scope of the replica's device.
+            replica = 0
+            if len(self.devices) > 1:
+                replica = tf.distribute.get_strategy().extended.worker_devices.index(tf.zeros([]).device)
+            stage = next(left[replica], None)
+            with tf.device(None if stage is None else self.devices[replica][stage]):
                 return next_creator(**options)
 
         with tf.variable_creator_scope(placed):
@@ -126,7 +159,7 @@ def plan_stages(
     settings: Parallelism,
     micro_batches: int,
     batch_size: int,
-    devices: list[str],
+    devices: list[list[str]],
     who: str,
 ) -> Stages:
     """Measures the network that `build` makes and returns its stages.
@@ -142,7 +175,7 @@ def plan_stages(
 
     with tf.variable_creator_scope(noted):
         network = build()
-    costs = measure(network, batch_size // micro_batches)
+    costs = measure(network, batch_size // settings.replicas // micro_batches)
     kept = micro_batches if settings.schedule == "gpipe" else min(micro_batches, settings.stages)
     if isinstance(settings.balance, list):
         places = _places_of(settings, [cost.name for cost in costs])
@@ -151,21 +184,20 @@ def plan_stages(
         budget = None if settings.memory_budget_mb is None else int(settings.memory_budget_mb * 1e6)
         partition = balance(costs, settings.stages, settings.balance, kept, budget)
     pipeline = Stages(partition, devices, micro_batches, settings, []).pipeline(network, who)
-    device_of = {
-        id(variable): device
-        for device, variables in zip(devices, pipeline.variables_of_stages, strict=True)
-        for variable in variables
+    stage_of = {
+        id(variable): stage for stage, variables in enumerate(pipeline.variables_of_stages) for variable in variables
     }
     bounds = [0, *partition.places, len(costs)]
     parts = ", ".join(
         f"{end - begin} layers {seconds * 1000:.1f} ms {size / 1e6:.1f} MB"
         for begin, end, seconds, size in zip(bounds, bounds[1:], partition.seconds, partition.bytes, strict=False)
     )
+    replicas = f"{settings.replicas} replicas of " if settings.replicas > 1 else ""
     progress.note(
-        f"{who}: {settings.stages} stages ({parts}), {micro_batches} micro-batches, {settings.schedule}: bubble "
-        f"{partition.bubble(micro_batches):.0%}, at best {partition.speed_up(micro_batches):.2f} times as fast"
+        f"{who}: {replicas}{settings.stages} stages ({parts}), {micro_batches} micro-batches, {settings.schedule}: "
+        f"bubble {partition.bubble(micro_batches):.0%}, at best {partition.speed_up(micro_batches):.2f} times as fast"
     )
-    return Stages(partition, devices, micro_batches, settings, [device_of.get(id(variable)) for variable in made])
+    return Stages(partition, devices, micro_batches, settings, [stage_of.get(id(variable)) for variable in made])
 
 
 def _places_of(settings: Parallelism, names: list[str]) -> list[int]:

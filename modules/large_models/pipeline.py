@@ -85,7 +85,7 @@ class Pipeline:
         self,
         network: keras.Model,
         places: Sequence[int],
-        devices: Sequence[str],
+        devices: Sequence[Sequence[str]],
         micro_batches: int,
         schedule: str = "gpipe",
         rematerialise: bool = False,
@@ -96,7 +96,7 @@ class Pipeline:
         Args:
           network: functional or sequential.
           places: after which units to cut; one less than there are stages.
-          devices: of the stages.
+          devices: of the stages of each replica.
           micro_batches: M.
           schedule: one of SCHEDULES.
           rematerialise: stages compute their activations again in the backward pass, as GPipe does.
@@ -108,7 +108,7 @@ class Pipeline:
         refuse_activity_regularisers(network, who, "parallelism")
         self._network = network
         self._segments = cut(network, places)
-        self._devices = list(devices)
+        self._devices = devices
         self._micro_batches = micro_batches
         self._rematerialise = rematerialise
         self.order = global_order(schedule, len(self._segments), micro_batches)
@@ -132,7 +132,7 @@ class Pipeline:
         variables: Sequence[tf.Variable],
         clocked: bool = False,
     ) -> tuple[list[tf.Tensor | None], dict[str, tf.Tensor]]:
-        """Returns the gradients of `variables` and the totals, summed over the micro-batches of one batch.
+        """Returns the gradients of `variables` and the totals, summed over the micro-batches of a replica's batch.
 
         Args:
           inputs: of the network, {name: [batch, ...]}.
@@ -144,13 +144,15 @@ class Pipeline:
             stages wait for each other; tf.compat.v1.wrap_function does not.
         """
         # Cut where they are wanted: a tensor travels once, not in parts.
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        devices = self._devices[int(tf.get_static_value(replica))]
         parts = []
         for number in range(self._micro_batches):
-            with tf.device(self._devices[0]):
+            with tf.device(devices[0]):
                 own_inputs = _part(inputs, number, self._micro_batches)
-            with tf.device(self._devices[-1]):
+            with tf.device(devices[-1]):
                 parts.append((own_inputs, _part(batch, number, self._micro_batches)))
-        run = _Run(self._network, self._segments, self._devices, self._rematerialise, loss_of, list(variables), clocked)
+        run = _Run(self._network, self._segments, devices, self._rematerialise, loss_of, list(variables), clocked)
         for one in self.order:
             if one.kind == FORWARD:
                 run.forward(one.stage, one.micro_batch, *parts[one.micro_batch])

@@ -207,15 +207,15 @@ def one_core(seconds: int):
         os.sched_setaffinity(0, allowed)
 
 
-def test_stages_in_processes_train_the_network_in_one_piece_also_when_one_is_killed(run, tmp_path):
+def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_killed(run, tmp_path):
     """Killed in a random epoch; what was done since the last checkpoint is done again, with the same outcome."""
     one_device = {"name": "one_device"}
     changes = {"epochs": 20, "batch_size": 32, "checkpoints": {"every_steps": EVERY, "keep": 2}}
     alone, card = train(training_config(run, True, **changes), run.fn_args(tmp_path))
-    parallelism = {"stages": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
-    found = trained(run, tmp_path, one_device, kill=("stage", 1), parallelism=parallelism, **changes)
-    assert found.card["restarts"] == 1
-    assert any(re.search(r"stage 1: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
+    parallelism = {"stages": 2, "replicas": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
+    found = trained(run, tmp_path, one_device, kill=("stage", 3), parallelism=parallelism, **changes)
+    assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
+    assert any(re.search(r"stage 3: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
     assert any("going on at step" in note for note in found.notes)
     np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-4)
     for ours, theirs in zip(found.weights, alone.trainable_weights, strict=True):

@@ -120,7 +120,10 @@ def test_activations_are_on_the_host_until_the_block_behind_begins_its_backward_
 
 
 def test_what_trains_on_the_host_is_not_swapped():
-    with pytest.raises(UserError, match=r"Teacher-1: memory.swap: it trains on the CPU, .* the host's already"):
+    with (
+        strategy_of(1).scope(),
+        pytest.raises(UserError, match=r"Teacher-1: memory.swap: it trains on the CPU, .* the host's already"),
+    ):
         prepared(deep(), Memory(swap="auto"), 8, "Teacher-1")
     with strategy_of(2).scope(), pytest.raises(UserError, match=r"memory.swap: it trains on the CPU"):
         prepared(deep(), Memory(swap="auto"), 8, "Teacher-1")

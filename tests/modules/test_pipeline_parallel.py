@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modules.errors import UserError
-from modules.large_models.parallelism import Parallelism, micro_batches_of, plan_stages
+from modules.large_models.parallelism import (
+    Parallelism,
+    micro_batches_of,
+    plan_stages,
+    stage_devices,
+    strategy_of_stages,
+)
 from modules.large_models.partition import Cost, Partition, balance, measure, partition_at
 from modules.large_models.pipeline import BACKWARD, FORWARD, Pass, Pipeline, global_order, order_of
 from modules.large_models.segments import cuts_after, units_of
@@ -118,7 +124,7 @@ def test_a_measured_network_has_its_parameters_and_activations():
 
 
 def staged(places, micro_batches, schedule="gpipe", rematerialise=False, devices=DEVICES):
-    return lambda network: Pipeline(network, places, devices, micro_batches, schedule, rematerialise)
+    return lambda network: Pipeline(network, places, [devices], micro_batches, schedule, rematerialise)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ def test_inputs_and_outputs_may_belong_to_any_stage():
 
 
 def test_the_weights_of_a_stage_and_their_optimisers_state_are_made_on_its_device():
-    stages = plan_stages(deep, Parallelism(stages=2, balance=[3, 4]), 2, 8, local_devices(2), "Teacher-1")
+    stages = plan_stages(deep, Parallelism(stages=2, balance=[3, 4]), 2, 8, [local_devices(2)], "Teacher-1")
     strategy = strategy_of(1)
     with stages.variables_on_stages(), strategy.scope():
         network = deep()
@@ -200,6 +206,38 @@ def test_the_weights_of_a_stage_and_their_optimisers_state_are_made_on_its_devic
         optimizer.build(network.trainable_variables)
     state = {one.name.split("/")[1]: one.device[-5:] for one in optimizer.variables if "/" in one.name}
     assert state == of
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rematerialise", "distillation"), [("gpipe", False, DISTILLATION), ("1f1b", True, None)]
+)
+def test_replicas_of_stages_give_the_updates_of_the_network_in_one_piece(schedule, rematerialise, distillation):
+    """Two replicas of two stages; the last batch has 6 examples."""
+    expected = train(strategy_of(1), deep, distillation=distillation)
+    settings = Parallelism(
+        stages=2, replicas=2, micro_batches=2, balance=[3, 4], schedule=schedule, rematerialise=rematerialise
+    )
+    assert micro_batches_of(settings, BATCH, EXAMPLES) == 2
+    devices = stage_devices(settings)
+    stages = plan_stages(deep, settings, 2, BATCH, devices, "Teacher-1")
+    made = []
+
+    def build():
+        made.append(deep())
+        return made[0]
+
+    found = train(
+        strategy_of_stages(settings, devices),
+        build,
+        distillation=distillation,
+        pipeline=lambda model: stages.pipeline(model, "Teacher-1"),
+        placed=stages.variables_on_stages(),
+    )
+    assert_same(found, expected)
+    for name, stage in (("first", 0), ("shared", 0), ("late", 1), ("logits", 1)):
+        kernel = made[0].get_layer(name).kernel
+        assert [one.device[-5:] for one in kernel.values] == [of_replica[stage][-5:] for of_replica in devices]
+        np.testing.assert_array_equal(*(one.numpy() for one in kernel.values))
 
 
 @pytest.mark.parametrize(
@@ -216,7 +254,7 @@ def test_the_weights_of_a_stage_and_their_optimisers_state_are_made_on_its_devic
 )
 def test_stages_that_cannot_be_are_refused(given, message):
     with pytest.raises(UserError, match=message):
-        plan_stages(deep, Parallelism(**given), 2, 8, DEVICES, "Teacher-1")
+        plan_stages(deep, Parallelism(**given), 2, 8, [DEVICES], "Teacher-1")
 
 
 def test_the_schedule_is_known():
@@ -232,8 +270,18 @@ def test_the_number_of_micro_batches_is_chosen_to_divide_the_batch(batch, found)
 def test_micro_batches_that_do_not_divide_are_refused_with_those_that_do():
     with pytest.raises(UserError, match="3 do not divide the batch of 8 examples; these do: 1, 2, 4, 8"):
         micro_batches_of(Parallelism(stages=2, micro_batches=3), 8, 80)
-    with pytest.raises(UserError, match="the last batch of 82 examples has 2, which make no 4 micro-batches"):
+    with pytest.raises(
+        UserError, match="the last batch of 82 examples has 2, of which a replica gets 2, .* no 4 micro"
+    ):
         micro_batches_of(Parallelism(stages=2, micro_batches=4), 8, 82)
+    with pytest.raises(UserError, match="3 do not divide a replica's 8 examples of a batch; these do: 1, 2, 4, 8"):
+        micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=3), 16, 160)
+    with pytest.raises(
+        UserError, match="the last batch of 165 examples has 5, of which a replica gets 2, .* no 4 micro"
+    ):
+        micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=4), 16, 165)
+    with pytest.raises(UserError, match="parallelism.replicas: 3 do not divide the batch of 16 examples"):
+        micro_batches_of(Parallelism(stages=2, replicas=3), 16, 160)
 
 
 def test_the_examples_here_have_a_last_batch_that_is_smaller():
