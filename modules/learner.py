@@ -17,6 +17,7 @@ from modules.heads import HEADS, Head
 from modules.ingestion.waiting import INPUT_WAIT
 from modules.large_models.accumulation import accumulate
 from modules.large_models.pipeline import Pipeline
+from modules.large_models.timeline import Timed, clock
 from modules.random_generators import generators_of
 from modules.step_means import StepMeans
 
@@ -128,6 +129,11 @@ class Learner(keras.Model):
         return parts | {f"random_{number}": found for number, found in enumerate(generators) if found is not None}
 
     @property
+    def forward(self) -> Callable:
+        """What a training calls for a forward pass in one piece."""
+        return self._forward
+
+    @property
     def learnt(self) -> list[tf.Variable]:
         """What the optimiser changes: the network's weights and the hints' projections."""
         projections = self._hints.trainable_variables if self._hints else []
@@ -224,12 +230,7 @@ class Learner(keras.Model):
 
     def _piped(self, batch, examples, replicas):
         """As `_passed`, stage by stage."""
-
-        def loss_of(output, part):
-            features, labels, targets = part
-            losses, logits = self._losses_from(output, features, labels, targets)
-            return tf.reduce_sum(losses["loss"]) / examples, self._totals(losses, logits, labels)
-
+        loss_of = self._loss_of_stages(examples)
         gradients, totals = self._pipeline.gradients(self._inputs(batch[0]), batch, loss_of, self.learnt)
         if self.network.losses:
             with tf.GradientTape() as tape:
@@ -238,6 +239,18 @@ class Learner(keras.Model):
                 if gradient is not None:
                     gradients[number] = gradient if gradients[number] is None else gradients[number] + gradient
         return gradients, totals
+
+    def _loss_of_stages(self, examples):
+        def loss_of(output, part):
+            features, labels, targets = part
+            losses, logits = self._losses_from(output, features, labels, targets)
+            return tf.reduce_sum(losses["loss"]) / examples, self._totals(losses, logits, labels)
+
+        return loss_of
+
+    def clocked(self, batch) -> list[Timed]:
+        """Returns the passes of a step in stages that changes no weight, on `batch`: (features, labels, targets)."""
+        return clock(self._pipeline, self._inputs(batch[0]), batch, self._loss_of_stages(1.0), self.learnt)
 
     def _totals(self, losses, logits, labels) -> dict[str, tf.Tensor]:
         present = tf.cast(self._head.is_labelled(labels), tf.float32)

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
@@ -29,16 +30,20 @@ from modules.ingestion.examples import first_features
 from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
+from modules.large_models.ledger import ledgers_of_stages, whole_ledger
 from modules.large_models.memory import Memory, examples_passing, prepared
 from modules.large_models.parallelism import (
     Parallelism,
+    Stages,
     micro_batches_of,
     plan_stages,
     stage_devices,
     strategy_of_stages,
 )
+from modules.large_models.timeline import busy, drawn
 from modules.learner import STALENESS, Distillation, Learner, ask
 from modules.model_card import read_card, write_card
+from modules.peak_memory import forget_peak, peak_mb
 from modules.strategies import OF_PROCESSES, STAGES, is_asynchronous, is_chief, make_strategy, tf_config
 from modules.task import build_model
 from modules.training_config import TrainingConfig, identity_of
@@ -55,6 +60,8 @@ MOST_STEPS_PER_EXECUTION = 32
 
 # Of an epoch, at the least, where calls are handed out to workers.
 CALLS_PER_WORKER = 8
+
+TIMELINE = "timeline.svg"  # in model_run_dir
 
 # Teachers that are asked online are asked about so many examples before the training starts.
 CHECKED_EXAMPLES = 1024
@@ -165,6 +172,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
       UserError: task module, labels, teachers, soft targets or strategy do not fit together.
     """
     config = decide_cache(config, fn_args)
+    forget_peak()
+    before_mb = psutil.Process().memory_info().rss / 1e6
     identity = identity_of(config, fn_args)  # before Keras wraps lists and dicts of the settings in its own
     keras.backend.clear_session()
     keras.utils.set_random_seed(config.seed)
@@ -267,6 +276,9 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
             )
         )
 
+    if stages:
+        _draw_step(config, learner, stages, make_datasets(config, data, strategy), fn_args.model_run_dir)
+
     # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained, nor the
     # generators of its dropout.
     keras.backend.experimental.disable_tf_random_generator()
@@ -275,6 +287,10 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     speeds = checkpoints.history.pop("examples_per_second", [])
     shares = checkpoints.history.pop(INPUT_SHARE)
     progress.note(verdict(config.name, shares, data.options, config.augment))
+    ledgers = _ledgers(result, learner, stages, passing, config.batch_size)
+    for part, kinds in ledgers.items():
+        progress.note(f"{config.name}: memory of {part}, MB: {_listed({kind: of / 1e6 for kind, of in kinds.items()})}")
+    peak = {"process": peak_mb(), "before": before_mb}
     card = {
         "name": config.name,
         "role": config.role,
@@ -290,9 +306,49 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "cache": data.options.cache,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,
+        "memory": {"bytes": ledgers, "peak_mb": peak},
         "history": checkpoints.history,
     }
+    if not config.cluster_kind:
+        progress.note(f"{config.name}: peak memory, MB: {_listed(peak)}")
     return result, card
+
+
+def _draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets, folder: str) -> None:
+    """Leaves the picture of a step in `folder`."""
+    replicas = stages.settings.replicas
+    context = tf.distribute.InputContext(num_replicas_in_sync=replicas)
+    batch, _ = next(iter(datasets(0)(context)))
+    passes = learner.clocked(batch)
+    title = f"{config.name}: {stages.settings.schedule}, {stages.micro_batches} micro-batches"
+    path = os.path.join(folder, TIMELINE)
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(drawn(passes, title))
+    progress.note(f"{config.name}: a step as it ran: stages were busy for {busy(passes):.0%} of the time; {path}")
+
+
+def _ledgers(
+    network: keras.Model, learner: Learner, stages: Stages | None, passing: int, batch_size: int
+) -> dict[str, dict[str, int]]:
+    """Returns the bytes by kind on a replica's device, or on each of its stages."""
+    if stages is None:
+        return {"a replica": whole_ledger(network, learner.optimizer, learner.forward, passing)}
+    settings = stages.settings
+    micro_batch = batch_size // settings.replicas // stages.micro_batches
+    found = ledgers_of_stages(
+        network,
+        learner.optimizer,
+        stages.partition.places,
+        stages.in_flight,
+        settings.rematerialise,
+        micro_batch,
+    )
+    return {f"stage {number}": kinds for number, kinds in enumerate(found)}
+
+
+def _listed(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in figures.items() if value is not None)
 
 
 def load_teachers(config: TrainingConfig) -> list[Teacher]:
@@ -332,8 +388,11 @@ def run_fn(fn_args: "FnArgs") -> None:
     config = decide_cache(TrainingConfig(**fn_args.custom_config), fn_args)
     kind, cluster = config.cluster_kind, tf_config()
     if kind and cluster is None:
-        restarts = supervisor.run_job(job_of(config, fn_args))
-        write_card(fn_args.serving_model_dir, read_card(fn_args.serving_model_dir) | {"restarts": restarts})
+        course = supervisor.run_job(job_of(config, fn_args))
+        card = read_card(fn_args.serving_model_dir)
+        card["restarts"], card["memory"]["peak_mb"] = course.restarts, course.peaks_mb
+        write_card(fn_args.serving_model_dir, card)
+        progress.note(f"{config.name}: peak memory of its processes, MB: {_listed(course.peaks_mb)}")
         forget_checkpoints(config)
         return
     if kind:

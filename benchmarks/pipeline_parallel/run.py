@@ -42,8 +42,8 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
     """Trains as the chief of a cluster.
 
     Returns:
-      The median seconds of a step by schedule and M, or, clocked, {schedule: [what {kind, stage, micro_batch, began,
-      ended}, ...]} of the last step.
+      The median seconds of a step by schedule and M, or, clocked, {schedule: [modules.large_models.timeline.Timed as a
+      dict, ...]} of a step.
     """
     import numpy as np
     import tensorflow as tf
@@ -51,7 +51,8 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from modules.large_models.parallelism import Parallelism, stage_devices
-    from modules.large_models.pipeline import CLOCK, Pipeline
+    from modules.large_models.pipeline import Pipeline
+    from modules.large_models.timeline import clock
 
     (devices,) = stage_devices(Parallelism(stages=stages, processes=True))
     keras.utils.set_random_seed(1)
@@ -73,39 +74,37 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
         loss = tf.reduce_sum(tf.square(output - part)) / BATCH
         return loss, {"loss": loss}
 
-    def make(schedule: str, micro_batches: int):
+    def pipeline_of(schedule: str, micro_batches: int) -> Pipeline:
         places = [per_stage * stage for stage in range(1, stages)]
-        pipeline = Pipeline(network, places, [devices], micro_batches, schedule)
+        return Pipeline(network, places, [devices], micro_batches, schedule)
+
+    if clocked:
+        (number,) = micro_batches
+        return {
+            schedule: [
+                asdict(one) for one in clock(pipeline_of(schedule, number), inputs, labels, loss_of, variables, WARM_UP)
+            ]
+            for schedule in SCHEDULES
+        }
+
+    def make(schedule: str, micro_batches: int):
+        pipeline = pipeline_of(schedule, micro_batches)
 
         def step(inputs, labels):
-            gradients, totals = pipeline.gradients(inputs, labels, loss_of, variables, clocked)
+            gradients, totals = pipeline.gradients(inputs, labels, loss_of, variables)
             return totals, [tf.reduce_sum(one[0]) for one in gradients]
 
-        if clocked:
-            # A tf.function would let the clocks of all stages be read in the order of the program.
-            specs = [tf.TensorSpec.from_tensor(one) for one in (inputs["features"], labels)]
-            wrapped = tf.compat.v1.wrap_function(lambda x, labels: step({"features": x}, labels), specs)
-            return lambda inputs, labels: wrapped(inputs["features"], labels), pipeline.order
-        return tf.function(step), pipeline.order
+        return tf.function(step)
 
     steps = {(schedule, number): make(schedule, number) for schedule in SCHEDULES for number in micro_batches}
     took: dict[str, list[float]] = {}
-    passes: dict[str, list[dict[str, Any]]] = {}
     for turn in range(WARM_UP + STEPS):
-        for (schedule, number), (step, order) in steps.items():
+        for (schedule, number), step in steps.items():
             began = time.perf_counter()
             totals, gradients = step(inputs, labels)
             _ = [float(totals["loss"]), *(float(one) for one in gradients)]
             if turn >= WARM_UP:
                 took.setdefault(f"{schedule} {number}", []).append(time.perf_counter() - began)
-            if clocked:
-                times = totals[CLOCK].numpy()
-                passes[schedule] = [
-                    asdict(one) | {"began": float(begin), "ended": float(end)}
-                    for one, (begin, end) in zip(order, times, strict=True)
-                ]
-    if clocked:
-        return passes
     return {name: statistics.median(seconds) for name, seconds in took.items()}
 
 

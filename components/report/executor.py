@@ -25,6 +25,7 @@ TRAINED = (
     "input_share",
     "restarts",
     "warm_started",
+    "memory",
 )  # of the model card
 
 

@@ -28,6 +28,7 @@ import tensorflow as tf
 from modules import progress
 from modules.cluster.task import PROGRESS
 from modules.errors import MachineError, UserError
+from modules.peak_memory import peak_mb
 from modules.strategies import STAGES
 
 HOST = "127.0.0.1"
@@ -86,45 +87,46 @@ class _TaskError(Exception):
 
 
 @dataclass
-class Restarts:
-    """How often a job, or a worker of it, was started again."""
+class Course:
+    """How a job went."""
 
-    count: int = 0
+    restarts: int = 0  # of it, or of a worker
     first: _TaskError | None = field(default=None, repr=False)
+    peaks_mb: dict[str, float] = field(default_factory=dict)  # peak resident set of each process, the last of its name
 
 
-def run_job(job: Job) -> int:
-    """Runs the job to its end and returns the number of restarts.
+def run_job(job: Job) -> Course:
+    """Runs the job to its end and returns how it went.
 
     Raises:
       UserError: what a task says is the user's to mend, at once; a job that failed more than `most_restarts` times,
         with the first error.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    restarts = Restarts()
+    course = Course()
     while True:
         try:
             with _started(job) as tasks:
-                _watch(job, tasks, restarts)
-                return restarts.count
+                _watch(job, tasks, course)
+                return course
         except _TaskError as failure:
-            _note(job, restarts, failure, "starting again from the last checkpoint")
-            time.sleep(job.back_off_seconds * 2 ** (restarts.count - 1))
+            _note(job, course, failure, "starting again from the last checkpoint")
+            time.sleep(job.back_off_seconds * 2 ** (course.restarts - 1))
 
 
-def _note(job: Job, restarts: Restarts, failure: _TaskError, what_next: str) -> None:
+def _note(job: Job, course: Course, failure: _TaskError, what_next: str) -> None:
     """Counts a restart, or raises if there may be none."""
     if failure.of_user:
         raise UserError(failure.reason) from None
-    restarts.first = restarts.first or failure
-    if restarts.count >= job.most_restarts:
-        first = restarts.first
+    course.first = course.first or failure
+    if course.restarts >= job.most_restarts:
+        first = course.first
         raise MachineError(
-            f"{job.name}: failed {restarts.count + 1} times, restarts.most is {job.most_restarts}; the first error, of "
-            f"{first.task}: {first.reason} (its output: {first.log})"
+            f"{job.name}: failed {course.restarts + 1} times, restarts.most is {job.most_restarts}; the first error, "
+            f"of {first.task}: {first.reason} (its output: {first.log})"
         ) from None
-    restarts.count += 1
-    progress.note(f"{job.name}: {failure.task}: {failure.reason}; {what_next} (restart {restarts.count})")
+    course.restarts += 1
+    progress.note(f"{job.name}: {failure.task}: {failure.reason}; {what_next} (restart {course.restarts})")
 
 
 def free_ports(count: int) -> list[int]:
@@ -216,10 +218,12 @@ def _end(task: _Task) -> None:
     task.process.stdout.close()
 
 
-def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
+def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
     """Returns when the job is done; raises _TaskError if it has to be started again."""
     while True:
         time.sleep(SECONDS_BETWEEN_LOOKS)
+        peaks = {task.name: peak_mb(task.process.pid) for task in tasks}
+        course.peaks_mb |= {name: peak for name, peak in peaks.items() if peak is not None}
         chief = tasks[0]
         if chief.process.poll() == 0:  # the model is written
             if job.kind == "multi_worker_mirrored":  # the others only serve
@@ -238,7 +242,7 @@ def _watch(job: Job, tasks: list[_Task], restarts: Restarts) -> None:
                 raise failure
             for task in failed:
                 _end(task)
-                _note(job, restarts, failure, "replacing it while the others go on")
+                _note(job, course, failure, "replacing it while the others go on")
                 _start(task, job.folder / "job.json", speaks=False)
 
 

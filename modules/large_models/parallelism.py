@@ -11,7 +11,7 @@ from modules import progress
 from modules.cluster.members import wait_for
 from modules.errors import UserError
 from modules.large_models.partition import Partition, balance, measure, partition_at
-from modules.large_models.pipeline import Pipeline
+from modules.large_models.pipeline import Pipeline, most_in_flight
 from modules.strategies import STAGES, local_devices, prepare_devices, tf_config
 
 # GPipe, section 2: with four times as many micro-batches as stages the bubble is negligible.
@@ -122,6 +122,14 @@ class Stages:
     micro_batches: int
     settings: Parallelism
     stage_of_variable: list[int | None]  # in the order in which the network's builder makes them
+
+    @property
+    def in_flight(self) -> list[int]:
+        """Of how many micro-batches each stage keeps the activations at a time."""
+        return [
+            most_in_flight(self.settings.schedule, k, self.settings.stages, self.micro_batches)
+            for k in range(self.settings.stages)
+        ]
 
     def pipeline(self, network: keras.Model, who: str) -> Pipeline:
         """Returns the network in its stages."""

@@ -10,6 +10,7 @@ order of its schedule:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import tensorflow as tf
@@ -50,6 +51,12 @@ def order_of(schedule: str, stage: int, stages: int, micro_batches: int) -> list
             found += [*forward[ahead + number : ahead + number + 1], backward[number]]
         return found
     raise UserError(f"parallelism.schedule: found {schedule!r}; allowed: {', '.join(SCHEDULES)}")
+
+
+def most_in_flight(schedule: str, stage: int, stages: int, micro_batches: int) -> int:
+    """Returns of how many micro-batches a stage keeps the activations at the most."""
+    steps = (1 if one.kind == FORWARD else -1 for one in order_of(schedule, stage, stages, micro_batches))
+    return max(accumulate(steps))
 
 
 def global_order(schedule: str, stages: int, micro_batches: int) -> list[Pass]:
@@ -201,10 +208,14 @@ class _Run:
             self.times.append(began)
         return ready
 
-    def _ended(self, done: list[tf.Tensor]) -> None:
+    def _ended(self, stage: int, done: list[tf.Tensor]) -> None:
+        """Notes what a stage has done last."""
+        self._last[stage] = done
         if self._clocked:
             with tf.control_dependencies(done):
-                self.times.append(tf.stack([self.times.pop(), tf.timestamp()]))
+                ended = tf.timestamp()
+            self.times.append(tf.stack([self.times.pop(), ended]))
+            self._last[stage] = [*done, ended]
 
     def forward(self, stage: int, number: int, inputs: dict[str, tf.Tensor], batch: Any) -> None:
         """The forward pass of a micro-batch in a stage, in the last one with its loss and what that asks back."""
@@ -217,10 +228,9 @@ class _Run:
                 given = recomputed(segment, taken) if self._rematerialise else segment(taken, training=True)
             known |= dict(zip(segment.gives, given, strict=True))
             self._tapes[stage, number] = tape, taken, given
-            self._last[stage] = list(given)
             if stage == len(self._segments) - 1:
                 self._loss(number, known, batch)
-            self._ended(self._last[stage])
+            self._ended(stage, list(given))
 
     def _loss(self, number: int, known: dict[int, tf.Tensor], batch: Any) -> None:
         outputs = [tf.identity(known[key]) for key in self._outputs]
@@ -264,5 +274,4 @@ class _Run:
                 self._add_to(gradients, key, gradient)
             for variable, gradient in zip(own, found[len(taken) :], strict=True):
                 self._add(variable, gradient)
-            self._last[stage] = [tf.convert_to_tensor(one) for one in found if one is not None]
-            self._ended(self._last[stage])
+            self._ended(stage, [tf.convert_to_tensor(one) for one in found if one is not None])

@@ -119,6 +119,7 @@ class Rematerialised:
         """
         refuse_activity_regularisers(network, who, "memory.rematerialise")
         self._network = network
+        self.places = list(places)
         self._segments = cut(network, places)
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor | list[tf.Tensor]:

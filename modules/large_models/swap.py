@@ -54,6 +54,7 @@ class Swapped:
         """
         refuse_activity_regularisers(network, who, "memory.swap")
         self._network = network
+        self.places = list(places)
         self._segments = cut(network, places)
         self._host = host
 

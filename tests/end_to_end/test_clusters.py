@@ -217,6 +217,13 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
     assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
     assert any(re.search(r"stage 3: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
     assert any("going on at step" in note for note in found.notes)
+    assert any("a step as it ran: stages were busy for" in note for note in found.notes)
+    assert (tmp_path / "model_run" / "timeline.svg").stat().st_size > 10_000
+    memory, alone_memory = found.card["memory"], card["memory"]["bytes"]["a replica"]
+    assert set(memory["peak_mb"]) == {"chief 0", *(f"stage {number}" for number in range(4))}
+    assert all(peak > 100 for peak in memory["peak_mb"].values())
+    of_stages = memory["bytes"].values()
+    assert sum(kinds["parameters"] for kinds in of_stages) == alone_memory["parameters"]
     np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-4)
     for ours, theirs in zip(found.weights, alone.trainable_weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)

@@ -1,6 +1,10 @@
 """Accumulation and rematerialisation give the updates of the plain training."""
 
+import subprocess
+import sys
+
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
 import tf_keras as keras
@@ -8,10 +12,12 @@ from deep_network import BATCH, DISTILLATION, EXAMPLES, assert_same, data, deep,
 from tensorflow.python.eager import context  # nothing public shows the graph that TensorFlow runs
 
 from modules.errors import UserError
+from modules.large_models.ledger import activations, kept_bytes, kept_tensors, ledgers_of_stages, whole_ledger
 from modules.large_models.memory import Memory, examples_passing, prepared
-from modules.large_models.rematerialisation import estimate, plan
+from modules.large_models.rematerialisation import Rematerialised, estimate, plan
 from modules.large_models.segments import cut, cuts_after, units_of
 from modules.large_models.swap import Swapped, estimate_swap
+from modules.peak_memory import forget_peak, peak_mb
 from modules.strategies import local_devices
 
 
@@ -215,3 +221,53 @@ def test_what_cannot_be_cut_is_refused():
 def test_more_micro_batches_than_examples_are_refused():
     with pytest.raises(UserError, match="memory.micro_batches: 4 examples of a batch of 8 make no 5 micro-batches"):
         examples_passing(8, strategy_of(2), Memory(micro_batches=5))
+
+
+def test_the_ledger_has_what_a_backward_pass_needs():
+    """Of dense layers with tanh: each layer's input, and the last one's output, float32 [5, 8] each."""
+    keras.utils.set_random_seed(1)
+    features = hidden = keras.Input([8], name="features")
+    for number in range(4):
+        hidden = keras.layers.Dense(8, activation="tanh", name=f"dense_{number}")(hidden)
+    network = keras.Model(features, hidden)
+    tensor, layer = 5 * 8 * 4, (8 * 8 + 8) * 4
+    assert kept_bytes(network, 5) == 5 * tensor
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(network.trainable_variables)
+    found = whole_ledger(network, optimizer, network, 5)
+    assert (found["parameters"], found["gradients"], found["activations"]) == (4 * layer, 4 * layer, 5 * tensor)
+    assert found["optimizer_state"] - 2 * 4 * layer in range(4, 32)  # and the number of updates, the learning rate
+    again = Rematerialised(network, [1, 2, 3], "Teacher-1")
+    assert activations(network, again, 5) == 3 * tensor + 2 * tensor  # between segments; one layer's two
+    assert activations(network, Swapped(network, [1, 2, 3], "Teacher-1"), 5) == 2 * 2 * tensor
+    stages = ledgers_of_stages(network, optimizer, [1], [3, 1], False, 5)
+    assert [one["parameters"] for one in stages] == [layer, 3 * layer]
+    assert [one["activations"] for one in stages] == [3 * 2 * tensor, 4 * tensor]
+    stages = ledgers_of_stages(network, optimizer, [1], [3, 1], True, 5)
+    assert [one["activations"] for one in stages] == [3 * tensor + 2 * tensor, tensor + 4 * tensor]
+
+
+def test_dropout_keeps_its_mask_and_views_are_counted_once():
+    features = keras.Input([8], name="features")
+    hidden = keras.layers.Dropout(0.5)(keras.layers.Reshape([2, 4])(features))
+    network = keras.Model(features, keras.layers.Dense(4)(hidden))
+    kept = {reference.deref().dtype: size for reference, size in kept_tensors(network, 5).items()}
+    assert kept[tf.bool] == 5 * 8
+
+
+def test_the_peak_of_a_process_is_what_it_once_had():
+    script = "import sys; held = bytearray(300_000_000); del held; print('there', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        assert 300 < peak_mb(process.pid) < 400
+        assert psutil.Process(process.pid).memory_info().rss < 100e6
+        process.stdin.close()
+    assert peak_mb(process.pid) is None
+
+
+def test_a_peak_can_be_forgotten():
+    held = bytearray(300_000_000)
+    del held
+    before = peak_mb()
+    forget_peak()
+    assert peak_mb() < before - 200

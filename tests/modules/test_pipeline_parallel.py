@@ -1,6 +1,7 @@
 """Stages on devices: schedules, partitions, and updates that are those of the network in one piece."""
 
 from itertools import combinations, pairwise
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,8 +20,9 @@ from modules.large_models.parallelism import (
     strategy_of_stages,
 )
 from modules.large_models.partition import Cost, Partition, balance, measure, partition_at
-from modules.large_models.pipeline import BACKWARD, FORWARD, Pass, Pipeline, global_order, order_of
+from modules.large_models.pipeline import BACKWARD, FORWARD, Pass, Pipeline, global_order, most_in_flight, order_of
 from modules.large_models.segments import cuts_after, units_of
+from modules.large_models.timeline import Timed, busy, clock, drawn
 from modules.strategies import local_devices
 
 DEVICES = ["CPU:0", "CPU:1"]
@@ -40,14 +42,6 @@ def test_every_micro_batch_passes_each_stage_once_each_way_when_it_can(schedule,
             assert place[before] < place[one]
             if one.stage < stages - 1:
                 assert place[Pass(BACKWARD, one.stage + 1, one.micro_batch)] < place[one]
-
-
-def most_in_flight(schedule, stage, stages, micro_batches):
-    kept = most = 0
-    for one in order_of(schedule, stage, stages, micro_batches):
-        kept += 1 if one.kind == FORWARD else -1
-        most = max(most, kept)
-    return most
 
 
 def test_1f1b_keeps_the_activations_of_fewer_micro_batches():
@@ -301,9 +295,10 @@ def test_a_clocked_step_has_the_time_of_every_pass_in_its_order():
         return loss, {"loss": loss}
 
     inputs, variables = {"features": tf.constant(x)}, network.trainable_variables
-    step = tf.function(lambda: pipeline.gradients(inputs, tf.constant(x), loss_of, variables, clocked=True)[1])
-    began, ended = step()["clock"].numpy().T
-    assert len(began) == len(pipeline.order)
+    passes = clock(pipeline, inputs, tf.constant(x), loss_of, variables)
+    assert [one.of for one in passes] == pipeline.order
+    began, ended = [one.began for one in passes], [one.ended for one in passes]
+    assert 0 < busy(passes) <= 1
     place = {one: number for number, one in enumerate(pipeline.order)}
     for stage in range(2):
         own = [place[one] for one in order_of("1f1b", stage, 2, 4)]
@@ -311,4 +306,19 @@ def test_a_clocked_step_has_the_time_of_every_pass_in_its_order():
         assert all(ended[one] <= began[after] for one, after in pairwise(own))
     for number in range(4):
         assert ended[place[Pass(FORWARD, 0, number)]] <= began[place[Pass(FORWARD, 1, number)]]
-        assert ended[place[Pass(BACKWARD, 1, number)]] <= began[place[Pass(BACKWARD, 0, number)]]
+        # A stage hands its gradient on before it is done with those of its weights.
+        assert began[place[Pass(BACKWARD, 1, number)]] <= began[place[Pass(BACKWARD, 0, number)]]
+
+
+def test_the_share_of_busy_time_and_the_picture_are_of_the_passes():
+    """Two stages, one micro-batch: one of them waits at any time."""
+    times = {
+        (FORWARD, 0): (10.0, 10.1),
+        (FORWARD, 1): (10.1, 10.2),
+        (BACKWARD, 1): (10.2, 10.4),
+        (BACKWARD, 0): (10.4, 10.6),
+    }
+    passes = [Timed(Pass(kind, stage, 0), *when) for (kind, stage), when in times.items()]
+    assert busy(passes) == pytest.approx(0.5)
+    picture = ElementTree.fromstring(drawn(passes, "Teacher-1: gpipe"))
+    assert picture.tag == "{http://www.w3.org/2000/svg}svg"
