@@ -18,6 +18,7 @@ from modules.ingestion.waiting import INPUT_WAIT
 from modules.large_models.accumulation import accumulate
 from modules.large_models.pipeline import Pipeline
 from modules.large_models.timeline import Timed, clock
+from modules.precision import scales_loss
 from modules.random_generators import generators_of
 from modules.step_means import StepMeans
 
@@ -171,7 +172,7 @@ class Learner(keras.Model):
         soft = settings.objective(logits, teacher, tf.convert_to_tensor(self.temperature))
         loss = (1.0 - self.alpha) * hard + self.alpha * soft
         if self._hints:
-            loss += self._hints([tf.convert_to_tensor(state) for state in states], targets)
+            loss += self._hints([tf.cast(state, tf.float32) for state in states], targets)
         return {"loss": loss, "hard_loss": hard, "soft_loss": soft}, logits
 
     def _update(self, data):
@@ -196,6 +197,8 @@ class Learner(keras.Model):
         if self._staleness:
             with tf.control_dependencies([part for part in gradients if part is not None]):
                 others = self.optimizer.iterations.read_value() - before
+        if scales_loss(self.optimizer):
+            gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.learnt, strict=True))
         labelled = totals.pop(LABELLED)
         counts = dict.fromkeys(totals, own_examples)
@@ -216,8 +219,8 @@ class Learner(keras.Model):
           replicas: their number.
 
         Returns:
-          The gradients of `learnt`, None for what the loss does not depend on, and {name: float32 []}: sums of the
-          losses and the quality over the examples, and LABELLED, the number of examples with a label.
+          The gradients of the (scaled) loss by `learnt`, None for what it does not depend on, and {name: float32 []}:
+          sums of the losses and the quality over the examples, and LABELLED, the number of examples with a label.
         """
         features, labels, targets = batch
         with tf.GradientTape() as tape:
@@ -226,6 +229,7 @@ class Learner(keras.Model):
             if self.network.losses:
                 of_network = tf.add_n(self.network.losses) / replicas
                 loss += of_network if share is None else of_network * share
+            loss = self._scaled(loss)
         return tape.gradient(loss, self.learnt), self._totals(losses, logits, labels)
 
     def _piped(self, batch, examples, replicas):
@@ -234,17 +238,20 @@ class Learner(keras.Model):
         gradients, totals = self._pipeline.gradients(self._inputs(batch[0]), batch, loss_of, self.learnt)
         if self.network.losses:
             with tf.GradientTape() as tape:
-                of_network = tf.add_n(self.network.losses) / replicas
+                of_network = self._scaled(tf.add_n(self.network.losses) / replicas)
             for number, gradient in enumerate(tape.gradient(of_network, self.learnt)):
                 if gradient is not None:
                     gradients[number] = gradient if gradients[number] is None else gradients[number] + gradient
         return gradients, totals
 
+    def _scaled(self, loss):
+        return self.optimizer.get_scaled_loss(loss) if scales_loss(self.optimizer) else loss
+
     def _loss_of_stages(self, examples):
         def loss_of(output, part):
             features, labels, targets = part
             losses, logits = self._losses_from(output, features, labels, targets)
-            return tf.reduce_sum(losses["loss"]) / examples, self._totals(losses, logits, labels)
+            return self._scaled(tf.reduce_sum(losses["loss"]) / examples), self._totals(losses, logits, labels)
 
         return loss_of
 

@@ -44,6 +44,7 @@ from modules.large_models.timeline import busy, drawn
 from modules.learner import STALENESS, Distillation, Learner, ask
 from modules.model_card import read_card, write_card
 from modules.peak_memory import forget_peak, peak_mb
+from modules.precision import layers_compute_in, with_loss_scale
 from modules.strategies import OF_PROCESSES, STAGES, is_asynchronous, is_chief, make_strategy, tf_config
 from modules.task import build_model
 from modules.training_config import TrainingConfig, identity_of
@@ -212,17 +213,21 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
         return build_model(config.task, config.builder, config.hyperparameters, features)
 
+    def network_to_train() -> keras.Model:
+        with layers_compute_in(config.precision):
+            return network()
+
     start = last_pushed(fn_args.base_model, config.name, network, fn_args.transform_graph_path)
     with strategy.scope(), tf.variable_creator_scope(_assignable_in_replicas):
-        optimizer = make_optimizer(config.optimizer, steps * config.epochs)
+        optimizer = with_loss_scale(make_optimizer(config.optimizer, steps * config.epochs), config.precision)
     stages, placed = None, nullcontext()
     if parallelism.stages > 1:
         micro_batches = micro_batches_of(parallelism, config.batch_size, data.examples)
-        stages = plan_stages(network, parallelism, micro_batches, config.batch_size, devices, config.name)
+        stages = plan_stages(network_to_train, parallelism, micro_batches, config.batch_size, devices, config.name)
         placed = stages.variables_on_stages()
         keras.utils.set_random_seed(config.seed)  # the same weights as in one piece
     with placed, strategy.scope():
-        trained = network()
+        trained = network_to_train()
     with strategy.scope():
         check_labels(config, trained, data.train_labels, data.eval_labels)
         if start:

@@ -34,6 +34,7 @@ class TrainingConfig:
     checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
     head: str = "classification"
     builder: str = "build_student"  # name of the task's function that builds this network
+    precision: str = "float32"  # what its layers compute in, as modules.precision has it
     label_smoothing: float = 0.0
     augment: bool = False
     shard: dict[str, int] | None = None  # index, of: the part of the train split that this model sees

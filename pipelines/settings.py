@@ -287,6 +287,10 @@ class Training(Section):
     restarts: Restarts = Field(Restarts(), description="What happens when a process of the training dies.")
     memory: Memory = Field(Memory(), description="How a training that does not fit into memory is made to fit.")
     parallelism: Parallelism = Field(Parallelism(), description="How the network is cut into stages.")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32",
+        description="What layers compute in; weights and losses are float32. mixed_float16 scales the loss.",
+    )
     builder: str | None = Field(
         None, description="Function of the task module; default: build_teacher, or build_student for the student."
     )

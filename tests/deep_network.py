@@ -9,6 +9,7 @@ import tf_keras as keras
 from modules.distillation.objectives import kl_divergence
 from modules.large_models.memory import Memory, examples_passing, prepared
 from modules.learner import Distillation, Learner
+from modules.precision import layers_compute_in, with_loss_scale
 from modules.strategies import make_strategy
 from modules.training import make_optimizer
 
@@ -52,7 +53,9 @@ def deep(dropout=0.0, norm=False, seed=3):
     return keras.Model(features, keras.layers.Dense(CLASSES, name="logits")(hidden))
 
 
-def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None, placed=None, **memory):
+def train(
+    strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None, placed=None, precision="float32", **memory
+):
     """Returns the weights and the history of a training."""
     x, y = data()
     settings = Memory(**memory)
@@ -60,7 +63,7 @@ def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None,
     passing = examples_passing(BATCH, strategy, settings)
     keras.backend.experimental.enable_tf_random_generator()
     try:
-        with placed or nullcontext(), strategy.scope():
+        with placed or nullcontext(), strategy.scope(), layers_compute_in(precision):
             network = build()
         with strategy.scope():
             learner = Learner(
@@ -71,8 +74,9 @@ def train(strategy, build, epochs=2, distillation=None, rate=0.3, pipeline=None,
                 prepare=lambda model: prepared(model, settings, passing, "Teacher-1"),
                 pipeline=pipeline,
             )
+            optimizer = make_optimizer({"name": "sgd", "learning_rate": rate, "schedule": "constant"}, 1)
             learner.compile(
-                optimizer=make_optimizer({"name": "sgd", "learning_rate": rate, "schedule": "constant"}, 1),
+                optimizer=with_loss_scale(optimizer, precision),
                 steps_per_execution=3,
             )
         history = learner.fit(dataset, epochs=epochs, steps_per_epoch=-(-EXAMPLES // BATCH), verbose=0)

@@ -192,9 +192,10 @@ def plan_stages(
         budget = None if settings.memory_budget_mb is None else int(settings.memory_budget_mb * 1e6)
         partition = balance(costs, settings.stages, settings.balance, kept, budget)
     pipeline = Stages(partition, devices, micro_batches, settings, []).pipeline(network, who)
-    stage_of = {
-        id(variable): stage for stage, variables in enumerate(pipeline.variables_of_stages) for variable in variables
-    }
+    stage_of = {}
+    for stage, variables in enumerate(pipeline.variables_of_stages):
+        # By their handles: a layer in mixed precision wraps its variables.
+        stage_of |= {id(variable.handle): stage for variable in variables}
     bounds = [0, *partition.places, len(costs)]
     parts = ", ".join(
         f"{end - begin} layers {seconds * 1000:.1f} ms {size / 1e6:.1f} MB"
@@ -205,7 +206,7 @@ def plan_stages(
         f"{who}: {replicas}{settings.stages} stages ({parts}), {micro_batches} micro-batches, {settings.schedule}: "
         f"bubble {partition.bubble(micro_batches):.0%}, at best {partition.speed_up(micro_batches):.2f} times as fast"
     )
-    return Stages(partition, devices, micro_batches, settings, [stage_of.get(id(variable)) for variable in made])
+    return Stages(partition, devices, micro_batches, settings, [stage_of.get(id(variable.handle)) for variable in made])
 
 
 def _places_of(settings: Parallelism, names: list[str]) -> list[int]:
