@@ -14,7 +14,7 @@ def peak_mb(process: int | str = "self") -> float | None:
     return int(found[0]) * 1024 / 1e6 if found else None  # a zombie has none
 
 
-def forget_peak() -> None:
-    """Lets the peak of this process begin anew, at what it has now; where the system does not, it goes on as it is."""
+def forget_peak(process: int | str = "self") -> None:
+    """Lets the peak of a process begin anew, at what it has now; where the system does not, it goes on as it is."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # proc(5)
+        Path(f"/proc/{process}/clear_refs").write_text("5")  # proc(5)

@@ -1,107 +1,90 @@
-"""Step time and peak memory of a plain training, and of one with accumulation and rematerialisation.
+"""Step time and peak memory of a plain training, and of one with accumulation, rematerialisation, and swap.
 
   python -W ignore -m benchmarks.memory.run [--rounds 5]
 
-A chain of equal blocks (x + Dense(width)(Dense(4 width)(x)), as a transformer has them), trained by Learner on one
-batch. Each measurement is a process of its own, of which VmHWM is the peak; the ways take turns within a round. The
-memory of activations is the peak less that of the plain training of a batch of one example. Prints Markdown.
+A chain of equal blocks, trained by Learner on one batch. The device is a process of its own, which the training's
+process drives as it would a GPU: a fresh one for each measurement, of which VmHWM is the peak, pinned to a core. The
+host, whereto activations are swapped, is the training's process; they travel by gRPC. The ways take turns within a
+round. Activations are what grows with the batch: twice the difference of the peaks of a batch and of half a batch.
+Prints Markdown.
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
 import time
 
 import typer
 
-BLOCKS, WIDTH, BATCH, STEPS = 36, 128, 4096, 4
+from benchmarks.memory.network import ENVIRONMENT, Way, batch_of, stepper
+from benchmarks.stage_processes import run_chief, stage_pids
+from modules.peak_memory import forget_peak
+
+BLOCKS, BATCH, STEPS = 36, 4096, 4
+EACH_BLOCK = [f"block_{number}" for number in range(1, BLOCKS)]
+PLAIN = "plain"
 WAYS = {
-    "plain, one example": {},
-    "plain": {},
-    "accumulated, 4 micro-batches": {"micro_batches": 4},
-    "rematerialised, each block": {"rematerialise": [f"block_{number}" for number in range(1, BLOCKS)]},
-    "rematerialised, auto": {"rematerialise": "auto"},
-    "accumulated and rematerialised": {"micro_batches": 4, "rematerialise": "auto"},
+    PLAIN: Way(),
+    "accumulated, 4 micro-batches": Way(micro_batches=4),
+    "rematerialised, each block": Way(cuts=EACH_BLOCK),
+    "rematerialised, auto": Way(cuts="auto"),
+    "accumulated and rematerialised": Way(micro_batches=4, cuts="auto"),
+    "swapped, each block": Way(cuts=EACH_BLOCK, swap=True),
+    "swapped, auto": Way(cuts="auto", swap=True),
 }
-# Freed memory goes back at once, so that the peak is that of what lives at a time.
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-def learner_of(blocks: int, settings: dict, batch: int, who: str):
-    """Returns a compiled Learner of so many blocks, that trains with the settings `memory`."""
-    import tf_keras as keras
+def measure(name: str, batch: int) -> float:
+    """Trains; returns the seconds of a step."""
+    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
+    from modules.large_models.parallelism import Parallelism, stage_devices
 
-    from modules.large_models.memory import Memory, prepared
-    from modules.learner import Learner
-
-    memory = Memory(**settings)
-    keras.utils.set_random_seed(1)
-    features = hidden = keras.Input([WIDTH], name="features")
-    for number in range(1, blocks + 1):
-        inner = keras.layers.Dense(4 * WIDTH, activation="tanh")(hidden)
-        hidden = keras.layers.Add(name=f"block_{number}")([hidden, keras.layers.Dense(WIDTH)(inner)])
-    learner = Learner(
-        keras.Model(features, keras.layers.Dense(10)(hidden)),
-        micro_batches=memory.micro_batches,
-        prepare=lambda model: prepared(model, memory, batch // memory.micro_batches, who),
-    )
-    learner.compile(optimizer=keras.optimizers.SGD(0.01))
-    return learner
-
-
-def measure(name: str) -> dict[str, float]:
-    """Trains in this process; returns seconds of a step and peak memory in MB."""
-    import pipelines  # noqa: F401, I001  selects tf_keras before TensorFlow is imported
-
-    import numpy as np
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    batch = 1 if name == "plain, one example" else BATCH
-    learner = learner_of(BLOCKS, WAYS[name], batch, name)
-    random = np.random.RandomState(0)
-    x, y = random.normal(size=(batch, WIDTH)).astype(np.float32), random.randint(0, 10, batch)
-    data = (({"features": tf.constant(x)}, tf.constant(y), {}), tf.constant(0.0))
-    step = tf.function(learner.update)
-    step(data)
+    (devices,) = stage_devices(Parallelism(stages=1, processes=True))
+    update = stepper(BLOCKS, WAYS[name], devices)
+    x, y = batch_of(batch)
+    update(x, y)
+    for pid in stage_pids():
+        forget_peak(pid)  # of making the graph
     took = []
     for _ in range(STEPS):
         began = time.perf_counter()
-        step(data)
+        update(x, y)
         took.append(time.perf_counter() - began)
-    with open("/proc/self/status") as status:
-        (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
-    return {"seconds": statistics.median(took), "peak_mb": int(peak) / 1024}
+    return statistics.median(took)
 
 
-def main(rounds: int = 5, way: str = "") -> None:
-    """Runs all ways in turns and prints the table."""
+def main(rounds: int = 5, way: str = "", batch: int = BATCH) -> None:
+    """Measures all ways in turns and prints the table; with `way`, as the process that trains."""
     if way:
-        print(json.dumps(measure(way)))
+        print(json.dumps(measure(way, batch)))
         return
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    peaks: dict[str, list[float]] = {name: [] for name in WAYS}
+    grown: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(rounds):
         for name in WAYS:
-            command = [sys.executable, "-W", "ignore", "-m", "benchmarks.memory.run", "--way", name]
-            done = subprocess.run(command, env=os.environ | ENVIRONMENT, check=True, stdout=subprocess.PIPE, text=True)
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
-    base = statistics.median(one["peak_mb"] for one in found["plain, one example"])
-    plain_peak = statistics.median(one["peak_mb"] for one in found["plain"]) - base
+            measured = {}
+            for of in (BATCH // 2, BATCH):
+                arguments = ["--way", name, "--batch", str(of)]
+                measured[of] = run_chief("benchmarks.memory.run", 1, arguments, ENVIRONMENT)
+            (_, (of_half,)), (took, (peak,)) = measured.values()
+            seconds[name].append(took)
+            peaks[name].append(peak)
+            grown[name].append(2 * (peak - of_half))
     print("| training | step, ms | time against plain | peak, MB | activations, MB | against plain |")
     print("|---|---|---|---|---|---|")
-    for name, measured in found.items():
-        if name == "plain, one example":
-            continue
-        times = sorted(one["seconds"] / plain["seconds"] for one, plain in zip(measured, found["plain"], strict=True))
-        peak = statistics.median(one["peak_mb"] for one in measured)
-        milliseconds = statistics.median(one["seconds"] for one in measured) * 1000
+    for name in WAYS:
+        milliseconds, peak, activations = (statistics.median(of[name]) for of in (seconds, peaks, grown))
         print(
-            f"| {name} | {milliseconds:.0f} | {statistics.median(times):.2f} ({times[0]:.2f} to {times[-1]:.2f}) "
-            f"| {peak:.0f} | {peak - base:.0f} | {(peak - base) / plain_peak:.2f} |"
+            f"| {name} | {milliseconds * 1000:.0f} | {against_plain(seconds, name)} | {peak:.0f} | {activations:.0f} "
+            f"| {against_plain(grown, name)} |"
         )
-    print(f"\nPeak of a batch of one example, plain: {base:.0f} MB; {BLOCKS} blocks of width {WIDTH}, batch {BATCH}.")
+    print(f"\n{BLOCKS} blocks, batch {BATCH}.")
+
+
+def against_plain(measured: dict[str, list[float]], name: str) -> str:
+    """Returns the ratio to the plain training, the median and the spread over the rounds."""
+    ratios = sorted(ours / plain for ours, plain in zip(measured[name], measured[PLAIN], strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
 if __name__ == "__main__":

@@ -10,32 +10,22 @@ without any cost of passing tensors on: M K / (M + K - 1). --peer names the Pyth
 """
 
 import json
-import os
 import statistics
 import subprocess
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
 import typer
+
+from benchmarks.stage_processes import run_chief
 
 LAYERS, WIDTH, BATCH = 8, 1024, 1024
 STAGES, SCHEDULES = (1, 2), ("gpipe", "1f1b")
 WARM_UP, STEPS = 2, 5
 # On two devices, normalised to M = 1: GPipe (Huang et al. 2019) table 2, AmoebaNet-D; torchgpipe (Kim et al. 2020).
 PUBLISHED = {"GPipe, AmoebaNet-D": {1: 1.0, 4: 1.07, 32: 1.21}, "torchgpipe, AmoebaNet-D": {1: 1.0, 4: 1.54, 32: 1.77}}
-THREADS = {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-
-
-def serve() -> None:
-    """Is a stage."""
-    from modules.cluster.members import serve
-    from modules.strategies import tf_config
-
-    serve(tf_config())
 
 
 def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dict[str, Any]:
@@ -109,35 +99,10 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
 
 
 def run_cluster(stages: int, threads: int, micro_batches: str, *options: str) -> dict[str, Any]:
-    """Starts a chief and its stages, each stage pinned to a core, and returns what the chief has measured."""
-    from modules.cluster.supervisor import HOST, free_ports
-
-    ports = free_ports(stages + 1)
-    addresses = {"chief": [f"{HOST}:{ports[0]}"], "stage": [f"{HOST}:{port}" for port in ports[1:]]}
-
-    def start(kind: str, index: int, *arguments: str) -> subprocess.Popen:
-        task = {"cluster": addresses, "task": {"type": kind, "index": index}}
-        return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "benchmarks.pipeline_parallel.run", *arguments],
-            env=os.environ | THREADS | {"TF_CONFIG": json.dumps(task), "TF_NUM_INTEROP_THREADS": str(threads)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    servers = [start("stage", index, "--role", "serve") for index in range(stages)]
-    try:
-        for index, server in enumerate(servers):
-            psutil.Process(server.pid).cpu_affinity([index % psutil.cpu_count()])
-        chief = start("chief", 0, "--role", f"chief-{stages}", "--micro-batches", micro_batches, *options)
-        told, _ = chief.communicate()
-        if chief.returncode:
-            raise SystemExit(chief.returncode)
-        return json.loads(told.splitlines()[-1])
-    finally:
-        for server in servers:
-            server.kill()
-            server.wait()
-            server.stdout.close()
+    """Returns what the chief of a cluster with these stages has measured."""
+    arguments = ["--stages", str(stages), "--micro-batches", micro_batches, *options]
+    told, _ = run_chief("benchmarks.pipeline_parallel.run", stages, arguments, {"TF_NUM_INTEROP_THREADS": str(threads)})
+    return told
 
 
 def run_peer(python: str, stages: int, number: int) -> dict[str, float]:
@@ -158,28 +123,25 @@ def main(
     micro_batches: str = "1,2,4,8,32",
     threads: int = 3,
     peer: str = "",
-    role: str = "",
+    stages: int = 0,
     clocked: bool = False,
 ) -> None:
-    """Measures, or is one of the processes."""
+    """Measures; with `stages`, as the chief of a cluster."""
     numbers = [int(number) for number in micro_batches.split(",")]
-    if role == "serve":
-        serve()
+    if stages:
+        print(json.dumps(measure(stages, numbers, clocked)))
         return
-    if role:
-        print(json.dumps(measure(int(role.partition("-")[2]), numbers, clocked)))
-        return
-    found: dict[int, list[dict[str, float]]] = {stages: [] for stages in STAGES}
-    of_peer: dict[int, list[dict[str, float]]] = {stages: [] for stages in STAGES}
+    found: dict[int, list[dict[str, float]]] = {count: [] for count in STAGES}
+    of_peer: dict[int, list[dict[str, float]]] = {count: [] for count in STAGES}
     for _ in range(rounds):
-        for stages in STAGES:
-            found[stages].append({})
-            of_peer[stages].append({})
+        for count in STAGES:
+            found[count].append({})
+            of_peer[count].append({})
         for number in numbers:
-            for stages in STAGES:
-                found[stages][-1] |= run_cluster(stages, threads, str(number))
+            for count in STAGES:
+                found[count][-1] |= run_cluster(count, threads, str(number))
                 if peer:
-                    of_peer[stages][-1] |= run_peer(peer, stages, number)
+                    of_peer[count][-1] |= run_peer(peer, count, number)
     print_table(numbers, found, of_peer if peer else None)
 
 

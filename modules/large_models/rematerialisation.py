@@ -140,6 +140,16 @@ def _state_of(segment: Segment) -> list[tf.Variable]:
     return list({id(variable): variable for variable in found}.values())
 
 
+def in_turn(of_inputs: list, of_variables: list) -> tuple[list, list]:
+    """Returns the gradients of a segment; those of its inputs, with which the segment before begins, come last.
+
+    Else TensorFlow may put off the gradients of weights, and hold on to the activations that they need.
+    """
+    done = [one for one in tf.nest.flatten(of_variables, expand_composites=True) if one is not None]
+    with tf.control_dependencies(done):
+        return [None if one is None else tf.identity(one) for one in of_inputs], of_variables
+
+
 def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the outputs of a segment, whose gradient computes it again.
 
@@ -171,7 +181,7 @@ def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
                 for variable, value in zip(state, after, strict=True):
                     variable.assign(value, read_value=False)
             found = tape.gradient(outputs_again, inputs_again + variables, output_gradients=list(upstream))
-            return found[: len(inputs)], found[len(inputs) :]
+            return in_turn(found[: len(inputs)], found[len(inputs) :])
 
         return outputs, backward
 

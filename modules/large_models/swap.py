@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from modules.errors import UserError
-from modules.large_models.rematerialisation import Plan, sizes_of
+from modules.large_models.rematerialisation import Plan, in_turn, sizes_of
 from modules.large_models.segments import Segment, cut, refuse_activity_regularisers, run_segments
 
 HOST = "/device:CPU:0"  # of the task that a device belongs to
@@ -115,7 +115,7 @@ def _swapped(
             # What the backward pass captures is what the forward pass has to keep for it.
             traced.set_external_captures([_by_host(one, ahead, host) for one in traced.captured_inputs])
             found = traced(*upstream)
-            return found[: len(inputs)], found[len(inputs) :]
+            return in_turn(found[: len(inputs)], found[len(inputs) :])
 
         return outputs, backward
 
