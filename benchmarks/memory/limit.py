@@ -1,6 +1,6 @@
 """The largest network that trains under a limit of memory, and what dies there.
 
-  python -W ignore -m benchmarks.memory.limit [--megabytes 400] [--largest-tried 256]
+  python -W ignore -m benchmarks.memory.limit [--megabytes 800] [--largest-tried 256]
 
 As GPipe's table 1 (Huang et al. 2019). The chain of blocks of `run`, trained by Learner with Adam. Each device is a
 process of its own, whose data segment the kernel limits (RLIMIT_DATA) to what it has once TensorFlow has trained a tiny
@@ -17,7 +17,7 @@ import typer
 from benchmarks.memory.network import ENVIRONMENT, Way, batch_of, chain, stepper
 from benchmarks.stage_processes import run_chief, stage_pids
 
-BATCH, MICRO_BATCHES, WARM_UP_BLOCKS = 16384, 4, 4
+BATCH, MICRO_BATCHES, WARM_UP_BLOCKS = 32768, 4, 4
 SECONDS = 600.0  # for a trial
 LIVES = "lives"
 WAYS = {
@@ -88,7 +88,7 @@ def largest(name: str, megabytes: int, most: int) -> int:
     return good
 
 
-def main(megabytes: int = 400, largest_tried: int = 256, way: str = "", blocks: int = 0) -> None:
+def main(megabytes: int = 800, largest_tried: int = 256, way: str = "", blocks: int = 0) -> None:
     """Looks for the largest of each way, then tries the plain one's successor by all; with `way`, as one process."""
     if way:
         print(json.dumps(attempt(way, blocks, megabytes)))
