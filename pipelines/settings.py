@@ -305,7 +305,8 @@ class Training(Section):
         if self.parallelism.stages > 1:
             if self.strategy.name != "one_device":
                 raise ValueError(
-                    f"parallelism.stages: stages do not go together with strategy.name: {self.strategy.name} yet"
+                    f"parallelism.stages: stages do not go together with strategy.name: {self.strategy.name}; for "
+                    "replicas of them set parallelism.replicas"
                 )
             if self.memory != Memory():
                 raise ValueError(

@@ -42,19 +42,22 @@ def tfjob(settings: Settings, model: str, pods: Pods) -> dict[str, Any]:
     """Returns the manifest of the TFJob that trains one model.
 
     Raises:
-      UserError: there is no such model, or its strategy is not one of several processes.
+      UserError: there is no such model, or it is trained by one process.
     """
     training = find_training(settings, model)
-    strategy = training.strategy
-    if strategy.name not in ("multi_worker_mirrored", "parameter_server"):
+    strategy, parallelism = training.strategy, training.parallelism
+    if parallelism.processes:
+        counts = {"Chief": 1, "Worker": parallelism.replicas * parallelism.stages}
+    elif strategy.name == "parameter_server":
+        counts = {"Chief": 1, "PS": strategy.parameter_servers, "Worker": strategy.workers}
+    elif strategy.name == "multi_worker_mirrored":
+        counts = {"Worker": strategy.workers}
+    else:
         raise UserError(
-            f"{model}: strategy.name is {strategy.name}, which is one process; a TFJob is for multi_worker_mirrored "
-            "and parameter_server"
+            f"{model}: strategy.name is {strategy.name}, which is one process; a TFJob is for multi_worker_mirrored, "
+            "parameter_server, and parallelism.processes"
         )
     template = _template(pods)
-    counts = {"Worker": strategy.workers}
-    if strategy.name == "parameter_server":
-        counts = {"Chief": 1, "PS": strategy.parameter_servers} | counts
     return {
         "apiVersion": "kubeflow.org/v1",
         "kind": "TFJob",

@@ -40,6 +40,18 @@ def gist(message: str) -> str:
     return lines[-1 if lines[0] == "Graph execution error:" else 0][:MOST_CHARACTERS]
 
 
+def name_stages(text: str) -> str:
+    """Returns a TF_CONFIG whose workers are stages: the Training Operator has no type of that name for them."""
+    from modules.strategies import STAGES  # TensorFlow reads its environment when it is imported
+
+    given = json.loads(text)
+    if "worker" in given["cluster"]:
+        given["cluster"][STAGES] = given["cluster"].pop("worker")
+    if given["task"]["type"] == "worker":
+        given["task"]["type"] = STAGES
+    return json.dumps(given)
+
+
 def run(job_file: str, failure_file: str | None) -> None:
     """Runs the task; writes why it failed to `failure_file`."""
     with open(job_file) as file:
@@ -47,6 +59,8 @@ def run(job_file: str, failure_file: str | None) -> None:
     try:
         from modules.training import run_fn
 
+        if arguments["custom_config"]["parallelism"].get("processes"):
+            os.environ["TF_CONFIG"] = name_stages(os.environ["TF_CONFIG"])
         run_fn(SimpleNamespace(**arguments))
     except Exception as error:
         of_user = isinstance(error, UserError)

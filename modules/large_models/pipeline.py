@@ -65,7 +65,7 @@ def global_order(schedule: str, stages: int, micro_batches: int) -> list[Pass]:
     done: set[Pass] = set()
     found = []
     while any(left):
-        ready = [queue for queue in left if queue and _needs(queue[0], stages) <= done]
+        ready = [queue for queue in left if queue and needs(queue[0], stages) <= done]
         assert ready, f"the schedule {schedule} waits for itself"
         for queue in ready:
             found.append(queue.pop(0))
@@ -73,7 +73,8 @@ def global_order(schedule: str, stages: int, micro_batches: int) -> list[Pass]:
     return found
 
 
-def _needs(one: Pass, stages: int) -> set[Pass]:
+def needs(one: Pass, stages: int) -> set[Pass]:
+    """Returns the passes, of the same micro-batch, whose outcome a pass works on."""
     if one.kind == FORWARD:
         return {Pass(FORWARD, one.stage - 1, one.micro_batch)} if one.stage else set()
     if one.stage == stages - 1:

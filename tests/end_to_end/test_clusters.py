@@ -229,6 +229,19 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+def test_a_training_in_16_bits_leaves_a_network_in_32(run, tmp_path):
+    """Trained as that in 32 bits is, as far as 16 bits go."""
+    alone, card = train(training_config(run, True), run.fn_args(tmp_path))
+    memory = {"micro_batches": 2, "rematerialise": "auto"}
+    config = training_config(run, True, precision="mixed_bfloat16", memory=memory)
+    found, of_16 = train(config, run.fn_args(tmp_path))
+    assert {layer.compute_dtype for layer in found.layers} == {"float32"}
+    np.testing.assert_allclose(of_16["history"]["loss"], card["history"]["loss"], rtol=0.02)
+    for ours, theirs in zip(found.trainable_weights, alone.trainable_weights, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.1, atol=0.05)
+    assert of_16["memory"]["peak_mb"]["process"] >= of_16["memory"]["peak_mb"]["before"] > 100
+
+
 def test_workers_with_one_core_each_do_not_hang_while_they_wait_for_shared_input(run, tmp_path):
     with one_core(seconds=240):
         found = trained(run, tmp_path, ASYNCHRONOUS, loop="custom", epochs=3)

@@ -46,6 +46,10 @@ def test_what_is_right_passes(check):
             {"student": {"memory": {"rematerialise": ["nowhere"]}}},
             "Student: there is no layer 'nowhere' to cut after; there are: ",
         ),
+        (
+            {"student": {"memory": {"swap": "auto"}}},
+            "Student: memory.swap: it trains on the CPU, whose memory is the host's already",
+        ),
         ({"teachers": [{"saved_model": "nowhere"}]}, r"Teacher-1 .teachers.*: no SavedModel there"),
         ({"teachers": [{"augment": True}]}, r"has no function augment\(features, seed\)"),
         ({"student": {"distillation": {"objective": "blobs_task.loss"}}}, "'blobs_task' has no function 'loss'"),

@@ -86,12 +86,18 @@ def refuse(raw):
         ),
         (
             {"student": {"parallelism": {"stages": 2}, "strategy": {"name": "mirrored"}}},
-            "parallelism.stages: stages do not go together with strategy.name: mirrored yet",
+            "stages do not go together with strategy.name: mirrored; for replicas of them set parallelism.replicas",
         ),
         (
             {"student": {"parallelism": {"stages": 2}, "memory": {"micro_batches": 2}}},
             "memory is for a network in one piece; parallelism has micro_batches and rematerialise of its own",
         ),
+        (
+            {"student": {"memory": {"swap": "auto", "rematerialise": "auto"}}},
+            "memory: activations are computed again (rematerialise) or swapped (swap), not both",
+        ),
+        ({"student": {"memory": {"swap": []}}}, "memory.swap: name at least one layer, or none"),
+        ({"student": {"precision": "half"}}, "student.precision: found 'half'; allowed: 'float32', 'mixed_bfloat16'"),
         (
             {"student": {"parallelism": {"schedule": "1f1b"}}},
             "parallelism: its settings are of use with at least 2 stages",

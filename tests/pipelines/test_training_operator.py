@@ -1,10 +1,13 @@
 """The TFJob manifest against the schema of kubeflow.org/v1, as the operator publishes it."""
 
+import json
+
 import blobs
 import pytest
 import yaml
 from kubernetes import client
 
+from modules.cluster.task import name_stages
 from modules.errors import UserError
 from pipelines.settings import parse_settings
 from pipelines.training_operator import Pods, tfjob
@@ -21,8 +24,8 @@ RUN_POLICY = {
 SPEC = {"enableDynamicWorker", "runPolicy", "successPolicy", "tfReplicaSpecs"}
 
 
-def manifest(model="Student", **strategy):
-    student = {"epochs": 1, "strategy": strategy, "restarts": {"most": 7}}
+def manifest(model="Student", parallelism=None, **strategy):
+    student = {"epochs": 1, "strategy": strategy, "restarts": {"most": 7}, "parallelism": parallelism or {}}
     return tfjob(parse_settings(blobs.settings(student=student), "x.yaml"), model, PODS)
 
 
@@ -31,6 +34,10 @@ def manifest(model="Student", **strategy):
     [
         ({"name": "multi_worker_mirrored", "workers": 4}, {"Worker": 4}),
         ({"name": "parameter_server", "workers": 3, "parameter_servers": 2}, {"Chief": 1, "PS": 2, "Worker": 3}),
+        (
+            {"name": "one_device", "parallelism": {"stages": 3, "replicas": 2, "processes": True}},
+            {"Chief": 1, "Worker": 6},
+        ),
     ],
 )
 def test_the_manifest_fits_the_published_schema(strategy, replicas):
@@ -62,3 +69,11 @@ def test_a_strategy_of_one_process_makes_no_tfjob():
 def test_a_model_that_is_not_there_is_named():
     with pytest.raises(UserError, match="--model Teacher-9: there is none; the settings have Teacher-1, Baseline, St"):
         manifest("Teacher-9", name="mirrored")
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("chief", "chief"), ("worker", "stage")])
+def test_workers_of_the_operator_are_the_stages(kind, expected):
+    given = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": kind, "index": 0}}
+    found = json.loads(name_stages(json.dumps(given)))
+    assert found == {"cluster": {"chief": ["a:1"], "stage": ["b:1", "c:1"]}, "task": {"type": expected, "index": 0}}
+    assert json.loads(name_stages(json.dumps(found))) == found
