@@ -8,6 +8,8 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -69,18 +71,18 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
     return {"example_count": examples} | {name: value / examples for name, value in sums.items()}
 
 
-def single_example_latency(saved_models: list[str], example: bytes, rounds: int = 200) -> list[float]:
-    """Returns each model's median time for one raw example, in milliseconds.
+def single_example_latencies(models: Sequence[Any], example: bytes, rounds: int = 200) -> list[tuple[float, float]]:
+    """Returns each model's times for one raw example, median and 95th percentile, in milliseconds.
 
     The models are asked in turn, so that a slow moment of the machine falls on all of them.
 
     Args:
-      saved_models: folders of models that modules.export wrote.
+      models: loaded SavedModels that modules.export wrote.
       example: a serialized tf.Example without label.
       rounds: how often each model is asked after a tenth of that to warm up.
     """
     request = tf.constant([example])
-    signatures = [tf.saved_model.load(path).signatures["serving_default"] for path in saved_models]
+    signatures = [model.signatures["serving_default"] for model in models]
     times: list[list[float]] = [[] for _ in signatures]
     for round_number in range(rounds + rounds // 10):
         for signature, samples in zip(signatures, times, strict=True):
@@ -88,7 +90,26 @@ def single_example_latency(saved_models: list[str], example: bytes, rounds: int 
             tf.nest.map_structure(np.asarray, signature(examples=request))
             if round_number >= rounds // 10:
                 samples.append(1000 * (time.perf_counter() - started))
-    return [statistics.median(samples) for samples in times]
+    return [(statistics.median(samples), float(np.quantile(samples, 0.95))) for samples in times]
+
+
+def labels_of(model: Any, records: Sequence[bytes]) -> np.ndarray:
+    """Returns the transformed labels of raw examples, by a loaded SavedModel."""
+    signature = model.signatures["transformed_labels"]
+    parts = (signature(examples=tf.constant(batch)) for batch in _batches(records))
+    return np.concatenate([next(iter(part.values())).numpy() for part in parts])
+
+
+def probabilities_of(model: Any, records: Sequence[bytes], label: str) -> np.ndarray:
+    """Returns what a loaded classifier serves for raw examples, sent without their label: [examples, classes]."""
+    signature = model.signatures["serving_default"]
+    requests = [without_feature(record, label) for record in records]
+    parts = (signature(examples=tf.constant(batch))["probabilities"] for batch in _batches(requests))
+    return np.concatenate([part.numpy() for part in parts])
+
+
+def _batches(records: Sequence[bytes]) -> Iterator[list[bytes]]:
+    return (list(records[begin : begin + BATCH]) for begin in range(0, len(records), BATCH))
 
 
 def size_in_bytes(path: str) -> int:

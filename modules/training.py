@@ -24,6 +24,7 @@ from modules.distillation.schedules import Schedules, value_at
 from modules.distillation.soft_targets import LOGITS, SoftTargetsCard
 from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
+from modules.event_files import EventFiles
 from modules.export import export_network
 from modules.heads import HEADS, Head
 from modules.ingestion.examples import first_features
@@ -264,6 +265,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         progress.note(f"{config.name}: going on at step {checkpoints.step} of {steps * config.epochs}")
     size = EpochSize(data.examples, steps, batches_of_each(strategy, config, steps))
     callbacks = [EpochReport(config.name, config.epochs, size), checkpoints]
+    if is_chief(tf_config()):
+        callbacks.append(EventFiles(fn_args.model_run_dir, config))
     if config.distillation:
         callbacks.insert(0, Schedules(config.distillation, config.epochs))
     run = run_custom if config.loop == "custom" else run_fit

@@ -17,6 +17,7 @@ from pipelines.cli_parts import Json, Overrides, Root, SettingsFile, compiled, m
 from pipelines.comparison_table import print_comparison
 from pipelines.connection_options import with_connection
 from pipelines.dark_knowledge_table import print_dark_knowledge
+from pipelines.run_comparison import compare_runs, print_runs
 from pipelines.run_view import RunView
 from pipelines.settings import Settings as PipelineSettings
 from pipelines.settings import load_settings
@@ -108,26 +109,35 @@ def _dry_run(settings: PipelineSettings, root: Path, as_json: bool) -> None:
 
 @app.command()
 def report(
-    run_folder: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run's folder, or its name under runs/; default: the last.")
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN]...", help="A run's folder, or its name under runs/; default: the last."),
     ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Several runs side by side: what changed.")] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Show report.html in the browser.")] = False,
     dark_knowledge: Annotated[
         bool,
         typer.Option("--dark-knowledge", help="Print what the teachers' soft targets reveal instead."),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Print the comparison of a finished run, or its dark knowledge."""
-    if run_folder is None:
-        found = sorted(Path("runs").glob("*/comparison.json"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise UserError("there is no finished run under runs/; `stillhouse run SETTINGS` makes one")
-        path = found[-1]
-    else:
-        folder = run_folder if run_folder.is_dir() else Path("runs") / run_folder
-        path = folder / "comparison.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; the run has not finished, or this is no run's folder")
+    """Print the comparison of a finished run, its dark knowledge, or how runs differ."""
+    runs = runs or []
+    if compare:
+        if len(runs) < 2:
+            raise UserError("--compare: name at least two runs")
+        paths = [_comparison_of(run) for run in runs]
+        found = compare_runs([str(run) for run in runs], [_read(path) for path in paths])
+        print(json.dumps(found, indent=1)) if as_json else print_runs(found, output())
+        return
+    if len(runs) > 1:
+        raise UserError(f"{len(runs)} runs are named; for all of them side by side add --compare")
+    path = _comparison_of(runs[0]) if runs else _last_comparison()
+    if open_page:
+        page = path.with_name("report.html")
+        if not page.is_file():
+            raise UserError(f"{page}: no such file; the same `stillhouse run` again makes it")
+        typer.launch(page.absolute().as_uri())
     show = print_comparison
     if dark_knowledge:
         path, show = path.parent / "dark_knowledge" / "dark_knowledge.json", print_dark_knowledge
@@ -136,11 +146,32 @@ def report(
                 f"{path}: no such file; it is written for the head classification, unless "
                 "student.distillation.dark_knowledge is []"
             )
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _read(path)
     if as_json:
         print(json.dumps(found, indent=1))
     else:
         show(found, output())
+
+
+def _last_comparison() -> Path:
+    found = sorted(Path("runs").glob("*/comparison.json"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError("there is no finished run under runs/; `stillhouse run SETTINGS` makes one")
+    return found[-1]
+
+
+def _comparison_of(run: Path) -> Path:
+    path = (run if run.is_dir() else Path("runs") / run) / "comparison.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; the run has not finished, or this is no run's folder")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: is no JSON ({error}); the same `stillhouse run` again makes it anew") from error
 
 
 @benchmark_app.command("ingestion")

@@ -291,6 +291,7 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         blessing=blessing,
         infra_blessing=infra_blessing,
         pushed_model=pushed_model,
+        settings=settings.model_dump_json(),
         code=code_fingerprint("components.report.executor"),
     )
     add(report)

@@ -23,6 +23,7 @@ from components.dark_knowledge import DarkKnowledgeReport
 from components.last_pushed.versions import NONE, version_of
 from components.report import Comparison
 from components.report.executor import COMPARISON
+from components.report.page import DETAILS, PAGE, render
 from modules.distillation.hints import layer_output
 from modules.distillation.imported import saved_width
 from modules.distillation.objectives import find_objective
@@ -115,7 +116,9 @@ def local_place(settings: Settings, root: Path) -> Place:
 
 
 def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
-    """Runs the pipeline to its end and returns the comparison, which it also leaves in root/comparison.json.
+    """Runs the pipeline to its end and returns the comparison.
+
+    It also leaves it in root/comparison.json, and the page that shows it in root/report.html.
 
     Nodes whose inputs, settings and code have not changed come from TFX's cache.
 
@@ -142,6 +145,8 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
         comparison = _finished_comparison(place, run_id, outputs)
         _replace_folder(root / DARK_KNOWLEDGE_FOLDER, outputs.get(("DarkKnowledge", DarkKnowledgeReport.TYPE_NAME)))
         write_whole(root / COMPARISON, json.dumps(comparison, indent=1))
+        details = json.loads(Path(outputs["Report", Comparison.TYPE_NAME], DETAILS).read_text())
+        write_whole(root / PAGE, render(comparison, details))
         return comparison
 
 

@@ -1,4 +1,4 @@
-"""What a person looks at before shipping a student: every model and every gate, in comparison.json."""
+"""What a person looks at before shipping a student: every model and every gate, as comparison.json and report.html."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from components.report.executor import Executor
 
 
 class Comparison(types.Artifact):
-    """A folder with comparison.json."""
+    """A folder with comparison.json, report.html, and details.json, of which the page is made."""
 
     TYPE_NAME = "stillhouse.Comparison"  # namespace and title, as Kubeflow wants it
 
@@ -37,6 +37,7 @@ class ReportSpec(types.ComponentSpec):
         "pipeline": ExecutionParameter(type=str),
         "label": ExecutionParameter(type=str),
         "models": ExecutionParameter(type=str),
+        "settings": ExecutionParameter(type=str),
         "code": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -63,9 +64,10 @@ class Report(base_component.BaseComponent):
         blessing: types.BaseChannel,
         infra_blessing: types.BaseChannel,
         pushed_model: types.BaseChannel,
+        settings: str,
         code: str,
     ):
-        """Builds the node; `examples` are the raw ones, `code` is the fingerprint that the cache sees."""
+        """Builds the node; `examples` are the raw ones, `settings` are JSON, `code` is what the cache sees."""
         spec_class = with_numbered_inputs(
             self.SPEC_CLASS,
             model=(len(models), standard_artifacts.Model),
@@ -76,6 +78,7 @@ class Report(base_component.BaseComponent):
                 pipeline=pipeline,
                 label=label,
                 models=json.dumps([{"name": m.name, "role": m.role, "side": m.side} for m in models]),
+                settings=settings,
                 code=code,
                 examples=examples,
                 blessing=blessing,

@@ -1,9 +1,11 @@
-"""Writes comparison.json."""
+"""Writes comparison.json and report.html."""
 
 import json
 import os
+from importlib import metadata
 from typing import Any
 
+import tensorflow as tf
 from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
@@ -13,11 +15,21 @@ from tfx.utils import io_utils, path_utils
 from components.blessing.executor import DECISIONS
 from components.evaluation import EXAMPLES, OVERALL, read_evaluation
 from components.numbered_inputs import numbered_artifacts
+from components.report.page import DETAILS, PAGE, render
+from components.report.predictions import calibration, confusion_matrix, disagreements, image_of
 from components.serving_check.executor import DECISION
 from modules.model_card import read_card
-from modules.serving import read_records, single_example_latency, size_in_bytes, without_feature
+from modules.serving import (
+    labels_of,
+    probabilities_of,
+    read_records,
+    single_example_latencies,
+    size_in_bytes,
+    without_feature,
+)
 
 COMPARISON = "comparison.json"
+MOST_EXAMPLES = 20_000  # of the eval split, whose predictions are looked at
 TRAINED = (
     "strategy",
     "replicas",
@@ -35,7 +47,7 @@ def _read_json(artifact: types.Artifact, name: str) -> Any:
 
 
 class Executor(base_executor.BaseExecutor):
-    """Gathers what the other nodes left, measures sizes and latencies, and writes one file."""
+    """Gathers what the other nodes left, measures sizes and latencies, and looks at what the models predict."""
 
     def Do(
         self,
@@ -43,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes output_dict["comparison"]/comparison.json, as docs/comparison.md describes it, without run_id."""
+        """Writes comparison.json, as docs/comparison.md describes it, without run_id, details.json, and report.html."""
         rows = []
         evaluations = numbered_artifacts(input_dict, "evaluation")
         for row, model, evaluation in zip(
@@ -54,12 +66,13 @@ class Executor(base_executor.BaseExecutor):
                 rows.append((row, path_utils.serving_model_path(model.uri), metrics))
 
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
-        example = next(iter(read_records(files).take(1).as_numpy_iterator()))
-        request = without_feature(example, exec_properties["label"])
-        latencies = single_example_latency([path for _, path, _ in rows], request)
+        records = list(read_records(files).take(MOST_EXAMPLES).as_numpy_iterator())
+        label = exec_properties["label"]
+        cards = [read_card(path) for _, path, _ in rows]
+        loaded = [tf.saved_model.load(path) for _, path, _ in rows]
+        latencies = single_example_latencies(loaded, without_feature(records[0], label))
         models = []
-        for (row, path, metrics), latency in zip(rows, latencies, strict=True):
-            card = read_card(path)
+        for (row, path, metrics), card, (median, slow) in zip(rows, cards, latencies, strict=True):
             models.append(
                 {
                     "name": row["name"],
@@ -69,11 +82,12 @@ class Executor(base_executor.BaseExecutor):
                     # None of them for a model that was not trained here, or is an ensemble.
                     **{name: card.get(name) for name in TRAINED},
                     "bytes": size_in_bytes(path),
-                    "latency_ms": round(latency, 3),
+                    "latency_ms": round(median, 3),
+                    "latency_p95_ms": round(slow, 3),
                     "slices": {name: values for name, values in metrics.slices.items() if name != OVERALL},
                 }
             )
-        pushed = input_dict["pushed_model"][0]
+        pushed, settings = input_dict["pushed_model"][0], json.loads(exec_properties["settings"])
         comparison = {
             "pipeline": exec_properties["pipeline"],
             "eval_examples": int(rows[0][2].overall[EXAMPLES]),
@@ -85,6 +99,71 @@ class Executor(base_executor.BaseExecutor):
             "pushed": pushed.get_string_custom_property("pushed_destination")
             if pushed.get_int_custom_property("pushed")
             else None,
+            "settings": settings,
         }
-        path = os.path.join(artifact_utils.get_single_uri(output_dict["comparison"]), COMPARISON)
-        io_utils.write_string_file(path, json.dumps(comparison, indent=1))
+        details = {
+            "histories": {
+                model["name"]: card["history"] for model, card in zip(models, cards, strict=True) if card.get("history")
+            },
+            "min_slice_examples": settings["evaluation"]["gates"]["teacher"]["min_slice_examples"],
+            "versions": {name: metadata.version(name) for name in ("stillhouse", "tfx", "tensorflow")},
+            "artifacts": {name: [one.uri for one in found] for name, found in sorted(input_dict.items())},
+        }
+        if cards[0]["head"] == "classification":
+            details |= look_at_predictions(models, loaded, cards[0]["class_names"], records, label)
+        folder = artifact_utils.get_single_uri(output_dict["comparison"])
+        for name, content in (
+            (COMPARISON, json.dumps(comparison, indent=1)),
+            (DETAILS, json.dumps(details)),
+            (PAGE, render(comparison, details)),
+        ):
+            io_utils.write_string_file(os.path.join(folder, name), content)
+
+
+def look_at_predictions(
+    models: list[dict[str, Any]], loaded: list[Any], class_names: list[str] | None, records: list[bytes], label: str
+) -> dict[str, Any]:
+    """Returns confusion and calibration of each model, and where the student and its teacher (ensemble) disagree.
+
+    Args:
+      models: rows of the comparison.
+      loaded: their SavedModels, classifiers.
+      class_names: by class; None: their numbers.
+      records: raw examples, with their labels.
+      label: name of the label column.
+    """
+    labels = labels_of(loaded[0], records)
+    found = {model["name"]: probabilities_of(one, records, label) for model, one in zip(models, loaded, strict=True)}
+    classes = [str(name) for name in class_names or range(next(iter(found.values())).shape[1])]
+    by_role = {model["role"]: model["name"] for model in models}
+    student, other = found[by_role["student"]], found[by_role.get("ensemble") or by_role["teacher"]]
+    differing = disagreements(labels, student, other)
+    examples = []
+    for number in differing.pop("telling"):
+        ours, theirs = int(student[number].argmax()), int(other[number].argmax())
+        examples.append(
+            {
+                "number": number,
+                "label": classes[labels[number]],
+                "student": classes[ours],
+                "student_probability": float(student[number, ours]),
+                "other": classes[theirs],
+                "other_probability": float(other[number, theirs]),
+                "image": image_of(_features(records[number], label)),
+            }
+        )
+    return {
+        "classes": classes,
+        "confusion": {name: confusion_matrix(labels, of) for name, of in found.items()},
+        "calibration": {name: calibration(labels, of) for name, of in found.items()},
+        "disagreements": differing | {"examples": examples},
+    }
+
+
+def _features(record: bytes, label: str) -> dict[str, list]:
+    features = tf.train.Example.FromString(record).features.feature
+    return {
+        name: list(getattr(feature, feature.WhichOneof("kind")).value)
+        for name, feature in features.items()
+        if name != label and feature.WhichOneof("kind")
+    }

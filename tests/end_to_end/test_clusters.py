@@ -16,6 +16,7 @@ import psutil
 import pytest
 import tensorflow as tf
 from artifacts import Artifacts, training_config
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from modules import progress
@@ -239,6 +240,12 @@ def test_a_training_in_16_bits_leaves_a_network_in_32(run, tmp_path):
     np.testing.assert_allclose(of_16["history"]["loss"], card["history"]["loss"], rtol=0.02)
     for ours, theirs in zip(found.trainable_weights, alone.trainable_weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0.1, atol=0.05)
+    events = sorted((tmp_path / "model_run").glob("events.out.tfevents.*"))
+    shown = EventAccumulator(str(events[-1])).Reload()
+    losses = [float(tf.make_ndarray(one.tensor_proto)) for one in shown.Tensors("loss")]
+    np.testing.assert_allclose(losses, of_16["history"]["loss"], rtol=1e-6)
+    assert [one.step for one in shown.Tensors("soft_loss")] == [1, 2, 3]
+    assert "_hparams_/session_start_info" in shown.PluginTagToContent("hparams")
     assert of_16["memory"]["peak_mb"]["process"] >= of_16["memory"]["peak_mb"]["before"] > 100
 
 

@@ -60,6 +60,23 @@ def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
     assert result["pushed"] in finished.first_run.stdout
 
 
+def test_a_run_leaves_a_page_about_what_its_models_predict(finished):
+    root = finished.folder / "runs" / "blobs"
+    page, found = (root / "report.html").read_text(), comparison(finished)
+    assert "Shipped" in page
+    assert found["run_id"] in page
+    (details,) = root.glob("artifacts/Report/comparison/*/details.json")
+    told = json.loads(details.read_text())
+    student = next(model for model in found["models"] if model["role"] == "student")
+    matrix = np.array(told["confusion"]["Student"])
+    assert matrix.sum() == found["eval_examples"]
+    assert np.trace(matrix) / matrix.sum() == pytest.approx(student["metrics"]["accuracy"], abs=1e-6)
+    assert sum(one["examples"] for one in told["calibration"]["Student"]["bins"]) == found["eval_examples"]
+    assert all(name in page for name in told["classes"])
+    assert student["latency_p95_ms"] >= student["latency_ms"]
+    assert found["settings"]["student"]["epochs"] == len(told["histories"]["Student"]["loss"])
+
+
 def test_slices_speak_of_class_names(finished):
     student = comparison(finished)["models"][-1]
     assert set(student["slices"]) == {f"tree={name}" for name in blobs.CLASSES}

@@ -1,0 +1,131 @@
+"""The report's figures, as SVG that stands in the page and takes on its colours."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+TEXT = "#010203"  # stands for the colour of the page's text
+COLOURS = {
+    "teacher": "#4c78a8",
+    "ensemble": "#54a24b",
+    "baseline": "#b279a2",
+    "student": "#f58518",
+    "pushed": "#72b7b2",
+}
+MOST_CURVES = 12
+STYLE = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,
+    "text.color": TEXT,
+    "axes.edgecolor": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.titlecolor": TEXT,
+    "xtick.color": TEXT,
+    "ytick.color": TEXT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.transparent": True,
+    "legend.frameon": False,
+    "legend.labelcolor": TEXT,
+    "grid.color": TEXT,
+    "grid.alpha": 0.15,
+}
+
+
+def _svg(name: str, draw, width: float, height: float, columns: int = 1) -> str:
+    """Returns what `draw` puts on the axes; `name` keeps its ids apart from other figures'."""
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.subplots(1, columns, squeeze=False)[0])
+        svg = io.StringIO()
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Title": name})
+    text = svg.getvalue()
+    return text[text.index("<svg") :].replace(TEXT, "currentColor")
+
+
+def trade_off(models: Sequence[dict[str, Any]], metric: str) -> str:
+    """Returns the metric against size and latency of each model of a comparison."""
+
+    def draw(axes):
+        for one, (key, label) in zip(
+            axes, (("bytes", "size, bytes"), ("latency_ms", "latency of one example, ms")), strict=True
+        ):
+            for role, colour in COLOURS.items():
+                own = [model for model in models if model["role"] == role and metric in model["metrics"]]
+                if own:
+                    one.scatter([m[key] for m in own], [m["metrics"][metric] for m in own], color=colour, label=role)
+            one.set_xscale("log")
+            one.set_xlabel(label)
+            one.set_ylabel(metric)
+            one.grid(visible=True)
+        axes[0].legend()
+
+    return _svg("trade_off", draw, 9, 3.4, columns=2)
+
+
+def reliability(of_models: dict[str, tuple[str, dict[str, Any]]]) -> str:
+    """Returns the reliability diagram of {name: (role, what `predictions.calibration` gives)}."""
+
+    def draw(axes):
+        axes[0].plot([0, 1], [0, 1], color=TEXT, linewidth=0.8, linestyle=":")
+        for name, (role, found) in of_models.items():
+            bins = found["bins"]
+            axes[0].plot(
+                [one["confidence"] for one in bins],
+                [one["accuracy"] for one in bins],
+                marker="o",
+                color=COLOURS[role],
+                label=f"{name}: error {found['error']:.3f}",
+            )
+        axes[0].set_xlabel("confidence (largest probability)")
+        axes[0].set_ylabel("accuracy")
+        axes[0].grid(visible=True)
+        axes[0].legend()
+
+    return _svg("reliability", draw, 5, 4)
+
+
+def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
+    """Returns the training curves of {name: (role, {metric: [value of each epoch]})}: loss, and the student's terms."""
+
+    def draw(axes):
+        for name, (role, history) in list(histories.items())[:MOST_CURVES]:
+            epochs = range(1, len(history["loss"]) + 1)
+            axes[0].plot(
+                epochs, history["loss"], color=COLOURS[role], label=name, marker="." if len(epochs) < 3 else ""
+            )
+            for term, line in (("hard_loss", "--"), ("soft_loss", ":")):
+                if term in history:
+                    axes[1].plot(epochs, history[term], line, color=COLOURS[role], label=f"{name}, {term}")
+            if "soft_loss" in history:
+                axes[1].plot(epochs, history["loss"], color=COLOURS[role], label=f"{name}, loss")
+        for one, title in zip(axes, ("loss of every model", "terms of the distillation loss"), strict=True):
+            one.set_title(title)
+            one.set_xlabel("epoch")
+            one.set_ylabel("loss, nats")
+            one.grid(visible=True)
+            if one.lines:
+                one.legend(fontsize=8)
+
+    return _svg("curves", draw, 9, 3.6, columns=2)
+
+
+def small_image(pixels: list[list[float]], describes: str) -> str:
+    """Returns a grey image, rows of numbers from 0 to 1, as SVG with a text for those who do not see it."""
+    # Grey squares need no plotting library's frame of several kilobytes each.
+    import jinja2
+
+    return jinja2.Template(
+        '<svg viewBox="0 0 {{ pixels|length }} {{ pixels|length }}" width="64" height="64" role="img" '
+        'shape-rendering="crispEdges" aria-label="{{ describes }}">{% for row in pixels %}{% set y = loop.index0 %}'
+        '{% for value in row %}<rect x="{{ loop.index0 }}" y="{{ y }}" width="1" height="1" '
+        'fill="rgb({{ shade(value) }},{{ shade(value) }},{{ shade(value) }})"/>{% endfor %}{% endfor %}</svg>',
+        autoescape=True,
+    ).render(pixels=pixels, describes=describes, shade=lambda value: round(255 * value))

@@ -1,0 +1,143 @@
+"""report.html: one file that a person looks at before shipping a student."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
+from components.report import figures
+
+PAGE = "report.html"
+DETAILS = "details.json"  # what the page shows beside the comparison
+MOST_CLASSES_IN_MATRIX = 20
+MOST_CONFUSED = 20
+WORST_SLICES = 20  # that are not folded away
+LOWER = {metric_name(name) for name in LOWER_IS_BETTER}
+
+
+def render(comparison: dict[str, Any], details: dict[str, Any]) -> str:
+    """Returns the page.
+
+    Args:
+      comparison: as comparison.json has it.
+      details: {"histories": {model: {metric: [values]}}, "min_slice_examples": int, "versions": {package: version},
+        "artifacts": {input: [URI]}}, and of classifiers {"classes": names, "calibration":
+        {model: ...}, "confusion": {model: ...}, "disagreements": {...}}, as `components.report.executor` gathers them.
+    """
+    models = {model["name"]: model for model in comparison["models"]}
+    student = next(model for model in models.values() if model["role"] == "student")
+    reference = next((m for role in ("ensemble", "teacher") for m in models.values() if m["role"] == role), None)
+    deciding = next((gate for gate in comparison["gates"] if gate.get("metric")), None)
+    metric = deciding["metric"] if deciding else next(iter(student["metrics"]))
+    roles = {name: model["role"] for name, model in models.items()}
+    calibrated = {name: (roles[name], found) for name, found in details.get("calibration", {}).items()}
+    histories = {name: (roles[name], found) for name, found in details["histories"].items()}
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("components.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template("report.html.jinja").render(
+        comparison=comparison,
+        models=list(models.values()),
+        metrics=list(dict.fromkeys(name for model in models.values() for name in model["metrics"])),
+        student=student,
+        reference=reference,
+        metric=metric,
+        compression=compression(student, reference, deciding),
+        refusals=[gate for gate in comparison["gates"] if not gate["passed"]],
+        hinton=_hinton(models.values(), metric),
+        slices=compared_slices(list(models.values()), student, metric, details["min_slice_examples"]),
+        worst_slices=WORST_SLICES,
+        calibration={name: found for name, (_, found) in calibrated.items()},
+        matrices=_matrices(details),
+        disagreements=_pictured(details.get("disagreements"), reference),
+        classes=details.get("classes"),
+        trade_off=Markup(figures.trade_off(list(models.values()), metric)),
+        reliability=Markup(figures.reliability(calibrated)) if calibrated else None,
+        curves=Markup(figures.curves(histories)) if histories else None,
+        run_id=comparison.get("run_id"),
+        versions=details["versions"],
+        artifacts=details["artifacts"],
+        settings=json.dumps(comparison["settings"], indent=1, ensure_ascii=False),
+    )
+
+
+def compression(student: dict[str, Any], reference: dict[str, Any] | None, gate: dict[str, Any] | None) -> str:
+    """Returns in one line what the student lost, and how much smaller and faster it is."""
+    if reference is None:
+        return f"student: {student['bytes']:,} bytes, {student['latency_ms']:.2f} ms"
+    parts = []
+    if gate and gate.get("change") is not None and gate["name"] == "teacher":
+        lost = -gate["change"]
+        verb = "lost" if lost >= 0 else "gained"
+        parts.append(f"{abs(lost):.4f} {gate['metric'].replace('_', ' ')} {verb}")
+    for key, more, less in (("bytes", "smaller", "larger"), ("latency_ms", "faster", "slower")):
+        ratio = reference[key] / student[key]
+        parts.append(f"{ratio:.1f}× {more}" if ratio >= 1 else f"{1 / ratio:.1f}× {less}")
+    return f"student: {', '.join(parts)} than {reference['name']}"
+
+
+def _hinton(models, metric: str) -> list[tuple[str, float]] | None:
+    """Returns the rows of Hinton et al. 2015, table 1: a single net, the ensemble, the distilled net."""
+    of_role = {model["role"]: model for model in models}
+    if not {"ensemble", "baseline", "student"} <= set(of_role):
+        return None
+    names = {
+        "baseline": "single net, hard labels",
+        "ensemble": "ensemble of teachers",
+        "student": "distilled single net",
+    }
+    return [(text, of_role[role]["metrics"][metric]) for role, text in names.items()]
+
+
+def compared_slices(
+    models: Sequence[dict[str, Any]], student: dict[str, Any], metric: str, least: int
+) -> list[dict[str, Any]]:
+    """Returns the student's change on each slice against each other model, the worst first.
+
+    Changes are in the direction in which the metric gets better. A slice with fewer than `least` examples, which is too
+    small to judge, comes after the others.
+    """
+    sign = -1.0 if metric in LOWER else 1.0
+    # The members of an ensemble are not what the student is compared with.
+    reference = "ensemble" if any(model["role"] == "ensemble" for model in models) else "teacher"
+    others = [model for model in models if model["role"] in (reference, "baseline", "pushed")]
+    found = []
+    for name, values in student["slices"].items():
+        changes = {
+            other["role"]: sign * (values[metric] - other["slices"][name][metric])
+            for other in others
+            if metric in other["slices"].get(name, {}) and metric in values
+        }
+        if changes:
+            count = int(values[EXAMPLES])
+            found.append({"name": name, "examples": count, "changes": changes, "too_small": count < least})
+    return sorted(found, key=lambda one: (one["too_small"], min(one["changes"].values())))
+
+
+def _matrices(details: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns, by model, the confusion matrix with the share of each row, or its largest mistakes if it is large."""
+    found = {}
+    classes = details.get("classes")
+    for name, matrix in details.get("confusion", {}).items():
+        if len(matrix) <= MOST_CLASSES_IN_MATRIX:
+            rows = [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
+            found[name] = {"rows": rows, "mistakes": None}
+            continue
+        mistakes = [(count, i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j and count]
+        largest = sorted(mistakes, key=lambda one: -one[0])[:MOST_CONFUSED]
+        found[name] = {"rows": None, "mistakes": [(count, classes[i], classes[j]) for count, i, j in largest]}
+    return found
+
+
+def _pictured(found: dict[str, Any] | None, reference: dict[str, Any] | None) -> dict[str, Any] | None:
+    if found is None or reference is None:
+        return None
+    examples = []
+    for example in found["examples"]:
+        pixels = example["image"]
+        picture = Markup(figures.small_image(pixels, f"a {example['label']}")) if pixels else None
+        examples.append(example | {"picture": picture})
+    return found | {"examples": examples}
