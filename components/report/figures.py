@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 TEXT = "#010203"  # stands for the colour of the page's text
 COLOURS = {
@@ -16,6 +17,7 @@ COLOURS = {
     "pushed": "#72b7b2",
 }
 MOST_CURVES = 12
+LOGARITHMIC_FROM = 5  # the largest against the smallest value on an axis
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -61,7 +63,12 @@ def trade_off(models: Sequence[dict[str, Any]], metric: str) -> str:
                 own = [model for model in models if model["role"] == role and metric in model["metrics"]]
                 if own:
                     one.scatter([m[key] for m in own], [m["metrics"][metric] for m in own], color=colour, label=role)
-            one.set_xscale("log")
+            values = [model[key] for model in models]
+            if max(values) > LOGARITHMIC_FROM * min(values):
+                one.set_xscale("log")
+                one.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                one.xaxis.set_minor_formatter(NullFormatter())
+            one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
             one.set_xlabel(label)
             one.set_ylabel(metric)
             one.grid(visible=True)

@@ -33,7 +33,9 @@ def render(comparison: dict[str, Any], details: dict[str, Any]) -> str:
     deciding = next((gate for gate in comparison["gates"] if gate.get("metric")), None)
     metric = deciding["metric"] if deciding else next(iter(student["metrics"]))
     roles = {name: model["role"] for name, model in models.items()}
-    calibrated = {name: (roles[name], found) for name, found in details.get("calibration", {}).items()}
+    compared = {one["name"] for one in models.values() if one["role"] in ("student", "baseline") or one is reference}
+    calibration = details.get("calibration", {})
+    calibrated = {name: (roles[name], found) for name, found in calibration.items() if name in compared}
     histories = {name: (roles[name], found) for name, found in details["histories"].items()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("components.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
@@ -50,7 +52,7 @@ def render(comparison: dict[str, Any], details: dict[str, Any]) -> str:
         hinton=_hinton(models.values(), metric),
         slices=compared_slices(list(models.values()), student, metric, details["min_slice_examples"]),
         worst_slices=WORST_SLICES,
-        calibration={name: found for name, (_, found) in calibrated.items()},
+        calibration=calibration,
         matrices=_matrices(details),
         disagreements=_pictured(details.get("disagreements"), reference),
         classes=details.get("classes"),

@@ -7,9 +7,11 @@ import pytest
 import yaml
 
 from modules.errors import UserError
-from pipelines.settings import Ingestion, Memory, Parallelism, load_settings, parse_settings
+from pipelines.settings import Ingestion, Memory, Parallelism, Settings, load_settings, parse_settings
+from pipelines.settings_table import settings_tables
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "pipelines" / "examples").glob("*.yaml"))
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLES = sorted((REPOSITORY / "pipelines" / "examples").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -219,3 +221,17 @@ def test_clusters_have_two_workers_and_one_parameter_server_unless_told_otherwis
     strategy = {"name": "parameter_server", "parameter_servers": 3}
     found = parse_settings(blobs.settings(student={"strategy": strategy}), "x").student.strategy
     assert (found.workers, found.parameter_servers) == (2, 3)
+
+
+def test_the_table_of_settings_is_current():
+    """After a change of the models: python -m pipelines.settings_table > docs/settings.md"""
+    assert (REPOSITORY / "docs" / "settings.md").read_text() == settings_tables()
+
+
+def test_every_section_and_key_stands_in_the_table():
+    found = settings_tables()
+    for name, section in Settings.model_json_schema()["$defs"].items():
+        assert f"\n## {name}\n" in found
+        assert all(f"| `{key}` |" in found for key in section["properties"])
+    assert "| `alpha` | [Schedule](#schedule) |" in found
+    assert "| `micro_batches` | whole number, at least 1, or null | `null` |" in found
