@@ -79,14 +79,16 @@ def run(
             f"interrupted in {view.node}; the same command goes on where this one stopped"
         ) from interrupt
     unchanged.remember(root, fingerprint)
-    _finish(comparison, as_json)
+    _finish(comparison, as_json, root / "report.html")
 
 
-def _finish(comparison: dict[str, Any], as_json: bool) -> None:
+def _finish(comparison: dict[str, Any], as_json: bool, page: Path | None = None) -> None:
     if as_json:
         print(json.dumps(comparison, indent=1))
     else:
         print_comparison(comparison, output())
+        if page:
+            output().print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     if not comparison["pushed"]:
         raise typer.Exit(GATE_REFUSED)
 

@@ -210,7 +210,7 @@ class Launcher:
 
     def _upload(self, uri: str, work: Path) -> None:
         source, target = _place(uri, work), self.store / uri.removeprefix(SCHEME)
-        for path in source.rglob("*"):
+        for path in [source, *source.rglob("*")]:  # a file, or a folder of files
             if path.is_file():
                 to = target / path.relative_to(source)
                 to.parent.mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,15 @@ from components.report.executor import Executor
 
 
 class Comparison(types.Artifact):
-    """A folder with comparison.json, report.html, and details.json, of which the page is made."""
+    """A folder with comparison.json, and details.json, of which the page is made beside it."""
 
     TYPE_NAME = "stillhouse.Comparison"  # namespace and title, as Kubeflow wants it
+
+
+class Page(types.Artifact):
+    """A folder with report.html, which Kubeflow's pages show."""
+
+    TYPE_NAME = "system.HTML"  # by this name they know it
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class ReportSpec(types.ComponentSpec):
         "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
         "pushed_model": ChannelParameter(type=standard_artifacts.PushedModel),
     }
-    OUTPUTS = {"comparison": ChannelParameter(type=Comparison)}
+    OUTPUTS = {"comparison": ChannelParameter(type=Comparison), "page": ChannelParameter(type=Page)}
 
 
 class Report(base_component.BaseComponent):
@@ -85,6 +91,7 @@ class Report(base_component.BaseComponent):
                 infra_blessing=infra_blessing,
                 pushed_model=pushed_model,
                 comparison=types.Channel(type=Comparison),
+                page=types.Channel(type=Page),
                 **numbered("model", [model.model for model in models]),
                 **numbered("evaluation", [model.evaluation for model in models]),
             )

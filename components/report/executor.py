@@ -55,7 +55,7 @@ class Executor(base_executor.BaseExecutor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """Writes comparison.json, as docs/comparison.md describes it, without run_id, details.json, and report.html."""
+        """Writes comparison.json, as docs/comparison.md describes it, without run_id, details.json and report.html."""
         rows = []
         evaluations = numbered_artifacts(input_dict, "evaluation")
         for row, model, evaluation in zip(
@@ -111,12 +111,12 @@ class Executor(base_executor.BaseExecutor):
         }
         if cards[0]["head"] == "classification":
             details |= look_at_predictions(models, loaded, cards[0]["class_names"], records, label)
-        folder = artifact_utils.get_single_uri(output_dict["comparison"])
-        for name, content in (
-            (COMPARISON, json.dumps(comparison, indent=1)),
-            (DETAILS, json.dumps(details)),
-            (PAGE, render(comparison, details)),
+        for output, name, content in (
+            ("comparison", COMPARISON, json.dumps(comparison, indent=1)),
+            ("comparison", DETAILS, json.dumps(details)),
+            ("page", PAGE, render(comparison, details)),
         ):
+            folder = artifact_utils.get_single_uri(output_dict[output])
             io_utils.write_string_file(os.path.join(folder, name), content)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 # The launcher's folders, by scheme.
 FOLDERS = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
+PAGE = "report.html"  # as components.report.page has it, which imports TFX
 LAUNCHER_ROOT = "STILLHOUSE_LAUNCHER_ROOT"  # in the environment: where those folders stand, in tests
 
 
@@ -121,11 +122,12 @@ def keep_properties(output_file: Path, of_driver: dict[str, Any]) -> None:
 
 
 def publish(output_file: Path, root: str) -> None:
-    """Puts URIs in the place of folders in the ExecutorOutput."""
+    """Puts URIs in the place of folders in the ExecutorOutput; that of a page is its file's, which Kubeflow shows."""
     told = json.loads(output_file.read_text())
     for found in told.get("artifacts", {}).values():
         for artifact in found.get("artifacts", []):
-            artifact["uri"] = remote(artifact["uri"], root)
+            page = Path(artifact["uri"], PAGE)
+            artifact["uri"] = remote(str(page) if page.is_file() else artifact["uri"], root)
     output_file.write_text(json.dumps(told))
 
 
