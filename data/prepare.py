@@ -1,4 +1,6 @@
-"""Writes the example data from installed packages: python data/prepare.py [digits] [taxi].
+"""Writes the example data from installed packages: python data/prepare.py [digits] [taxi] [docstrings].
+
+Without names it writes digits and taxi.
 
 Nothing is downloaded. Provenance and licences: data/README.md.
 """
@@ -8,48 +10,52 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import docstrings
+
 HERE = Path(__file__).parent
 
 
-def digits(folder: Path) -> Path:
+def digits(folder: Path) -> dict[str, int]:
     """Writes scikit-learn's UCI handwritten digits as folder/digits.csv: 64 pixel columns and `label`."""
     from sklearn.datasets import load_digits
 
     frame = load_digits(as_frame=True).frame.astype(int)
     frame.columns = [f"pixel_{i:02d}" for i in range(64)] + ["label"]
-    path = folder / "digits.csv"
-    frame.to_csv(path, index=False)
-    return path
+    frame.to_csv(folder / "digits.csv", index=False)
+    return {"digits.csv": len(frame)}
 
 
-def taxi(folder: Path) -> Path:
+def taxi(folder: Path) -> dict[str, int]:
     """Copies the Chicago taxi trips of the TFX wheel to folder/taxi.csv."""
     tfx = Path(find_spec("tfx").origin).parent
     path = folder / "taxi.csv"
     shutil.copyfile(tfx / "examples/chicago_taxi_pipeline/data/simple/data.csv", path)
-    return path
+    with path.open() as file:
+        return {"taxi.csv": sum(1 for _ in file) - 1}
 
 
-DATA_SETS = {"digits": digits, "taxi": taxi}
+# Each writes into a folder and returns the examples of each file.
+DATA_SETS = {"digits": digits, "taxi": taxi, "docstrings": docstrings.write}
+DEFAULT = ("digits", "taxi")
 
 
 def main(names: list[str]) -> None:
-    """Writes the named data sets, all of them by default, where they are not there yet."""
+    """Writes the named data sets, DEFAULT without names, where they are not there yet."""
     unknown = set(names) - set(DATA_SETS)
     if unknown:
         sys.exit(f"data/prepare.py: unknown data set(s) {', '.join(sorted(unknown))}; known: {', '.join(DATA_SETS)}")
-    for name in names or DATA_SETS:
+    for name in names or DEFAULT:
         folder = HERE / name
-        if (folder / f"{name}.csv").exists():
+        if folder.exists():
             continue
         # Written aside and renamed, so that an interrupted call leaves no half a data set.
         unfinished = HERE / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         written = DATA_SETS[name](unfinished)
-        rows = sum(1 for _ in written.open()) - 1
         unfinished.rename(folder)
-        print(f"data/{name}/{written.name}: {rows} examples")
+        for file, rows in written.items():
+            print(f"data/{name}/{file}: {rows} examples")
 
 
 if __name__ == "__main__":

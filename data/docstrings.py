@@ -1,0 +1,260 @@
+"""Questions and passages from the docstrings of installed packages, for models that tell whether a passage answers.
+
+A docstring's summary line becomes a question, the rest of it the passage that answers it. Sources are parsed, not
+imported.
+"""
+
+import ast
+import csv
+import json
+import random
+import re
+import sysconfig
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+LOCK = Path(__file__).parent.parent / "requirements" / "tfx-1.16.txt"
+STANDARD_LIBRARY = "python"
+# Packages that grew from one another have many docstrings in common, or nearly so; they are of one split.
+FAMILIES = {"keras": "tensorflow", "tf-keras": "tensorflow", "tensorflow-io-gcs-filesystem": "tensorflow"}
+LEFT_OUT = re.compile(r"(^|/)(tests?|testing|idlelib|lib2to3|site-packages|__pycache__)(/|$)|_test\.py$|_pb2")
+
+FEWEST_WORDS_ASKED, MOST_WORDS_ASKED = 4, 25
+FEWEST_WORDS_ANSWERED, MOST_WORDS_ANSWERED = 15, 80
+EVAL_SHARE = 0.2  # of the questions, at the least
+RANDOM_NEGATIVES = 2
+UNLABELLED_PER_QUESTION = 10
+HARD_AT_A_TIME = 512  # questions whose similarities to all passages are in memory
+COLUMNS = ("question_id", "question", "passage", "candidate", "relevant", "package")
+# A summary begins with a verb; in English docstrings these are most of them.
+VERBS = """
+accept add allow apply assert build calculate call cast check clear close collect combine compare compile compute
+concatenate configure construct contain convert copy count create decode decorate define delete describe determine
+disable display draw emit enable encode ensure estimate evaluate execute expand export extract fetch fill filter find
+fit flatten format generate get give handle hold identify implement import infer initialize insert inspect invoke
+iterate join limit list load locate log look make manage map mark match measure merge modify move normalize open pad
+parse perform plot pop predict prepare print process produce provide push put raise read receive record reduce
+register release remove rename render replace represent reset reshape resize resolve restore retrieve return reverse
+rotate round run sample save scale scan search select send serialize set show shuffle sort specify split start stop
+store strip test track transform translate trim truncate try unpack unregister update upload use validate verify wait
+wrap write yield
+"""
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """A question and its answer."""
+
+    package: str
+    module: str
+    question: str
+    passage: str
+
+
+def third_person(verb: str) -> str:
+    """Returns "returns" of "return"."""
+    if verb.endswith(("s", "x", "z", "ch", "sh")):
+        return verb + "es"
+    if verb.endswith("y") and verb[-2] not in "aeiou":
+        return verb[:-1] + "ies"
+    return verb + "s"
+
+
+FORMS = {form: third_person(verb) for verb in VERBS.split() for form in (verb, third_person(verb))}
+
+
+def question_of(summary: str, kind: str) -> str:
+    """Returns the question that a summary line answers.
+
+    "Return the sum." of a function makes "Which function returns the sum?".
+    """
+    text = summary.rstrip(".!:; ")
+    first, _, rest = text.partition(" ")
+    if first.lower() in FORMS:
+        return f"Which {kind} {FORMS[first.lower()]} {rest}?"
+    small = first if first.isupper() or not first[1:].islower() else first.lower()
+    return f"Which {kind} is for {small} {rest}?"
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+def docstrings_in(source: str, package: str, module: str) -> Iterator[Docstring]:
+    """Yields what a source file's functions and classes say about themselves, where it is long enough to ask about."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            continue
+        text = ast.get_docstring(node)
+        if not text or not text.isascii():
+            continue
+        summary, _, rest = text.partition("\n\n")
+        summary, passage = " ".join(_words(summary)), " ".join(_words(rest)[:MOST_WORDS_ANSWERED])
+        asked, answered = len(_words(summary)), len(_words(passage))
+        if not (summary + passage).isprintable():
+            continue
+        if FEWEST_WORDS_ASKED <= asked <= MOST_WORDS_ASKED and answered >= FEWEST_WORDS_ANSWERED:
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            yield Docstring(package, module, question_of(summary, kind), passage)
+
+
+def installed_sources() -> Iterator[tuple[str, Path]]:
+    """Yields (package, file) of the locked packages and the standard library, in an order that does not change."""
+    standard = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(standard.rglob("*.py")):
+        if not LEFT_OUT.search(path.relative_to(standard).as_posix()):
+            yield STANDARD_LIBRARY, path
+    for name in sorted(re.findall(r"^([a-z0-9._-]+)(?:\[.*?\])?==", LOCK.read_text(), re.M)):
+        try:
+            files = metadata.files(name) or []
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        for file in sorted(files, key=str):
+            if file.suffix == ".py" and not LEFT_OUT.search(file.as_posix()):
+                yield name, Path(file.locate())
+
+
+def collect(sources: Iterable[tuple[str, Path]]) -> list[Docstring]:
+    """Returns the docstrings of the sources, each question and each beginning of a passage once."""
+    found, seen = [], set()
+    for package, path in sources:
+        try:
+            several = list(docstrings_in(path.read_text(encoding="utf-8"), package, str(path)))
+        except (SyntaxError, UnicodeDecodeError, ValueError, FileNotFoundError):  # templates, other languages' sources
+            continue
+        for one in several:
+            keys = {_key(one.question, 99), _key(one.passage, 12)}
+            if not keys & seen:
+                seen |= keys
+                found.append(one)
+    return found
+
+
+def _key(text: str, words: int) -> str:
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower())[:words])
+
+
+def split_of_packages(docstrings: list[Docstring], seed: int = 1) -> dict[str, str]:
+    """Returns {package: "train" or "eval"}: whole families, drawn until the eval split has EVAL_SHARE of the questions.
+
+    The largest family and the standard library are always of the train split.
+    """
+    counts: dict[str, int] = defaultdict(int)
+    for one in docstrings:
+        counts[FAMILIES.get(one.package, one.package)] += 1
+    largest = max(counts, key=counts.get)
+    drawn = sorted(set(counts) - {largest, STANDARD_LIBRARY})
+    random.Random(seed).shuffle(drawn)
+    wanted, of_eval = EVAL_SHARE * len(docstrings), set()
+    for family in drawn:
+        if sum(counts[one] for one in of_eval) >= wanted:
+            break
+        of_eval.add(family)
+    packages = {one.package for one in docstrings}
+    return {one: "eval" if FAMILIES.get(one, one) in of_eval else "train" for one in sorted(packages)}
+
+
+def similar(docstrings: list[Docstring], count: int) -> list[list[int]]:
+    """Returns, for each question, the passages of others that share the most telling words with it, nearest first."""
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, dtype=np.float32)
+    passages = vectorizer.fit_transform([one.passage for one in docstrings])
+    questions = vectorizer.transform([one.question for one in docstrings])
+    found = []
+    for begin in range(0, len(docstrings), HARD_AT_A_TIME):
+        likeness = (questions[begin : begin + HARD_AT_A_TIME] @ passages.T).toarray()
+        for row, own in enumerate(range(begin, begin + len(likeness))):
+            likeness[row, own] = -1.0
+        nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
+        found += nearest.tolist()
+    return found
+
+
+def candidates(docstrings: list[Docstring], nearest: list[list[int]], seed: int = 1) -> list[dict[str, object]]:
+    """Returns the rows of labelled pairs: for each question its own passage, and ones that do not answer it.
+
+    Those are one of the same module (where there is another), the nearest by its words, and random ones.
+    """
+    chance = random.Random(seed)
+    of_module: dict[str, list[int]] = defaultdict(list)
+    for number, one in enumerate(docstrings):
+        of_module[one.module].append(number)
+    rows = []
+    for number, one in enumerate(docstrings):
+        others = {number: "own"}
+        beside = [other for other in of_module[one.module] if other != number]
+        if beside:
+            others[chance.choice(beside)] = "same_module"
+        others.setdefault(next((other for other in nearest[number] if other not in others), number), "hard")
+        wanted = min(len(others) + RANDOM_NEGATIVES, len(docstrings))
+        while len(others) < wanted:
+            others.setdefault(chance.randrange(len(docstrings)), "random")
+        rows += [
+            _row(number, one, docstrings[other].passage, kind, int(other == number)) for other, kind in others.items()
+        ]
+    return rows
+
+
+def _row(number: int, asked: Docstring, passage: str, kind: str, relevant: int | str) -> dict[str, object]:
+    values = (number, asked.question, passage, kind, relevant, asked.package)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _write(path: Path, rows: Iterable[dict[str, object]], columns: Iterable[str] = COLUMNS) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns), extrasaction="ignore")
+        writer.writeheader()
+        count = 0
+        for row in rows:
+            writer.writerow(row)
+            count += 1
+    return count
+
+
+def write(folder: Path) -> dict[str, int]:
+    """Writes pairs/train.csv, pairs/eval.csv, unlabelled/unlabelled.csv and provenance.json; returns their rows.
+
+    Unlabelled pairs are questions of the train split with the passages nearest by their words, their own left out.
+    """
+    everything = collect(installed_sources())
+    split = split_of_packages(everything)
+    written = {}
+    for name in ("train", "eval"):
+        own = [one for one in everything if split[one.package] == name]
+        nearest = similar(own, UNLABELLED_PER_QUESTION + 1)
+        written[f"pairs/{name}.csv"] = _write(folder / "pairs" / f"{name}.csv", candidates(own, nearest))
+        if name == "train":
+            unlabelled = (
+                _row(number, one, own[other].passage, "unknown", "")
+                for number, one in enumerate(own)
+                for other in nearest[number][1:]
+            )
+            columns = [column for column in COLUMNS if column != "relevant"]
+            written["unlabelled/unlabelled.csv"] = _write(folder / "unlabelled" / "unlabelled.csv", unlabelled, columns)
+    (folder / "provenance.json").write_text(json.dumps(provenance(everything, split), indent=1))
+    return written
+
+
+def provenance(docstrings: list[Docstring], split: dict[str, str]) -> list[dict[str, object]]:
+    """Returns, for each package, its version, licence, split and number of questions."""
+    counts: dict[str, int] = defaultdict(int)
+    for one in docstrings:
+        counts[one.package] += 1
+    rows = []
+    for name, count in sorted(counts.items()):
+        if name == STANDARD_LIBRARY:
+            version, licence = sysconfig.get_python_version(), "PSF-2.0"
+        else:
+            told = metadata.metadata(name)
+            version = told["Version"]
+            classifiers = [one for one in told.get_all("Classifier", []) if one.startswith("License ::")]
+            named = ", ".join(one.rpartition("::")[2].strip() for one in classifiers)
+            licence = told["License-Expression"] or named or next(iter((told["License"] or "").splitlines()), "")
+        rows.append({"package": name, "version": version, "licence": licence, "split": split[name], "questions": count})
+    return rows
