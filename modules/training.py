@@ -356,7 +356,9 @@ def _ledgers(
 
 
 def _listed(figures: dict[str, float]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {value:.1f}" for name, value in figures.items() if value is not None)
+    """Returns the figures as text, with two digits at the least."""
+    known = {name.replace("_", " "): value for name, value in figures.items() if value is not None}
+    return ", ".join(f"{name} {value:.1f}" if value >= 1 else f"{name} {value:.2g}" for name, value in known.items())
 
 
 def load_teachers(config: TrainingConfig) -> list[Teacher]:

@@ -46,6 +46,8 @@ def _compared(gate: Gate, student: dict[str, float], other: dict[str, float]) ->
 
 
 def _allowed(min_change: float) -> str:
+    if not min_change:
+        return "no drop"
     return f"a drop of at most {-min_change:g}" if min_change < 0 else f"a gain of at least {min_change:g}"
 
 
