@@ -68,4 +68,4 @@ class RunView(logging.Handler):
 
     def _print(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(escape(text), highlight=False)
+            self._console.print(escape(text), highlight=False, soft_wrap=True)
