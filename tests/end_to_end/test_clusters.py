@@ -155,7 +155,12 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_no
 
 @pytest.mark.parametrize(
     ("role", "loop"),
-    [(("worker", 1), "fit"), (("worker", 1), "custom"), (("ps", 0), "custom"), (("chief", 0), "fit")],
+    [
+        pytest.param(("worker", 1), "fit", marks=pytest.mark.soak),
+        (("worker", 1), "custom"),
+        (("ps", 0), "custom"),
+        (("chief", 0), "fit"),
+    ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoint_without_the_others(
