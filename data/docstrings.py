@@ -79,10 +79,6 @@ def question_of(summary: str, kind: str) -> str:
     return f"Which {kind} is for {small} {rest}?"
 
 
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
 def docstrings_in(source: str, package: str, module: str) -> Iterator[Docstring]:
     """Yields what a source file's functions and classes say about themselves, where it is long enough to ask about."""
     for node in ast.walk(ast.parse(source)):
@@ -92,8 +88,8 @@ def docstrings_in(source: str, package: str, module: str) -> Iterator[Docstring]
         if not text or not text.isascii():
             continue
         summary, _, rest = text.partition("\n\n")
-        summary, passage = " ".join(_words(summary)), " ".join(_words(rest)[:MOST_WORDS_ANSWERED])
-        asked, answered = len(_words(summary)), len(_words(passage))
+        summary, passage = " ".join(summary.split()), " ".join(rest.split()[:MOST_WORDS_ANSWERED])
+        asked, answered = len(summary.split()), len(passage.split())
         if not (summary + passage).isprintable():
             continue
         if FEWEST_WORDS_ASKED <= asked <= MOST_WORDS_ASKED and answered >= FEWEST_WORDS_ANSWERED:

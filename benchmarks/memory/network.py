@@ -1,11 +1,10 @@
 """The network of these benchmarks, trained on a device that is a process of its own."""
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
 WIDTH = 128
-# The host's memory, as seen from a device.
-HOST = "/job:chief/replica:0/task:0/device:CPU:0"
 # Freed memory goes back at once, so that what a process has is what lives.
 ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": "65536",
@@ -56,7 +55,7 @@ def stepper(blocks: int, way: Way, devices: list[str]):
     import tensorflow as tf
     import tf_keras as keras
 
-    from modules.large_models.parallelism import Parallelism, Stages
+    from modules.large_models.parallelism import CHIEF, Parallelism, Stages
     from modules.large_models.partition import Partition
     from modules.large_models.pipeline import Pipeline
     from modules.large_models.rematerialisation import Rematerialised
@@ -67,14 +66,13 @@ def stepper(blocks: int, way: Way, devices: list[str]):
     more: dict[str, Any] = {"micro_batches": way.micro_batches}
     strategy = tf.distribute.OneDeviceStrategy(devices[0])
     if way.stages:
-        ends = [f"block_{blocks * stage // way.stages}" for stage in range(1, way.stages)]
-        places = cuts_after(chain(blocks), ends, "benchmark")
         # Blocks are equal, so there is nothing to measure.
-        layers = [layer.name for layer in chain(blocks).layers[1:]]
-        bounds = [*places, len(layers) + 1]
+        plain = chain(blocks)
+        ends = [f"block_{blocks * stage // way.stages}" for stage in range(1, way.stages)]
+        places = cuts_after(plain, ends, "benchmark")
         stage_of = []
-        for number, layer in enumerate(chain(blocks).layers[1:], start=1):
-            stage_of += [next(k for k, end in enumerate(bounds) if number <= end)] * len(layer.weights)
+        for number, layer in enumerate(plain.layers[1:], start=1):
+            stage_of += [bisect_left(places, number)] * len(layer.weights)
         stages = Stages(Partition(places, [], []), [devices], way.micro_batches, Parallelism(), stage_of)
         with stages.variables_on_stages(), strategy.scope():
             network = chain(blocks)
@@ -86,7 +84,7 @@ def stepper(blocks: int, way: Way, devices: list[str]):
             network = chain(blocks)
         places = places_of(way, network)
         if places and way.swap:
-            more["prepare"] = lambda model: Swapped(model, places, "benchmark", HOST)
+            more["prepare"] = lambda model: Swapped(model, places, "benchmark", host=CHIEF.format(replica=0))
         elif places:
             more["prepare"] = lambda model: Rematerialised(model, places, "benchmark")
     with strategy.scope():

@@ -4,6 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -18,6 +19,14 @@ COLOURS = {
 }
 MOST_CURVES = 12
 LOGARITHMIC_FROM = 5  # the largest against the smallest value on an axis
+# Grey squares need no plotting library's frame of several kilobytes each.
+IMAGE = jinja2.Template(
+    '<svg viewBox="0 0 {{ pixels|length }} {{ pixels|length }}" width="64" height="64" role="img" '
+    'shape-rendering="crispEdges" aria-label="{{ describes }}">{% for row in pixels %}{% set y = loop.index0 %}'
+    '{% for value in row %}<rect x="{{ loop.index0 }}" y="{{ y }}" width="1" height="1" '
+    'fill="rgb({{ shade(value) }},{{ shade(value) }},{{ shade(value) }})"/>{% endfor %}{% endfor %}</svg>',
+    autoescape=True,
+)
 STYLE = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -126,13 +135,4 @@ def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
 
 def small_image(pixels: list[list[float]], describes: str) -> str:
     """Returns a grey image, rows of numbers from 0 to 1, as SVG with a text for those who do not see it."""
-    # Grey squares need no plotting library's frame of several kilobytes each.
-    import jinja2
-
-    return jinja2.Template(
-        '<svg viewBox="0 0 {{ pixels|length }} {{ pixels|length }}" width="64" height="64" role="img" '
-        'shape-rendering="crispEdges" aria-label="{{ describes }}">{% for row in pixels %}{% set y = loop.index0 %}'
-        '{% for value in row %}<rect x="{{ loop.index0 }}" y="{{ y }}" width="1" height="1" '
-        'fill="rgb({{ shade(value) }},{{ shade(value) }},{{ shade(value) }})"/>{% endfor %}{% endfor %}</svg>',
-        autoescape=True,
-    ).render(pixels=pixels, describes=describes, shade=lambda value: round(255 * value))
+    return IMAGE.render(pixels=pixels, describes=describes, shade=lambda value: round(255 * value))

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from modules.large_models.rematerialisation import Rematerialised
-from modules.large_models.segments import Segment, cut
+from modules.large_models.segments import Segment, bytes_of, bytes_of_variables, cut, shape_of
 from modules.large_models.swap import Swapped, is_activation
 
 # Operations whose output is their input's memory.
@@ -54,7 +54,7 @@ def kept_tensors(network: keras.Model, batch: int) -> dict[Any, int]:
                 one = _owner(one)
                 found[one.ref()] = (one.shape.num_elements() or 0) * one.dtype.size
 
-    specs = [tf.TensorSpec([batch, *(size or 1 for size in one.shape[1:])], one.dtype) for one in network.inputs]
+    specs = [tf.TensorSpec(shape_of(one, batch), one.dtype) for one in network.inputs]
     tf.function(step, autograph=False).get_concrete_function(*specs)
     return found
 
@@ -72,11 +72,7 @@ def kept_bytes(network: keras.Model, batch: int) -> int:
 
 
 def _taken_bytes(segment: Segment, batch: int) -> int:
-    sizes = ([size or 1 for size in one.shape[1:]] for one in segment.network.inputs)
-    return sum(
-        tf.TensorShape([batch, *size]).num_elements() * tf.as_dtype(one.dtype).size
-        for size, one in zip(sizes, segment.network.inputs, strict=True)
-    )
+    return batch * sum(bytes_of(one) for one in segment.network.inputs)
 
 
 def activations(network: keras.Model, forward: Any, batch: int) -> int:
@@ -94,11 +90,6 @@ def activations(network: keras.Model, forward: Any, batch: int) -> int:
     if isinstance(forward, Swapped):
         return max(map(sum, pairwise(kept)), default=kept[0])
     return sum(_taken_bytes(segment, batch) for segment in segments[1:]) + max(kept)
-
-
-def bytes_of_variables(variables: Sequence[tf.Variable]) -> int:
-    """Returns what the variables take, each once."""
-    return sum(one.shape.num_elements() * one.dtype.size for one in variables)
 
 
 def whole_ledger(network: keras.Model, optimizer: Any, forward: Any, batch: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from modules.errors import UserError
-from modules.large_models.segments import cut, units_of
+from modules.large_models.segments import bytes_of_variables, cut, shape_of, units_of
 
 REPETITIONS = 3
 
@@ -56,7 +56,7 @@ def measure(network: keras.Model, batch: int) -> list[Cost]:
     for unit, segment in zip(units, segments, strict=True):
         variables = [weight for weight in unit.layer.weights if id(weight) not in counted]
         counted |= {id(weight) for weight in variables}
-        parameters = sum(weight.shape.num_elements() * weight.dtype.size for weight in variables)
+        parameters = bytes_of_variables(variables)
         inputs = [_random(tensor, batch) for tensor in segment.network.inputs]
         seconds = min(_seconds(segment.network, inputs) for _ in range(REPETITIONS))
         costs.append(Cost(unit.layer.name, seconds, parameters, unit.bytes * batch))
@@ -64,7 +64,7 @@ def measure(network: keras.Model, batch: int) -> list[Cost]:
 
 
 def _random(tensor, batch: int) -> tf.Tensor:
-    shape = [batch, *(size or 1 for size in tensor.shape[1:])]
+    shape = shape_of(tensor, batch)
     dtype = tf.as_dtype(tensor.dtype)
     return tf.random.normal(shape, dtype=dtype) if dtype.is_floating else tf.zeros(shape, dtype)
 

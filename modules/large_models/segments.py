@@ -26,9 +26,19 @@ class Unit:
         return sum(bytes_of(tensor) for tensor in self.outputs)
 
 
+def shape_of(tensor: Any, batch: int) -> list[int]:
+    """Returns the shape of a KerasTensor for so many examples; dimensions that are not known are 1."""
+    return [batch, *(size or 1 for size in tensor.shape[1:])]
+
+
 def bytes_of(tensor: Any) -> int:
     """Returns what a KerasTensor takes per example; dimensions that are not known count as 1."""
-    return math.prod(size or 1 for size in tensor.shape[1:]) * tf.as_dtype(tensor.dtype).size
+    return math.prod(shape_of(tensor, 1)) * tf.as_dtype(tensor.dtype).size
+
+
+def bytes_of_variables(variables: Sequence[tf.Variable]) -> int:
+    """Returns what variables take."""
+    return sum(one.shape.num_elements() * one.dtype.size for one in variables)
 
 
 def units_of(network: keras.Model) -> list[Unit]:
