@@ -10,7 +10,7 @@ from pipelines.settings import Settings
 
 TITLE = """# Settings
 
-Every key of a settings file, from the models that check it ([pipelines/settings.py](../pipelines/settings.py)). Written
+Every key of a settings file, from the models that check it ([pipelines/settings](../pipelines/settings)). Written
 by `python -m pipelines.settings_table`; a test keeps it current. A key without a default has to be there.
 `--set student.epochs=5` overrides one.
 """
