@@ -34,6 +34,8 @@ class ModelMetrics:
     """Metrics of one model: {slice: {metric: value}}, slices as "label=3", OVERALL for all examples."""
 
     slices: dict[str, dict[str, float]] = field(default_factory=dict)
+    # Of 95 %, likewise: {slice: {metric: (lower, upper)}}. A slice that is too small for them has none.
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def overall(self) -> dict[str, float]:
@@ -53,15 +55,20 @@ def read_evaluation(path: str) -> dict[str, ModelMetrics]:
 
 
 def _model_metrics(result: tfma.EvalResult) -> ModelMetrics:
-    slices = {}
+    slices, intervals = {}, {}
     for key, outputs in result.slicing_metrics:
-        values = {}
+        values, bounds = {}, {}
         for sub_keys in outputs.values():
             for metrics in sub_keys.values():
-                values |= {
-                    name: value["doubleValue"]
-                    for name, value in metrics.items()
-                    if "doubleValue" in value and not name.endswith("_diff")
-                }
-        slices[_slice_name(key)] = values
-    return ModelMetrics(slices)
+                for name, value in metrics.items():
+                    if name.endswith("_diff"):
+                        continue
+                    if "doubleValue" in value:
+                        values[name] = value["doubleValue"]
+                    elif "boundedValue" in value:
+                        found = value["boundedValue"]
+                        # A bound that is zero is left out of the message.
+                        values[name] = found.get("value", 0.0)
+                        bounds[name] = (float(found.get("lowerBound", 0.0)), float(found.get("upperBound", 0.0)))
+        slices[_slice_name(key)], intervals[_slice_name(key)] = values, bounds
+    return ModelMetrics(slices, intervals)

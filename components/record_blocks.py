@@ -6,22 +6,29 @@ beside what is done with a block. The files, in the order of their names, keep t
 """
 
 import os
+import time
 from collections.abc import Callable, Iterator
 
 import apache_beam as beam
 import tensorflow as tf
 
+from modules import progress
 from modules.ingestion.files import BLOCK, count_records, read
 
 RECORDS_IN_BLOCK = 16_384
+SECONDS_BETWEEN_REPORTS = 2.0
 
 # From serialized examples, string [batch], to as many serialized records.
 BatchFunction = Callable[[tf.Tensor], list[bytes]]
 
 
-def _blocks(file: str, records_in_block: int) -> Iterator[tuple[str, int, int]]:
-    count = -(-count_records([file]) // records_in_block)
-    return ((file, number, count) for number in range(count))
+def _blocks(file: str, records_in_block: int) -> Iterator[tuple[str, int, int, int]]:
+    """Returns, for each block, its file, its number, their number, and its records."""
+    records = count_records([file])
+    count = -(-records // records_in_block)
+    return (
+        (file, number, count, min(records_in_block, records - number * records_in_block)) for number in range(count)
+    )
 
 
 class _WriteBlock(beam.DoFn):
@@ -35,19 +42,22 @@ class _WriteBlock(beam.DoFn):
         self._function = self._make_function()
 
     def process(self, block):
-        file, number, count = block
+        file, number, count, in_this = block
         records = (
             read([file]).skip(number * self._records_in_block).take(self._records_in_block).batch(self._batch_size)
         )
         path = os.path.join(self._folder, f"{os.path.basename(file)}{BLOCK}{number:05d}-of-{count:05d}.gz")
         # Written aside and renamed, for workers that are lost or doubled.
         unfinished = f"{path}.unfinished-{os.getpid()}"
-        done = 0
+        done, told = 0, time.monotonic()
         with tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
             for batch in records.prefetch(1):
                 for record in self._function(batch):
                     writer.write(record)
                     done += 1
+                if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
+                    told = time.monotonic()
+                    progress.advanced(os.path.basename(path), done, in_this)
         tf.io.gfile.rename(unfinished, path, overwrite=True)
         yield done
 

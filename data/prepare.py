@@ -1,4 +1,4 @@
-"""Writes the example data from installed packages: python data/prepare.py [digits] [taxi] [docstrings].
+"""Writes the example data from installed packages: python data/prepare.py [NAME]...
 
 Without names it writes digits and taxi.
 
@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import docstrings
+from pipelines.example_data import docstrings, few_digits
 
 HERE = Path(__file__).parent
 
@@ -35,7 +35,13 @@ def taxi(folder: Path) -> dict[str, int]:
 
 
 # Each writes into a folder and returns the examples of each file.
-DATA_SETS = {"digits": digits, "taxi": taxi, "docstrings": docstrings.write}
+DATA_SETS = {
+    "digits": digits,
+    "few_digits": few_digits.write,
+    "taxi": taxi,
+    "docstrings": docstrings.write,
+    "questions": docstrings.write_sample,
+}
 DEFAULT = ("digits", "taxi")
 
 

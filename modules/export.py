@@ -153,6 +153,42 @@ def export_network(
     )
 
 
+def export_pretrained(network: keras.Model, path: str, card: dict, hidden_layers: Sequence[str] = ()) -> None:
+    """Writes a pre-trained network, for others to start from or to learn from; it is not served.
+
+    Its signatures are logits, and hidden_states where layers were asked for, both from transformed and masked features.
+
+    Args:
+      network: a built model with named inputs, with the logits [batch, positions, vocabulary] of masked positions.
+      path: folder of the SavedModel.
+      card: JSON-able facts to keep with the model; "parameters" is added.
+      hidden_layers: as in `export_network`.
+    """
+    inputs = {
+        tensor.name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, tensor.name) for tensor in network.inputs
+    }
+    module = tf.Module()
+    module.network = network
+    autograph = needs_autograph(network)
+
+    @tf.function(input_signature=[inputs], autograph=autograph)
+    def logits(features):
+        return {"logits": network(features, training=False)}
+
+    signatures = {LOGITS_SIGNATURE: logits.get_concrete_function()}
+    if hidden_layers:
+        states = {name: layer_output(network, name, card["name"]) for name in hidden_layers}
+        module.hidden = keras.Model(network.inputs, states)
+
+        @tf.function(input_signature=[inputs], autograph=autograph)
+        def hidden_states(features):
+            return module.hidden(features, training=False)
+
+        signatures[HIDDEN_SIGNATURE] = hidden_states.get_concrete_function()
+    tf.saved_model.save(module, path, signatures=signatures)
+    write_card(path, card | {"parameters": network.count_params()})
+
+
 def export_ensemble(
     teachers: Sequence[str],
     transform: tft.TFTransformOutput,

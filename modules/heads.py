@@ -1,6 +1,7 @@
-"""What a model's output means: one class of several, labels that may hold together, or a number.
+"""What a model's output means: one class of several, labels that may hold together, a number, or masked sub-words.
 
-The same names as `head` in the settings. Everything after `Head.logits` sees one kind of tensor per head.
+The same names as `head` in the settings, but for masked sub-words, which are the head of every pre-training. Everything
+after `Head.logits` sees one kind of tensor per head.
 """
 
 from collections.abc import Callable
@@ -58,6 +59,23 @@ def squared_loss(labels: tf.Tensor, outputs: tf.Tensor, smoothing: float = 0.0) 
     return tf.square(labels - outputs[:, 0])
 
 
+def masked_mean(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns the mean over the positions that have a label, float32 [batch], of values float32 [batch, positions]."""
+    present = tf.cast(labels >= 0, tf.float32)
+    return tf.reduce_sum(present * values, axis=-1) / tf.maximum(tf.reduce_sum(present, axis=-1), 1.0)
+
+
+def masked_loss(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
+    """Returns the cross-entropy with what stood at the masked positions, mean over them, float32 [batch].
+
+    Args:
+      labels: int64 [batch, positions], -1: not masked.
+      logits: float32 [batch, positions, vocabulary].
+      smoothing: as in `class_loss`.
+    """
+    return masked_mean(class_loss(tf.maximum(labels, 0), logits, smoothing), labels)
+
+
 @dataclass(frozen=True)
 class Head:
     """How to read one kind of output."""
@@ -83,15 +101,24 @@ class Head:
             return tf.math.is_finite(labels)
         if self.name == "multi_label":
             return tf.reduce_all(labels >= 0, axis=-1)
+        if self.name == MASKED:
+            return tf.reduce_any(labels >= 0, axis=-1)
         return labels >= 0
+
+    def of_examples(self, losses: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns a soft term per example, float32 [batch]; an objective gives one per masked position."""
+        return masked_mean(losses, labels) if self.name == MASKED else losses
 
     def safe_labels(self, labels: tf.Tensor) -> tf.Tensor:
         """Returns the labels with a harmless value where there is none, for losses that are masked afterwards."""
+        if self.name == MASKED:  # its loss knows
+            return labels
         present = self.is_labelled(labels)
         mask = present[:, None] if self.label_rank == 2 else present
         return tf.where(mask, labels, tf.zeros_like(labels))
 
 
+MASKED = "masked_language_model"
 HEADS = {
     head.name: head
     for head in (
@@ -132,6 +159,20 @@ HEADS = {
             prediction=lambda outputs: outputs[:, 0],
             quality="mean_absolute_error",
             quality_of=lambda labels, outputs: tf.abs(labels - outputs[:, 0]),
+        ),
+        Head(
+            name=MASKED,
+            label_dtype=tf.int64,
+            label_rank=2,
+            no_label=-1,
+            logits=lambda output: tf.cast(output, tf.float32),
+            hard_loss=masked_loss,
+            prediction_key="",  # it is not served
+            prediction=tf.nn.softmax,
+            quality="accuracy",
+            quality_of=lambda labels, logits: masked_mean(
+                tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32), labels
+            ),
         ),
     )
 }

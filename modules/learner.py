@@ -9,6 +9,7 @@ import tf_keras as keras
 
 from modules.autograph import needs_autograph
 from modules.distillation.combination import combine
+from modules.distillation.head_per_teacher import logits_of_heads
 from modules.distillation.hints import HIDDEN, Hints
 from modules.distillation.objectives import Objective
 from modules.distillation.soft_targets import LOGITS
@@ -38,6 +39,7 @@ class Distillation:
     alpha: float  # of the first epoch; `schedules.Schedules` sets the others
     temperature: float
     hints: Hints | None = None
+    head_per_teacher: bool = False  # the network has a head for each teacher, which learns from it alone
 
 
 def ask(teachers: list[Teacher], features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -160,16 +162,27 @@ class Learner(keras.Model):
     def _losses_from(self, output, features, labels, targets):
         """As `losses_of`, from what the forward pass gave."""
         output, *states = output if self._hints else [output]
-        logits = self._head.logits(output)
-        present = tf.cast(self._head.is_labelled(labels), tf.float32)
-        hard = present * self._head.hard_loss(self._head.safe_labels(labels), logits, self._label_smoothing)
-        if self._distillation is None:
-            return {"loss": hard}, logits
+        settings, head = self._distillation, self._head
+        present, safe = tf.cast(head.is_labelled(labels), tf.float32), head.safe_labels(labels)
+        if settings is None:
+            logits = head.logits(output)
+            return {"loss": present * head.hard_loss(safe, logits, self._label_smoothing)}, logits
         if self._answers:
             targets = tf.nest.map_structure(tf.stop_gradient, self._answers(features))
-        settings = self._distillation
-        teacher = combine(targets[LOGITS], settings.weights, self.temperature, settings.combination, self._head.name)
-        soft = settings.objective(logits, teacher, tf.convert_to_tensor(self.temperature))
+        if settings.head_per_teacher:
+            of_heads = logits_of_heads(output, head, len(settings.weights))
+            logits = combine(of_heads, settings.weights, 1.0, settings.combination, head.name)
+            pairs = list(zip(tf.unstack(of_heads, axis=1), tf.unstack(targets[LOGITS], axis=1), strict=True))
+            shares = [weight / sum(settings.weights) for weight in settings.weights]
+        else:
+            logits = head.logits(output)
+            teacher = combine(targets[LOGITS], settings.weights, self.temperature, settings.combination, head.name)
+            pairs, shares = [(logits, teacher)], [1.0]
+        temperature = tf.convert_to_tensor(self.temperature)
+        hard, soft = 0.0, 0.0
+        for (of_student, of_teacher), share in zip(pairs, shares, strict=True):
+            hard += share * present * head.hard_loss(safe, of_student, self._label_smoothing)
+            soft += share * head.of_examples(settings.objective(of_student, of_teacher, temperature), labels)
         loss = (1.0 - self.alpha) * hard + self.alpha * soft
         if self._hints:
             loss += self._hints([tf.cast(state, tf.float32) for state in states], targets)

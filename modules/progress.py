@@ -17,6 +17,12 @@ def epoch_done(model: str, epoch: int, epochs: int, metrics: dict[str, float]) -
     LOGGER.info("%s: epoch %d/%d, %s", model, epoch, epochs, figures, extra={"epoch_done": detail})
 
 
+def advanced(what: str, done: int, total: int) -> None:
+    """Reports that `done` of `total` records have been worked on."""
+    detail = {"what": what, "done": done, "total": total}
+    LOGGER.info("%s: %d of %d", what, done, total, extra={"advanced": detail})
+
+
 def note(text: str) -> None:
     """Reports something about the work that a person wants to see: a size, a choice that was made."""
     LOGGER.info("%s", text, extra={"note": text})
@@ -24,7 +30,7 @@ def note(text: str) -> None:
 
 def told_by(record: logging.LogRecord) -> dict[str, Any] | None:
     """Returns what a record tells, JSON-able, to be repeated in another process; None if it tells no progress."""
-    for kind in ("epoch_done", "note"):
+    for kind in ("epoch_done", "advanced", "note"):
         if hasattr(record, kind):
             return {kind: getattr(record, kind)}
     return None
@@ -34,5 +40,7 @@ def repeat(told: dict[str, Any]) -> None:
     """Logs what `told_by` gave in another process."""
     if "epoch_done" in told:
         epoch_done(**told["epoch_done"])
+    elif "advanced" in told:
+        advanced(**told["advanced"])
     else:
         note(told["note"])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from modules import saved_models
 from modules.heads import HEADS
 from modules.model_card import read_card
 
@@ -55,7 +56,7 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
       pattern: files of raw examples, the label included.
       label: name of the label column.
     """
-    model = tf.saved_model.load(saved_model)
+    model = saved_models.load(saved_model)
     head = HEADS[read_card(saved_model)["head"]]
     serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
     examples, sums = 0, {}

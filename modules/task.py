@@ -58,7 +58,9 @@ def find_augment(path: str) -> Callable:
     return augment
 
 
-def build_model(task: str, builder: str, hyperparameters: dict, features: dict | None = None) -> keras.Model:
+def build_model(
+    task: str, builder: str, hyperparameters: dict, features: dict | None = None, masked: bool = False
+) -> keras.Model:
     """Calls the task's `builder` and returns its model, checked: [batch, outputs] of logits from `features`.
 
     Args:
@@ -66,6 +68,7 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: dict |
       builder: "build_teacher", "build_student", or another function of the task module.
       hyperparameters: keyword arguments of the builder.
       features: parsing spec of the transformed features (without the label); None: not known yet, not checked.
+      masked: whether it is a masked language model, with logits [batch, positions, vocabulary].
 
     Raises:
       UserError: the builder raises, returns no tf_keras model, or one with other inputs or a wrong output shape.
@@ -86,8 +89,9 @@ def build_model(task: str, builder: str, hyperparameters: dict, features: dict |
         raise UserError(f"{name} returned {type(model).__module__}.{type(model).__name__}, no tf_keras model{hint}")
     if not model.inputs:
         raise UserError(f"{name}: the model has no defined inputs; use the functional API or give Sequential an Input")
-    if len(model.outputs) != 1 or len(model.output_shape) != 2 or model.output_shape[-1] is None:
-        raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one [batch, classes]")
+    rank, wanted = (3, "[batch, positions, vocabulary]") if masked else (2, "[batch, classes]")
+    if len(model.outputs) != 1 or len(model.output_shape) != rank or model.output_shape[-1] is None:
+        raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one {wanted}")
     _check_gives_logits(name, model)
     if features is not None:
         _check_inputs(name, model, features)

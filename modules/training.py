@@ -4,11 +4,10 @@ Reads from top to bottom: configuration, data, network, objective, loop, export.
 """
 
 import os
-import time
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import tensorflow as tf
 import tensorflow_transform as tft
@@ -18,6 +17,7 @@ from modules import progress
 from modules.checkpoints import Checkpoints, StepCheckpoints
 from modules.cluster import members, supervisor
 from modules.cluster.job import job_of
+from modules.distillation.head_per_teacher import CombinedHeads, with_heads
 from modules.distillation.hints import HIDDEN, Hints
 from modules.distillation.objectives import find_objective
 from modules.distillation.schedules import Schedules, value_at
@@ -25,33 +25,39 @@ from modules.distillation.soft_targets import LOGITS, SoftTargetsCard
 from modules.distillation.teachers import Faults, Teacher, check_widths
 from modules.errors import UserError
 from modules.event_files import EventFiles
-from modules.export import export_network
+from modules.export import export_network, export_pretrained
 from modules.heads import HEADS, Head
-from modules.ingestion.examples import first_features
+from modules.ingestion.examples import first_batch
 from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
-from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT, typical, verdict
-from modules.large_models.ledger import ledgers_of_stages, whole_ledger
+from modules.ingestion.waiting import INPUT_SHARE, typical, verdict
 from modules.large_models.memory import Memory, examples_passing, prepared
 from modules.large_models.parallelism import (
     Parallelism,
-    Stages,
     micro_batches_of,
     plan_stages,
     stage_devices,
     strategy_of_stages,
 )
-from modules.large_models.timeline import busy, drawn
-from modules.learner import STALENESS, Distillation, Learner, ask
+from modules.learner import Distillation, Learner, ask
 from modules.model_card import read_card, write_card
 from modules.peak_memory import forget_peak, peak_mb
 from modules.precision import layers_compute_in, with_loss_scale
 from modules.strategies import OF_PROCESSES, STAGES, is_asynchronous, is_chief, make_strategy, tf_config
 from modules.task import build_model
 from modules.training_config import TrainingConfig, identity_of
-from modules.training_data import check_batches, check_labels, decide_cache, make_datasets, read_data
+from modules.training_data import (
+    check_batches,
+    check_labels,
+    decide_cache,
+    feature_spec_of,
+    make_datasets,
+    masking_of,
+    read_data,
+)
 from modules.training_loop import Steps, run_custom, run_fit
-from modules.weights import copy_weights, last_pushed
+from modules.training_report import EpochReport, EpochSize, draw_step, ledgers_of, listed
+from modules.weights import copy_weights, last_pushed, pretrained
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -62,8 +68,6 @@ MOST_STEPS_PER_EXECUTION = 32
 
 # Of an epoch, at the least, where calls are handed out to workers.
 CALLS_PER_WORKER = 8
-
-TIMELINE = "timeline.svg"  # in model_run_dir
 
 # Teachers that are asked online are asked about so many examples before the training starts.
 CHECKED_EXAMPLES = 1024
@@ -76,46 +80,6 @@ OPTIMIZERS = {
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
 }
-
-
-@dataclass(frozen=True)
-class EpochSize:
-    """What an epoch has."""
-
-    examples: int
-    updates: int
-    batches: int  # that an input pipeline gives one after the other
-
-
-class EpochReport(keras.callbacks.Callback):
-    """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
-
-    def __init__(self, name: str, epochs: int, size: EpochSize):
-        super().__init__()
-        self._name = name
-        self._epochs = epochs
-        self._size = size
-        self._began = time.monotonic()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        """Starts the clock."""
-        self._began = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Raises UserError on a loss that is NaN or infinite."""
-        seconds = time.monotonic() - self._began
-        waited = logs.pop(INPUT_WAIT) * self._size.batches
-        if STALENESS in logs:  # of interest where workers do not wait for each other
-            logs["updates_per_second"] = self._size.updates / seconds
-        metrics = {name: float(value) for name, value in logs.items()}
-        logs["examples_per_second"] = self._size.examples / seconds
-        logs[INPUT_SHARE] = min(1.0, float(waited) / seconds)
-        if not tf.math.is_finite(metrics["loss"]):
-            raise UserError(
-                f"{self._name}: the loss is {metrics['loss']} in epoch {epoch + 1}; lower optimizer.learning_rate, "
-                "or look for NaN in the features that preprocessing_fn returns"
-            )
-        progress.epoch_done(self._name, epoch + 1, self._epochs, metrics)
 
 
 def make_optimizer(settings: dict[str, Any], updates: int) -> keras.optimizers.Optimizer:
@@ -140,7 +104,7 @@ def make_distillation(
       UserError: teachers or hints do not fit the student.
     """
     settings = config.distillation
-    width = HEADS[config.head].width(network.output_shape[-1])
+    width = HEADS[config.head].width(network.output_shape[-1] // config.heads)
     if card:
         count, outputs = card.shapes[LOGITS]
         check_widths(dict.fromkeys(card.teachers, outputs), width)
@@ -162,6 +126,7 @@ def make_distillation(
         alpha=value_at(settings["alpha"], 0, config.epochs),
         temperature=value_at(settings["temperature"], 0, config.epochs),
         hints=Hints(settings["hints"], network, shapes) if settings["hints"] else None,
+        head_per_teacher=config.heads > 1,
     )
 
 
@@ -190,11 +155,11 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         strategy = make_strategy(**config.strategy)
     if config.cluster_kind:
         members.check_versions(fn_args.model_run_dir, tf_config())
-    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
-    feature_spec = transform.transformed_feature_spec()
+    feature_spec = feature_spec_of(config, fn_args)
     head: Head = HEADS[config.head]
 
     data = read_data(config, fn_args, feature_spec)
+    masking = masking_of(config, data)
     check_batches(config, strategy, data.examples)
     memory = Memory(**config.memory)
     passing = examples_passing(config.batch_size, strategy, memory)
@@ -207,18 +172,25 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
                 f"{config.name}: TensorFlow does not load a SavedModel onto parameter servers, so teachers cannot be "
                 "asked online; set student.distillation.targets: cached"
             )
-        features = first_features(data.source.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
+        batch = first_batch(data.source.files.examples, feature_spec, config.label, head, CHECKED_EXAMPLES)
+        features, *_ = masking(batch, tf.zeros([2], tf.int32)) if masking else batch
         check_answers(load_teachers(config), features, head)
 
     def network() -> keras.Model:
         features = {name: spec for name, spec in feature_spec.items() if name != config.label}
-        return build_model(config.task, config.builder, config.hyperparameters, features)
+        if masking:
+            features |= masking.specs(feature_spec[config.label])
+        built = build_model(config.task, config.builder, config.hyperparameters, features, masked=bool(masking))
+        return with_heads(built, config.heads) if config.heads > 1 else built
 
     def network_to_train() -> keras.Model:
         with layers_compute_in(config.precision):
             return network()
 
-    start = last_pushed(fn_args.base_model, config.name, network, fn_args.transform_graph_path)
+    if config.start:
+        start = pretrained(fn_args.base_model, config.name, network, config.start["layers"])
+    else:
+        start = last_pushed(fn_args.base_model, config.name, network, fn_args.transform_graph_path)
     with strategy.scope(), tf.variable_creator_scope(_assignable_in_replicas):
         optimizer = with_loss_scale(make_optimizer(config.optimizer, steps * config.epochs), config.precision)
     stages, placed = None, nullcontext()
@@ -285,7 +257,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         )
 
     if stages:
-        _draw_step(config, learner, stages, make_datasets(config, data, strategy), fn_args.model_run_dir)
+        draw_step(config, learner, stages, make_datasets(config, data, strategy), fn_args.model_run_dir)
 
     # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained, nor the
     # generators of its dropout.
@@ -295,9 +267,9 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
     speeds = checkpoints.history.pop("examples_per_second", [])
     shares = checkpoints.history.pop(INPUT_SHARE)
     progress.note(verdict(config.name, shares, data.options, config.augment))
-    ledgers = _ledgers(result, learner, stages, passing, config.batch_size)
+    ledgers = ledgers_of(result, learner, stages, passing, config.batch_size)
     for part, kinds in ledgers.items():
-        progress.note(f"{config.name}: memory of {part}, MB: {_listed({kind: of / 1e6 for kind, of in kinds.items()})}")
+        progress.note(f"{config.name}: memory of {part}, MB: {listed({kind: of / 1e6 for kind, of in kinds.items()})}")
     peak = {"process": peak_mb(), "before": before_mb}
     card = {
         "name": config.name,
@@ -308,7 +280,7 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "replicas": config.strategy.get("workers") if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
         "updates": int(learner.optimizer.iterations.numpy()),
         "restarts": 0,
-        "warm_started": start is not None,
+        "warm_started": start is not None and not config.start,
         "examples_per_second": typical(speeds) if speeds else None,
         "input_share": typical(shares),
         "cache": data.options.cache,
@@ -318,47 +290,8 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "history": checkpoints.history,
     }
     if not config.cluster_kind:
-        progress.note(f"{config.name}: peak memory, MB: {_listed(peak)}")
+        progress.note(f"{config.name}: peak memory, MB: {listed(peak)}")
     return result, card
-
-
-def _draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets, folder: str) -> None:
-    """Leaves the picture of a step in `folder`."""
-    replicas = stages.settings.replicas
-    context = tf.distribute.InputContext(num_replicas_in_sync=replicas)
-    batch, _ = next(iter(datasets(0)(context)))
-    passes = learner.clocked(batch)
-    title = f"{config.name}: {stages.settings.schedule}, {stages.micro_batches} micro-batches"
-    path = os.path.join(folder, TIMELINE)
-    tf.io.gfile.makedirs(folder)
-    with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(drawn(passes, title))
-    progress.note(f"{config.name}: a step as it ran: stages were busy for {busy(passes):.0%} of the time; {path}")
-
-
-def _ledgers(
-    network: keras.Model, learner: Learner, stages: Stages | None, passing: int, batch_size: int
-) -> dict[str, dict[str, int]]:
-    """Returns the bytes by kind on a replica's device, or on each of its stages."""
-    if stages is None:
-        return {"a replica": whole_ledger(network, learner.optimizer, learner.forward, passing)}
-    settings = stages.settings
-    micro_batch = batch_size // settings.replicas // stages.micro_batches
-    found = ledgers_of_stages(
-        network,
-        learner.optimizer,
-        stages.partition.places,
-        stages.in_flight,
-        settings.rematerialise,
-        micro_batch,
-    )
-    return {f"stage {number}": kinds for number, kinds in enumerate(found)}
-
-
-def _listed(figures: dict[str, float]) -> str:
-    """Returns the figures as text, with two digits at the least."""
-    known = {name.replace("_", " "): value for name, value in figures.items() if value is not None}
-    return ", ".join(f"{name} {value:.1f}" if value >= 1 else f"{name} {value:.2g}" for name, value in known.items())
 
 
 def load_teachers(config: TrainingConfig) -> list[Teacher]:
@@ -374,7 +307,9 @@ def check_answers(teachers: list[Teacher], features: dict[str, tf.Tensor], head:
       UserError: a teacher says NaN, or probabilities.
     """
     faults = Faults([teacher.name for teacher in teachers], head)
-    faults.count(ask(teachers, features)[LOGITS].numpy())
+    logits = ask(teachers, features)[LOGITS].numpy()
+    # Each masked position counts for itself.
+    faults.count(np.moveaxis(logits, 2, 1).reshape(-1, len(teachers), logits.shape[-1]) if logits.ndim > 3 else logits)
     faults.refuse()
 
 
@@ -402,7 +337,7 @@ def run_fn(fn_args: "FnArgs") -> None:
         card = read_card(fn_args.serving_model_dir)
         card["restarts"], card["memory"]["peak_mb"] = course.restarts, course.peaks_mb
         write_card(fn_args.serving_model_dir, card)
-        progress.note(f"{config.name}: peak memory of its processes, MB: {_listed(course.peaks_mb)}")
+        progress.note(f"{config.name}: peak memory of its processes, MB: {listed(course.peaks_mb)}")
         forget_checkpoints(config)
         return
     if kind:
@@ -414,12 +349,23 @@ def run_fn(fn_args: "FnArgs") -> None:
     network, card = train(config, fn_args)
     if kind and not is_chief(cluster):
         return
-    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
-    export_network(
-        network, transform, config.label, fn_args.serving_model_dir, card, HEADS[config.head], config.hidden_layers
-    )
+    export(config, network, card, fn_args)
     if not kind:  # else others may still be writing
         forget_checkpoints(config)
+
+
+def export(config: TrainingConfig, network: keras.Model, card: dict[str, Any], fn_args: "FnArgs") -> None:
+    """Writes the trained network to `fn_args.serving_model_dir`: to be served, or, pre-trained, to start from."""
+    path = fn_args.serving_model_dir
+    if config.masking:
+        export_pretrained(network, path, card, config.hidden_layers)
+        return
+    if config.heads > 1:
+        settings = config.distillation
+        combined = CombinedHeads(HEADS[config.head], settings["weights"], settings["combination"])
+        network = keras.Model(network.inputs, combined(network.output))
+    transform = tft.TFTransformOutput(fn_args.transform_graph_path)
+    export_network(network, transform, config.label, path, card, HEADS[config.head], config.hidden_layers)
 
 
 def forget_checkpoints(config: TrainingConfig) -> None:

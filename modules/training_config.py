@@ -16,7 +16,7 @@ class TrainingConfig:
     """What one training needs; travels as JSON in the custom_config of a Trainer."""
 
     name: str  # the node's name, for messages
-    role: str  # teacher, baseline or student
+    role: str  # teacher, baseline, student, or pretraining
     task: str  # import path of the task module
     label: str
     hyperparameters: dict[str, Any]
@@ -39,6 +39,11 @@ class TrainingConfig:
     augment: bool = False
     shard: dict[str, int] | None = None  # index, of: the part of the train split that this model sees
     omit_classes: list[int] = field(default_factory=list)
+    # {"layers": {layer: layer of fn_args.base_model to start at}}, all others by their own names. None: start at what
+    # was pushed last, if there is a base_model, or at random.
+    start: dict[str, Any] | None = None
+    # Of a pre-training, whose label is the feature with the ids: share that is masked, label (the task's, of no use).
+    masking: dict[str, Any] | None = None
     hidden_layers: list[str] = field(default_factory=list)  # to export, for hints
     distillation: dict[str, Any] | None = None  # settings of Distillation and of the ensemble; None: hard labels only
     # Set by the distillation Trainer. Either the teachers, as SavedModel folders, or their cached soft targets.
@@ -46,6 +51,12 @@ class TrainingConfig:
     soft_targets: str | None = None
     transfer_files: list[str] = field(default_factory=list)  # patterns of examples without labels
     code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
+
+    @property
+    def heads(self) -> int:
+        """How many heads its network has: one for each teacher, or one."""
+        settings = self.distillation or {}
+        return len(settings["weights"]) if settings.get("head_per_teacher") else 1
 
     @property
     def cluster_kind(self) -> str | None:

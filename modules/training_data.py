@@ -10,7 +10,7 @@ import tf_keras as keras
 from modules import progress
 from modules.distillation.soft_targets import check_match, read_soft_targets_card
 from modules.errors import UserError
-from modules.heads import HEADS
+from modules.heads import HEADS, MASKED
 from modules.ingestion.choice import choose, decoded_bytes, remember, remembered
 from modules.ingestion.corruption import explain_misfit, without_damage
 from modules.ingestion.disk import on_disk
@@ -20,11 +20,12 @@ from modules.ingestion.labels import LabelScan, scan_labels, scan_of
 from modules.ingestion.memory import Columns
 from modules.ingestion.options import Options
 from modules.ingestion.service import InputService
-from modules.ingestion.stream import Portion, Source, parsed_batches, portion_of, record_batches, slice_size
+from modules.ingestion.stream import Change, Portion, Source, parsed_batches, portion_of, record_batches, slice_size
 from modules.ingestion.waiting import clocked
 from modules.shared_input import SharedInput
 from modules.strategies import in_step, is_asynchronous, task_name, tf_config
 from modules.task import find_augment
+from modules.text.masking import Masking
 from modules.training_config import TrainingConfig, identity_of
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
@@ -56,7 +57,7 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
     Raises:
       UserError: they do not; the message says what was found and what fits.
     """
-    width = network.output_shape[-1]
+    width = network.output_shape[-1] // config.heads
     smallest, largest = min(scan.smallest for scan in scans), max(scan.largest for scan in scans)
     name = f"{config.task}.{config.builder}"
     if config.head == "regression":
@@ -66,6 +67,12 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
         if smallest < 0 or largest > 1:
             wrong = smallest if smallest < 0 else largest
             raise UserError(f"{name}: with the head multi_label each label is 0 or 1, but {config.label!r} has {wrong}")
+    elif config.head == MASKED:
+        if largest >= width:
+            raise UserError(
+                f"{name}: the network tells {width} sub-words apart, but {config.label!r} has the id {largest:.0f}; "
+                "give it the size of the vocabulary as a hyperparameter"
+            )
     else:
         classes = max(2, width)
         if smallest < 0 or largest >= classes:
@@ -75,6 +82,14 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
                 f"{name}: the model tells {classes} classes apart (output width {width}), so the label "
                 f"{config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
             )
+
+
+def feature_spec_of(config: TrainingConfig, fn_args: "FnArgs") -> dict:
+    """Returns the parsing spec of the transformed features of a training, its label's included."""
+    spec = tft.TFTransformOutput(fn_args.transform_graph_path).transformed_feature_spec()
+    if config.masking:
+        spec.pop(config.masking["label"], None)  # examples without it are as good
+    return spec
 
 
 def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
@@ -88,7 +103,7 @@ def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
     identity = identity_of(config, fn_args)
     cache = remembered(config.checkpoint_folder, identity)
     if cache is None:
-        spec = tft.TFTransformOutput(fn_args.transform_graph_path).transformed_feature_spec()
+        spec = feature_spec_of(config, fn_args)
         card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
         label_spec(spec, config.label, HEADS[config.head])
         parser = ExampleParser(spec, config.label, HEADS[config.head], card)
@@ -199,6 +214,23 @@ def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, exam
             raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
 
 
+def masking_of(config: TrainingConfig, data: TrainingData) -> Masking | None:
+    """Returns what masks the examples of a pre-training; None: the training is none."""
+    if not config.masking:
+        return None
+    return Masking(config.label, config.masking["share"], largest=int(data.train_labels.largest))
+
+
+def change_of(config: TrainingConfig, data: TrainingData) -> Change | None:
+    """Returns what is done to each batch of a training."""
+    if config.masking:
+        return masking_of(config, data)
+    if not config.augment:
+        return None
+    augment = find_augment(config.task)
+    return lambda example, seed: (augment(example[0], seed), *example[1:])
+
+
 def make_datasets(
     config: TrainingConfig, data: TrainingData, strategy: tf.distribute.Strategy, service: InputService | None = None
 ):
@@ -207,7 +239,7 @@ def make_datasets(
     A batch is ((features, labels, targets), waited), as `modules.ingestion.waiting.clocked` has it.
     """
     options = data.options
-    augment = find_augment(config.task) if config.augment else None
+    change = change_of(config, data)
     whole_batches = {"drop_remainder": isinstance(strategy, tf.distribute.TPUStrategy)}
     # A worker that has files of its own takes its part of a global batch from them.
     replicas = strategy.num_replicas_in_sync // data.workers
@@ -224,7 +256,7 @@ def make_datasets(
         )
 
     def parsed(batches, portion=None):
-        batches = parsed_batches(batches, data.parser, config.seed, options, augment=augment, portion=portion)
+        batches = parsed_batches(batches, data.parser, config.seed, options, change=change, portion=portion)
         return ready(service.distributed(batches) if service else batches)
 
     served = []  # lives as long as the returned function
@@ -239,7 +271,7 @@ def make_datasets(
             portion = Portion(0, replicas, replicas) if data.workers > 1 else portion_of(context)
             if data.columns is None:
                 return parsed(records(first_step), portion)
-            more = {"first_step": first_step, "augment": augment, "portion": portion, **whole_batches}
+            more = {"first_step": first_step, "change": change, "portion": portion, **whole_batches}
             return ready(data.columns.batches(own_batch, config.seed, options, **more))
 
         return of_pipeline

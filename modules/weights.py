@@ -7,7 +7,8 @@ from collections.abc import Callable
 import tensorflow as tf
 import tf_keras as keras
 
-from modules import progress
+from modules import progress, saved_models
+from modules.errors import UserError
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
@@ -19,6 +20,50 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = tf.train.Checkpoint(network=source).write(os.path.join(folder, "weights"))
         tf.train.Checkpoint(network=target).read(path).assert_existing_objects_matched()
+
+
+def pretrained(base_model: str, name: str, build: Callable[[], keras.Model], layers: dict[str, str]) -> keras.Model:
+    """Returns a network that starts at the weights of another one, by the names of its layers.
+
+    Weights whose names the other one does not have stay as they are initialised, as those of a new head.
+
+    Args:
+      base_model: SavedModel of the other one.
+      name: of the training, for what is told.
+      build: builds the network.
+      layers: {layer: the other one's layer that it starts at}; those that are not named start at that of their own
+        name.
+
+    Raises:
+      UserError: there is no such layer, no weight is found, or shapes differ.
+    """
+    found = {variable.name: variable for variable in saved_models.load(base_model).network.variables}
+    network = build()
+    own = {weight.name.partition("/")[0] for weight in network.weights}
+    others = {of.partition("/")[0] for of in found}
+    for missing, where in ((set(layers) - own, "network"), (set(layers.values()) - others, "pre-trained one")):
+        if missing:
+            there = ", ".join(sorted(own if where == "network" else others))
+            raise UserError(f"{name}: start.layers: the {where} has no layer {', '.join(missing)}; it has: {there}")
+    copied = 0
+    for weight in network.weights:
+        layer, _, rest = weight.name.partition("/")
+        source = found.get(f"{layers.get(layer, layer)}/{rest}")
+        if source is None:
+            continue
+        if source.shape != weight.shape:
+            raise UserError(
+                f"{name}: start: {weight.name} has the shape {weight.shape}, that of the pre-trained network "
+                f"{source.shape}; give both the same hyperparameters"
+            )
+        weight.assign(source)
+        copied += 1
+    if not copied:
+        raise UserError(
+            f"{name}: start: the pre-trained network has no layer of the same name; it has: {', '.join(others)}"
+        )
+    progress.note(f"{name}: {copied} of {len(network.weights)} weights start at pre-trained ones")
+    return network
 
 
 def last_pushed(
@@ -50,7 +95,7 @@ def last_pushed(
             f"{name}: starts from scratch; the vocabulary {', '.join(changed)} has changed since the last push"
         )
         return None
-    pushed = tf.saved_model.load(base_model).network.variables
+    pushed = saved_models.load(base_model).network.variables
     network = build()
     if [variable.shape for variable in pushed] != [weight.shape for weight in network.weights]:
         progress.note(f"{name}: starts from scratch; the last pushed version has weights of other shapes")

@@ -208,11 +208,14 @@ def benchmark_ingestion(
 @app.command()
 def init(
     name: Annotated[str, typer.Argument(help="Name of the new task: lower-case letters, digits and underscores.")],
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings and data of a published recipe: distilbert, noisy-student or tmkd.")
+    ] = None,
 ) -> None:
     """Write a new task module, settings file and data set that run as they are."""
-    from pipelines.init import write_task
+    from pipelines.init import write_recipe, write_task
 
-    written = write_task(name, Path())
+    written = write_recipe(recipe, name, Path()) if recipe else write_task(name, Path())
     console = Console()
     for path in written:
         console.print(f"wrote {path}", highlight=False)

@@ -1,24 +1,20 @@
 """Settings -> TFX pipeline: the DAG."""
 
-from dataclasses import dataclass, field
-
 from ml_metadata.proto import metadata_store_pb2
-from tfx.components import SchemaGen, StatisticsGen, Trainer, Transform
+from tfx.components import SchemaGen, StatisticsGen, Transform
 from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
 from tfx.orchestration.pipeline import Pipeline
-from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.proto import pusher_pb2
 from tfx.types import BaseChannel
 
 from components.blessing import Blessing
-from components.blessing.gates import Gate
 from components.dark_knowledge import DarkKnowledge
-from components.distillation_trainer import DistillationTrainer
 from components.ensemble import Ensemble
 from components.evaluation import BASELINE, CANDIDATE
-from components.evaluator import Evaluator
 from components.example_validator import ExampleValidator
 from components.imported_teacher import ImportedTeacher
 from components.last_pushed import LastPushed
+from components.pseudo_labels import PseudoLabels
 from components.pusher import Pusher
 from components.pusher.executor import teacher_folder
 from components.report import ComparedModel, Report
@@ -26,35 +22,26 @@ from components.serving_check import ServingCheck
 from components.soft_targets import SoftTargets
 from components.transfer_examples import TransferExamples
 from modules.distillation.imported import SavedTeacher, fingerprint
+from modules.heads import MASKED
 from pipelines.code_fingerprint import code_fingerprint
-from pipelines.eval_config import baseline_gate, drop_gate, eval_config
+from pipelines.dag import Dag, Place
+from pipelines.eval_config import baseline_gate, drop_gate
 from pipelines.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
-from pipelines.settings import Settings, Training
+from pipelines.settings import Settings
 
-RUN_FN = "modules.training.run_fn"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a pipeline's artifacts, metadata and pushes go: what differs between runners."""
-
-    root: str
-    data_path: str
-    push_path: str
-    metadata_path: str
-    schema_path: str | None = None
-    transfer_path: str | None = None
-    saved_models: dict[str, str] = field(default_factory=dict)  # where each teachers[].saved_model is
-    # A push that was recorded but is gone from the push folder; naming it makes the Pusher run again.
-    lost_push: str | None = None
-    beam_options: list[str] = field(default_factory=list)
-    checkpoints: str | None = None  # folder of trainings that are under way; None: they start over
-    cache: str | None = None  # folder of ingestion.cache: disk
+CERTAIN = {"start": 1.0, "end": 1.0, "schedule": "linear"}
 
 
 def teacher_names(settings: Settings) -> list[str]:
     """Returns the names of the teachers' nodes."""
     return [f"Teacher-{number}" for number in range(1, len(settings.all_teachers()) + 1)]
+
+
+def student_names(settings: Settings) -> list[str]:
+    """Returns the names of the nodes of students: those of the rounds before the last, and the last."""
+    pseudo_labels = settings.student.distillation.pseudo_labels
+    rounds = pseudo_labels.rounds if pseudo_labels else 1
+    return [*(f"Student-{number}" for number in range(1, rounds)), "Student"]
 
 
 def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str, SavedTeacher]:
@@ -69,193 +56,246 @@ def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str
 def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
-    ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform -> Teacher-1..N, Baseline
-    -> SoftTargets -> Student -> Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
+    ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform (-> Pretraining) ->
+    Teacher-1..N, Baseline -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student ->
+    Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
     """
-    nodes = []
+    dag = Dag(settings, place)
+    _add_data(dag)
+    _add_pretraining(dag)
+    teachers = _add_teachers(dag)
+    baseline = _add_baseline(dag) if settings.evaluation.gates.baseline else None
+    students = _add_students(dag, teachers)
+    _add_comparison(dag, teachers, baseline, students)
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=place.root,
+        components=dag.nodes,
+        enable_cache=True,
+        metadata_connection_config=sqlite(place.metadata_path),
+        beam_pipeline_args=place.beam_options,
+    )
 
-    def add(component, name: str | None = None):
-        nodes.append(component.with_id(name) if name else component)
-        return component.outputs
 
-    label, task, head, gates = settings.data.label, settings.task, settings.head, settings.evaluation.gates
-    own_code = code_fingerprint(RUN_FN.rpartition(".")[0])
-
-    # Data.
-    examples = add(example_gen(settings.data, place.data_path))["examples"]
-    evaluated = examples
+def _add_data(dag: Dag) -> None:
+    settings, place = dag.settings, dag.place
+    dag.raw = dag.evaluated = dag.add(example_gen(settings.data, place.data_path))["examples"]
     if settings.data.spans > 1:
-        evaluated = add(newest_span_example_gen(settings.data, place.data_path))["examples"]
-    statistics = add(StatisticsGen(examples=examples))["statistics"]
+        dag.evaluated = dag.add(newest_span_example_gen(settings.data, place.data_path))["examples"]
+    statistics = dag.add(StatisticsGen(examples=dag.raw))["statistics"]
     if place.schema_path:
-        schema = add(ImportSchemaGen(schema_file=place.schema_path), "SchemaGen")["schema"]
+        schema = dag.add(ImportSchemaGen(schema_file=place.schema_path), "SchemaGen")["schema"]
     else:
-        schema = add(SchemaGen(statistics=statistics))["schema"]
+        schema = dag.add(SchemaGen(statistics=statistics))["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
-    add(validator)
+    anomalies = dag.add(validator)["anomalies"]
+    dag.described = {"statistics": statistics, "schema": schema, "anomalies": anomalies}
     transform = Transform(
-        examples=examples,
+        examples=dag.raw,
         schema=schema,
-        preprocessing_fn=f"{task}.preprocessing_fn",
-        custom_config={"code": code_fingerprint(task, without=tuple(settings.builders()))},
+        preprocessing_fn=f"{settings.task}.preprocessing_fn",
+        custom_config={
+            "code": code_fingerprint(settings.task, without=tuple(settings.builders())),
+            "label": settings.data.label,
+            "preprocessing": settings.preprocessing,
+        },
         disable_statistics=True,
     )
     transform.add_upstream_node(validator)
-    transformed = add(transform)
-    data = {"examples": transformed["transformed_examples"], "transform_graph": transformed["transform_graph"]}
-    transfer = None
+    transformed = dag.add(transform)
+    dag.data = {"examples": transformed["transformed_examples"], "transform_graph": transformed["transform_graph"]}
     if place.transfer_path:
-        raw = add(transfer_example_gen(settings.data, place.transfer_path))["examples"]
-        code = code_fingerprint("components.transfer_examples.executor")
-        unlabelled = TransferExamples(examples=raw, transform_graph=data["transform_graph"], label=label, code=code)
-        transfer = add(unlabelled)["transformed_examples"]
-
-    # Teachers, and the student's twin that learns without them.
-    def training(name: str, role: str, of: Training, **more) -> dict:
-        config = of.model_dump(include=set(Training.model_fields) - {"warm_start"})
-        config["builder"] = builder = settings.builder_of(of)
-        ingestion = settings.ingestion.model_dump()
-        ingestion["cache_folder"] = ingestion["cache_folder"] or place.cache
-        others = settings.builders() - {builder}
-        return (
-            config
-            | more
-            | {
-                "name": name,
-                "checkpoint_folder": f"{place.checkpoints}/{name}" if place.checkpoints else None,
-                "ingestion": ingestion,
-                "role": role,
-                "task": task,
-                "label": label,
-                "head": head,
-                "code": own_code + code_fingerprint(task, without=("preprocessing_fn", *others)),
-            }
+        raw = dag.add(transfer_example_gen(settings.data, place.transfer_path))["examples"]
+        unlabelled = TransferExamples(
+            examples=raw,
+            transform_graph=dag.data["transform_graph"],
+            label=settings.data.label,
+            code=code_fingerprint("components.transfer_examples.executor"),
         )
+        dag.transfer = dag.add(unlabelled)["transformed_examples"]
 
-    def start_of(name: str, of: Training, folder: str = "") -> BaseChannel | None:
-        if not of.warm_start:
-            return None
-        return add(LastPushed(place.push_path, examples=examples, folder=folder), f"WarmStart.{name}")["model"]
 
-    def trainer(config: dict, base_model: BaseChannel | None = None) -> BaseChannel:
-        split_args = {
-            "train_args": trainer_pb2.TrainArgs(splits=["train"]),
-            "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
-        }
-        made = Trainer(run_fn=RUN_FN, custom_config=config, base_model=base_model, **data, **split_args)
-        return add(made, config["name"])["model"]
+def _add_pretraining(dag: Dag) -> None:
+    settings = dag.settings
+    for name, of in settings.pretraining.items():
+        node = f"Pretraining.{name}"
+        learners = [later.distillation for later in settings.pretraining.values() if later.distillation]
+        hidden = {hint.teacher_layer for one in learners if one.teacher == name for hint in one.hints}
+        masking = {"share": of.mask_share, "label": settings.data.label}
+        more = {"head": MASKED, "label": of.tokens, "masking": masking, "hidden_layers": sorted(hidden)}
+        teachers = []
+        if of.distillation:
+            teachers = [dag.pretrained[of.distillation.teacher]]
+            learning = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
+            one = {"objective": "kl_divergence", "weights": [1.0], "combination": "arithmetic"}
+            more["distillation"] = learning | one
+        config = dag.config(node, "pretraining", of, **more)
+        start = dag.start_of(node, of)
+        dag.pretrained[name] = dag.distillation_trainer(config, start, dag.transfer, teachers=teachers)
 
-    names, teachers, existing = teacher_names(settings), [], saved_teachers(settings, place.saved_models)
-    distillation = settings.student.distillation
+
+def _add_teachers(dag: Dag) -> list[BaseChannel]:
+    settings = dag.settings
+    existing, teachers = saved_teachers(settings, dag.place.saved_models), []
     for number, (name, of, shard) in enumerate(
-        zip(names, settings.all_teachers(), settings.shards(), strict=True), start=1
+        zip(teacher_names(settings), settings.all_teachers(), settings.shards(), strict=True), start=1
     ):
         if name in existing:
             imported = ImportedTeacher(
                 teacher=existing[name],
                 fingerprint=fingerprint(existing[name].path),
-                label=label,
-                head=head,
+                label=settings.data.label,
+                head=settings.head,
                 code=code_fingerprint("modules.distillation.imported"),
-                **data,
+                **dag.data,
             )
-            teachers.append(add(imported, name)["model"])
-        else:
-            hidden = sorted({hint.teacher_layer for hint in distillation.hints if hint.teacher == number})
-            base_model = start_of(name, of, teacher_folder(number))
-            teachers.append(trainer(training(name, "teacher", of, shard=shard, hidden_layers=hidden), base_model))
-    omitted = {"omit_classes": settings.student.omit_classes}
-    baseline = trainer(training("Baseline", "baseline", settings.student, **omitted)) if gates.baseline else None
+            teachers.append(dag.add(imported, name)["model"])
+            continue
+        hints = settings.student.distillation.hints
+        hidden = sorted({hint.teacher_layer for hint in hints if hint.teacher == number})
+        config = dag.config(name, "teacher", of, shard=shard, hidden_layers=hidden)
+        teachers.append(dag.trainer(config, dag.start_of(name, of, teacher_folder(number))))
+    return teachers
 
-    # Distillation.
-    ensemble = {"weights": [of.weight for of in settings.all_teachers()], "combination": settings.ensemble.combination}
-    looked_into = distillation.dark_knowledge if head == "classification" else []
-    soft_targets = None
-    if distillation.targets == "cached" or looked_into:
-        writer = SoftTargets(
-            teachers=teachers,
-            transfer_examples=transfer,
-            label=label,
-            head=head,
-            dtype=distillation.targets_dtype,
-            batch_size=distillation.teacher_batch_size,
-            code=code_fingerprint("components.soft_targets.executor"),
-            **data,
-        )
-        soft_targets = add(writer)["soft_targets"]
-    if looked_into:
-        dark_knowledge = DarkKnowledge(
-            soft_targets=soft_targets,
-            label=label,
-            temperatures=looked_into,
-            ensemble=ensemble,
-            code=code_fingerprint("components.dark_knowledge.executor"),
-            **data,
-        )
-        add(dark_knowledge)
-    learning = distillation.model_dump(include={"temperature", "alpha", "hints"})
+
+def _add_baseline(dag: Dag) -> BaseChannel:
+    """The student's twin, which learns without teachers."""
+    of = dag.settings.student
+    # What a pre-training has learnt from a teacher, the twin must not have.
+    if of.start and dag.settings.pretraining[of.start.pretraining].distillation:
+        of = of.model_copy(update={"start": None})
+    config = dag.config("Baseline", "baseline", of, omit_classes=of.omit_classes)
+    return dag.trainer(config, dag.start_of("Baseline", of) if of.start else None)
+
+
+def _ensemble(settings: Settings) -> dict:
+    weights = [of.weight for of in settings.all_teachers()]
+    return {"weights": weights, "combination": settings.ensemble.combination}
+
+
+def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChannel]:
+    """Returns the students by their names: of the rounds, if there are several, and the last one."""
+    settings, found = dag.settings, {}
+    distillation = settings.student.distillation
+    rounds = student_names(settings)
+    for number, name in enumerate(rounds, start=1):
+        suffix = "" if number == 1 else f"-{number}"
+        ensemble = _ensemble(settings) if number == 1 else {"weights": [1.0], "combination": "arithmetic"}
+        looked_into = distillation.dark_knowledge if number == 1 and settings.head == "classification" else []
+        asked: dict = {"teachers": teachers}
+        if distillation.targets == "cached" or looked_into:
+            soft_targets = _add_soft_targets(dag, teachers, suffix)
+            if distillation.targets == "cached":
+                asked = {"soft_targets": soft_targets}
+        if looked_into:
+            dark_knowledge = DarkKnowledge(
+                soft_targets=soft_targets,
+                label=settings.data.label,
+                temperatures=looked_into,
+                ensemble=ensemble,
+                code=code_fingerprint("components.dark_knowledge.executor"),
+                **dag.data,
+            )
+            dag.described["dark_knowledge"] = dag.add(dark_knowledge)["dark_knowledge"]
+        transfer = dag.transfer
+        if distillation.pseudo_labels:
+            pseudo_labels = PseudoLabels(
+                soft_targets=soft_targets,
+                transfer_examples=transfer,
+                label=settings.data.label,
+                rule=distillation.pseudo_labels.model_dump(exclude={"rounds"}),
+                ensemble=ensemble,
+                code=code_fingerprint("components.pseudo_labels.executor"),
+                **dag.data,
+            )
+            outputs = dag.add(pseudo_labels, f"PseudoLabels{suffix}")
+            transfer, asked = outputs["pseudo_labelled"], {"soft_targets": outputs["targets"]}
+            ensemble = {"weights": [1.0], "combination": "arithmetic"}
+        # Of the rounds only the last student has the seed of the settings.
+        of = settings.student.model_copy(update={"seed": settings.student.seed + len(rounds) - number})
+        found[name] = _add_student(dag, name, of, ensemble, transfer, asked)
+        teachers = [found[name]]
+    return found
+
+
+def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> BaseChannel:
+    settings = dag.settings
+    writer = SoftTargets(
+        teachers=teachers,
+        transfer_examples=dag.transfer,
+        label=settings.data.label,
+        head=settings.head,
+        dtype=settings.student.distillation.targets_dtype,
+        batch_size=settings.student.distillation.teacher_batch_size,
+        code=code_fingerprint("components.soft_targets.executor"),
+        **dag.data,
+    )
+    return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]
+
+
+def _add_student(dag: Dag, name: str, of, ensemble: dict, transfer: BaseChannel | None, asked: dict) -> BaseChannel:
+    settings, distillation = dag.settings, of.distillation
+    learning = distillation.model_dump(include={"temperature", "alpha", "hints", "head_per_teacher"})
     learning |= ensemble | {"objective": settings.objective}
     if "." in settings.objective:  # a user's own, whose code the cache has to see
         learning["code"] = code_fingerprint(settings.objective.rpartition(".")[0])
-    asked = {"soft_targets": soft_targets} if distillation.targets == "cached" else {"teachers": teachers}
-    student_trainer = DistillationTrainer(
-        run_fn=RUN_FN,
-        custom_config=training("Student", "student", settings.student, distillation=learning, **omitted),
-        transfer_examples=transfer,
-        base_model=start_of("Student", settings.student),
-        **asked,
-        **data,
-    )
-    student = add(student_trainer, "Student")["model"]
-
-    # Comparisons.
-    compared: list[ComparedModel] = []
-
-    def evaluate(name: str, model: BaseChannel, gate: Gate | None = None, other: BaseChannel | None = None):
-        evaluator = Evaluator(
-            examples=evaluated,
-            model=model,
-            baseline_model=other,
-            eval_config=eval_config(settings, gate),
-            example_splits=["eval"],
+    omitted = {"omit_classes": of.omit_classes}
+    base_model = dag.start_of(name, of)
+    start = {}
+    if distillation.pretraining:
+        stage = of.model_copy(update=dict(distillation.pretraining))
+        first = dag.config(
+            f"{name}.pretraining", "pretraining", stage, distillation=learning | {"alpha": CERTAIN}, **omitted
         )
-        return add(evaluator, name)
+        base_model = dag.distillation_trainer(first, base_model, transfer, **asked)
+        start, transfer = {"start": {"layers": {}}}, None
+    config = dag.config(name, "student", of, distillation=learning, **omitted, **start)
+    return dag.distillation_trainer(config, base_model, transfer, **asked)
 
+
+def _add_comparison(
+    dag: Dag, teachers: list[BaseChannel], baseline: BaseChannel | None, students: dict[str, BaseChannel]
+) -> None:
+    settings, place, gates = dag.settings, dag.place, dag.settings.evaluation.gates
+    names, label = teacher_names(settings), settings.data.label
+    *rounds, student = students.values()
+    compared: list[ComparedModel] = []
     if len(teachers) > 1:
         for name, model in zip(names, teachers, strict=True):
-            evaluation = evaluate(f"Evaluator.{name}", model)["evaluation"]
+            evaluation = dag.evaluate(name, model)["evaluation"]
             compared.append(ComparedModel(name, "teacher", model, evaluation, CANDIDATE))
-        code = code_fingerprint("modules.export")
         joined = Ensemble(
             teachers=teachers,
-            transform_graph=data["transform_graph"],
+            transform_graph=dag.data["transform_graph"],
             label=label,
-            head=head,
-            ensemble=ensemble,
-            code=code,
+            head=settings.head,
+            ensemble=_ensemble(settings),
+            code=code_fingerprint("modules.export"),
         )
-        reference, reference_name, reference_role = add(joined)["model"], "Ensemble", "ensemble"
+        reference, reference_name, reference_role = dag.add(joined)["model"], "Ensemble", "ensemble"
     else:
         reference, reference_name, reference_role = teachers[0], names[0], "teacher"
 
     gate = drop_gate("teacher", settings, gates.teacher)
-    against_teacher = evaluate("Evaluator.teacher", student, gate, reference)
+    against_teacher = dag.evaluate("teacher", student, gate, reference)
     passed = [(gate, against_teacher)]
     compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
+    for name, model in zip(students, rounds):  # noqa: B905  the last student comes below
+        compared.append(ComparedModel(name, "round", model, dag.evaluate(name, model)["evaluation"], CANDIDATE))
     if gates.baseline:
         gate = baseline_gate(settings)
-        against = evaluate("Evaluator.baseline", student, gate, baseline)
+        against = dag.evaluate("baseline", student, gate, baseline)
         passed.append((gate, against))
         compared.append(ComparedModel("Baseline", "baseline", baseline, against["evaluation"], BASELINE))
     compared.append(ComparedModel("Student", "student", student, against_teacher["evaluation"], CANDIDATE))
     if gates.pushed:
         gate = drop_gate("pushed", settings, gates.pushed)
-        last_pushed = add(LastPushed(push_path=place.push_path, student=student))["model"]
-        against = evaluate("Evaluator.pushed", student, gate, last_pushed)
+        last_pushed = dag.add(LastPushed(push_path=place.push_path, student=student))["model"]
+        against = dag.evaluate("pushed", student, gate, last_pushed)
         passed.append((gate, against))
         compared.append(ComparedModel("Pushed", "pushed", last_pushed, against["evaluation"], BASELINE))
 
-    blessing = add(
+    blessing = dag.add(
         Blessing(
             model=student,
             gates=[gate for gate, _ in passed],
@@ -266,12 +306,12 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     )["blessing"]
     serving_check = ServingCheck(
         model=student,
-        examples=evaluated,
+        examples=dag.evaluated,
         evaluation=against_teacher["evaluation"],
         label=label,
         code=code_fingerprint("modules.serving"),
     )
-    infra_blessing = add(serving_check)["blessing"]
+    infra_blessing = dag.add(serving_check)["blessing"]
     pusher = Pusher(
         model=student,
         model_blessing=blessing,
@@ -282,27 +322,21 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
         custom_config={"lost_push": place.lost_push} if place.lost_push else None,
         teachers=teachers if any(teacher.warm_start for teacher in settings.teachers) else (),
     )
-    pushed_model = add(pusher)["pushed_model"]
+    pushed_model = dag.add(pusher)["pushed_model"]
     report = Report(
         pipeline=settings.name,
         label=label,
         models=compared,
-        examples=evaluated,
+        examples=dag.evaluated,
         blessing=blessing,
         infra_blessing=infra_blessing,
         pushed_model=pushed_model,
-        settings=settings.model_dump_json(),
+        settings=settings.model_dump_json(by_alias=True),
+        commit=place.commit,
+        **dag.described,
         code=code_fingerprint("components.report.executor"),
     )
-    add(report)
-    return Pipeline(
-        pipeline_name=settings.name,
-        pipeline_root=place.root,
-        components=nodes,
-        enable_cache=True,
-        metadata_connection_config=sqlite(place.metadata_path),
-        beam_pipeline_args=place.beam_options,
-    )
+    dag.add(report)
 
 
 def sqlite(path: str) -> metadata_store_pb2.ConnectionConfig:

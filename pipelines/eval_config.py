@@ -2,12 +2,12 @@
 
 import tensorflow_model_analysis as tfma
 
-from components import multi_label_metrics
+from components import multi_label_metrics, ranking_metrics
 from components.blessing.gates import ROUNDING, Gate
 from components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
 from modules.export import evaluation_label
 from modules.heads import HEADS
-from pipelines.settings import BINARY_METRICS, REPORTED_METRICS, PushedGate, Settings, TeacherGate
+from pipelines.settings import BINARY_METRICS, RANKING_METRICS, REPORTED_METRICS, PushedGate, Settings, TeacherGate
 
 
 def drop_gate(name: str, settings: Settings, limits: TeacherGate | PushedGate) -> Gate:
@@ -39,17 +39,23 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
     """
     head, evaluation = settings.head, settings.evaluation
     count = tfma.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')
-    plain, binary = [], []
-    for name in dict.fromkeys([*REPORTED_METRICS[head], settings.metric]):
+    plain, binary, ranking = [], [], []
+    reported = [*REPORTED_METRICS[head], *(RANKING_METRICS if evaluation.query else ())]
+    for name in dict.fromkeys([*reported, settings.metric]):
         module = multi_label_metrics.__name__ if head == "multi_label" else ""
+        if name in RANKING_METRICS:
+            module = ranking_metrics.__name__
         metric = tfma.MetricConfig(class_name=name, module=module, config=f'{{"name": "{metric_name(name)}"}}')
         if gate and name == settings.metric:
             _set_threshold(metric, gate)
-        (binary if name in BINARY_METRICS else plain).append(metric)
+        kind = binary if name in BINARY_METRICS else ranking if name in RANKING_METRICS else plain
+        kind.append(metric)
     specs = [tfma.MetricsSpec(metrics=[count, *plain])]
     if binary:
         class_one = tfma.BinarizationOptions(class_ids={"values": [1]})
         specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
+    if ranking:
+        specs.append(tfma.MetricsSpec(metrics=ranking, query_key=evaluation.query))
     slices = [[columns] if isinstance(columns, str) else columns for columns in evaluation.slices]
     return tfma.EvalConfig(
         model_specs=[
@@ -61,7 +67,12 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
         ],
         slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
         metrics_specs=specs,
-        options=tfma.Options(include_default_metrics={"value": False}),
+        options=tfma.Options(
+            include_default_metrics={"value": False},
+            # By leaving out a twentieth of the examples in turn; a slice with too few has none.
+            compute_confidence_intervals={"value": evaluation.confidence_intervals},
+            confidence_intervals={"method": tfma.ConfidenceIntervalOptions.JACKKNIFE},
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import sys
 import traceback
@@ -13,6 +14,7 @@ from typing import Any
 import filelock
 import tensorflow as tf
 import tf_keras as keras
+import yaml
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
@@ -35,13 +37,17 @@ from modules.large_models.memory import Memory
 from modules.large_models.parallelism import Parallelism
 from modules.strategies import prepare_devices
 from modules.task import build_model, find_augment, load_task
+from pipelines.commit import commit_of
+from pipelines.dag import Place
 from pipelines.data_check import check_data, check_transfer, find_fault
-from pipelines.distillation import Place, create_pipeline, saved_teachers, sqlite
+from pipelines.distillation import create_pipeline, saved_teachers, sqlite
 from pipelines.run_view import RunView
-from pipelines.settings import Settings, Training
+from pipelines.settings import Pretraining, Settings, Training
 from pipelines.unchanged import lost_push
 from pipelines.whole_file import write_whole
 
+DURATIONS = ".durations.json"  # below a run's root
+SETTINGS = "settings.yaml"  # below a run's root: all that it ran with
 DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
 # A run that fails on a disk with less than this has failed for want of space.
 LEAST_FREE_BYTES = 1 << 18
@@ -65,15 +71,21 @@ def check_settings(settings: Settings) -> None:
     load_task(settings.task)
     head, existing = HEADS[settings.head], saved_teachers(settings, _saved_models(settings))
     find_objective(settings.objective, settings.head)
-    if any(training.augment for training in [*settings.teachers, settings.student]):
+    if any(training.augment for training in settings.trainings()):
         find_augment(settings.task)
 
     def built(training: Training, who: str) -> keras.Model:
-        model = build_model(settings.task, settings.builder_of(training), training.hyperparameters)
+        masked = isinstance(training, Pretraining)
+        model = build_model(settings.task, settings.builder_of(training), training.hyperparameters, masked=masked)
         memory, parallelism = training.memory.model_dump(), training.parallelism.model_dump()
         check_network(model, Memory(**memory), Parallelism(**parallelism), who)
         return model
 
+    pretrained = {name: built(of, f"Pretraining.{name}") for name, of in settings.pretraining.items()}
+    for name, of in settings.pretraining.items():
+        for hint in of.distillation.hints if of.distillation else []:
+            layer_output(pretrained[of.distillation.teacher], hint.teacher_layer, of.distillation.teacher)
+            layer_output(pretrained[name], hint.student_layer, name)
     student = built(settings.student, "Student")
     teachers = {}  # a kind is built once, whatever the number of its copies
     for of in settings.teachers:
@@ -112,6 +124,7 @@ def local_place(settings: Settings, root: Path) -> Place:
         schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
         lost_push=_lost_push(root),
         beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
+        commit=commit_of(Path()),
     )
 
 
@@ -133,6 +146,7 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     prepare_devices(settings.devices())  # before anything else touches TensorFlow
     check_settings(settings)
     with _locked(root):
+        view.expected = _durations(root)
         place = local_place(settings, root)
         pipeline = create_pipeline(settings, place)
         try:
@@ -141,12 +155,15 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
         except Exception as error:
             _explain(error, view.node, settings, root)
             raise
+        write_whole(root / DURATIONS, json.dumps(view.expected | view.seconds))
         run_id, outputs = _newest_run(place)
         comparison = _finished_comparison(place, run_id, outputs)
         _replace_folder(root / DARK_KNOWLEDGE_FOLDER, outputs.get(("DarkKnowledge", DarkKnowledgeReport.TYPE_NAME)))
         write_whole(root / COMPARISON, json.dumps(comparison, indent=1))
+        write_whole(root / SETTINGS, yaml.safe_dump(comparison["settings"], sort_keys=False))
         details = json.loads(Path(outputs["Report", Comparison.TYPE_NAME], DETAILS).read_text())
-        write_whole(root / PAGE, render(comparison, details))
+        again = f"stillhouse run {shlex.quote(str(root / SETTINGS))} --root {shlex.quote(str(root))}"
+        write_whole(root / PAGE, render(comparison, details, again))
         return comparison
 
 
@@ -166,6 +183,14 @@ def _locked(root: Path):
         yield
 
 
+def _durations(root: Path) -> dict[str, float]:
+    """Returns the seconds that each node took when it ran the last time."""
+    try:
+        return json.loads((root / DURATIONS).read_text())
+    except (FileNotFoundError, ValueError):  # they are for the eye only
+        return {}
+
+
 def _lost_push(root: Path) -> str | None:
     """Returns the push that the last comparison tells of, if somebody has removed it since."""
     try:
@@ -175,7 +200,7 @@ def _lost_push(root: Path) -> str | None:
 
 
 def _newest_run(place: Place) -> tuple[str, dict[tuple[str, str], str]]:
-    """Returns the id of the newest run in the metadata store, and {(component, artifact type): URI} of its outputs."""
+    """Returns the id of the newest run in the metadata store, and {(node, artifact type): URI} of its outputs."""
     with metadata.Metadata(sqlite(place.metadata_path)) as handle:
         store = handle.store
         newest = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
@@ -184,7 +209,8 @@ def _newest_run(place: Place) -> tuple[str, dict[tuple[str, str], str]]:
             for event in store.get_events_by_execution_ids([execution.id]):
                 if event.type == metadata_store_pb2.Event.OUTPUT:
                     artifact = store.get_artifacts_by_id([event.artifact_id])[0]
-                    outputs[execution.type.rpartition(".")[2], artifact.type] = artifact.uri
+                    # TFX's layout: .../NODE/OUTPUT/EXECUTION
+                    outputs[Path(artifact.uri).parts[-3], artifact.type] = artifact.uri
     return newest.name, outputs
 
 
@@ -193,7 +219,7 @@ def _finished_comparison(place: Place, run_id: str, outputs: dict[tuple[str, str
     report = outputs["Report", Comparison.TYPE_NAME]
     comparison = json.loads(Path(report, COMPARISON).read_text())
     if comparison["pushed"] and not os.path.isdir(comparison["pushed"]):
-        student = outputs["DistillationTrainer", standard_artifacts.Model.TYPE_NAME]
+        student = outputs["Student", standard_artifacts.Model.TYPE_NAME]
         version = version_of(place.push_path, path_utils.serving_model_path(student))
         comparison["pushed"] = None if version == NONE else os.path.join(place.push_path, version)
     return {"pipeline": comparison.pop("pipeline"), "run_id": run_id, **comparison}

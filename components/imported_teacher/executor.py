@@ -11,7 +11,7 @@ from tfx.utils import io_utils, path_utils
 
 from modules.distillation.imported import SavedTeacher, export_saved_teacher
 from modules.heads import HEADS
-from modules.ingestion.examples import first_features
+from modules.ingestion.examples import first_batch
 from modules.ingestion.files import example_files
 
 # So many examples tell logits from probabilities.
@@ -31,7 +31,7 @@ class Executor(base_executor.BaseExecutor):
         label, head = exec_properties["label"], HEADS[exec_properties["head"]]
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "train"))
-        features = first_features(
+        features, *_ = first_batch(
             example_files([pattern]), transform.transformed_feature_spec(), label, head, EXAMPLES_TO_TELL
         )
         export_saved_teacher(

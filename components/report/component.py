@@ -9,6 +9,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from components.dark_knowledge.component import DarkKnowledgeReport
 from components.numbered_inputs import numbered, with_numbered_inputs
 from components.report.executor import Executor
 
@@ -30,7 +31,7 @@ class ComparedModel:
     """A model of the comparison and where its metrics stand."""
 
     name: str
-    role: str  # teacher, ensemble, baseline, student or pushed
+    role: str  # teacher, ensemble, round, baseline, student or pushed
     model: types.BaseChannel
     evaluation: types.BaseChannel
     side: str  # components.evaluation.CANDIDATE or BASELINE: which of the evaluation's models it is
@@ -44,6 +45,7 @@ class ReportSpec(types.ComponentSpec):
         "label": ExecutionParameter(type=str),
         "models": ExecutionParameter(type=str),
         "settings": ExecutionParameter(type=str),
+        "commit": ExecutionParameter(type=str),
         "code": ExecutionParameter(type=str),
     }
     INPUTS = {
@@ -51,6 +53,10 @@ class ReportSpec(types.ComponentSpec):
         "blessing": ChannelParameter(type=standard_artifacts.ModelBlessing),
         "infra_blessing": ChannelParameter(type=standard_artifacts.InfraBlessing),
         "pushed_model": ChannelParameter(type=standard_artifacts.PushedModel),
+        "statistics": ChannelParameter(type=standard_artifacts.ExampleStatistics),
+        "schema": ChannelParameter(type=standard_artifacts.Schema),
+        "anomalies": ChannelParameter(type=standard_artifacts.ExampleAnomalies),
+        "dark_knowledge": ChannelParameter(type=DarkKnowledgeReport, optional=True),
     }
     OUTPUTS = {"comparison": ChannelParameter(type=Comparison), "page": ChannelParameter(type=Page)}
 
@@ -70,10 +76,28 @@ class Report(base_component.BaseComponent):
         blessing: types.BaseChannel,
         infra_blessing: types.BaseChannel,
         pushed_model: types.BaseChannel,
+        statistics: types.BaseChannel,
+        schema: types.BaseChannel,
+        anomalies: types.BaseChannel,
         settings: str,
+        commit: str,
         code: str,
+        dark_knowledge: types.BaseChannel | None = None,
     ):
-        """Builds the node; `examples` are the raw ones, `settings` are JSON, `code` is what the cache sees."""
+        """Builds the node.
+
+        Args:
+          pipeline: its name.
+          label: name of the label column.
+          models: what is compared.
+          examples: the raw ones.
+          blessing, infra_blessing, pushed_model: what was decided about the student.
+          statistics, schema, anomalies: of the examples.
+          settings: as JSON.
+          commit: of the version control that the pipeline stands in; "": none.
+          code: fingerprint of the code, for the cache.
+          dark_knowledge: what the soft targets of classes reveal, if that was looked into.
+        """
         spec_class = with_numbered_inputs(
             self.SPEC_CLASS,
             model=(len(models), standard_artifacts.Model),
@@ -85,7 +109,12 @@ class Report(base_component.BaseComponent):
                 label=label,
                 models=json.dumps([{"name": m.name, "role": m.role, "side": m.side} for m in models]),
                 settings=settings,
+                commit=commit,
                 code=code,
+                statistics=statistics,
+                schema=schema,
+                anomalies=anomalies,
+                dark_knowledge=dark_knowledge,
                 examples=examples,
                 blessing=blessing,
                 infra_blessing=infra_blessing,

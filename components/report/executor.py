@@ -13,11 +13,14 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from components.blessing.executor import DECISIONS
+from components.dark_knowledge.executor import DARK_KNOWLEDGE
 from components.evaluation import EXAMPLES, OVERALL, read_evaluation
 from components.numbered_inputs import numbered_artifacts
+from components.report.data import data_of
 from components.report.page import DETAILS, PAGE, render
 from components.report.predictions import calibration, confusion_matrix, disagreements, image_of
 from components.serving_check.executor import DECISION
+from modules import saved_models
 from modules.model_card import read_card
 from modules.serving import (
     labels_of,
@@ -69,7 +72,7 @@ class Executor(base_executor.BaseExecutor):
         records = list(read_records(files).take(MOST_EXAMPLES).as_numpy_iterator())
         label = exec_properties["label"]
         cards = [read_card(path) for _, path, _ in rows]
-        loaded = [tf.saved_model.load(path) for _, path, _ in rows]
+        loaded = [saved_models.load(path) for _, path, _ in rows]
         latencies = single_example_latencies(loaded, without_feature(records[0], label))
         models = []
         for (row, path, metrics), card, (median, slow) in zip(rows, cards, latencies, strict=True):
@@ -78,6 +81,7 @@ class Executor(base_executor.BaseExecutor):
                     "name": row["name"],
                     "role": row["role"],
                     "metrics": {name: value for name, value in metrics.overall.items() if name != EXAMPLES},
+                    "intervals": {n: of for n, of in metrics.intervals.get(OVERALL, {}).items() if n != EXAMPLES},
                     "parameters": card["parameters"],
                     # None of them for a model that was not trained here, or is an ensemble.
                     **{name: card.get(name) for name in TRAINED},
@@ -108,7 +112,11 @@ class Executor(base_executor.BaseExecutor):
             "min_slice_examples": settings["evaluation"]["gates"]["teacher"]["min_slice_examples"],
             "versions": {name: metadata.version(name) for name in ("stillhouse", "tfx", "tensorflow")},
             "artifacts": {name: [one.uri for one in found] for name, found in sorted(input_dict.items())},
+            "commit": exec_properties["commit"],
+            "data": data_of(input_dict),
         }
+        if input_dict.get("dark_knowledge"):
+            details["dark_knowledge"] = _read_json(input_dict["dark_knowledge"][0], DARK_KNOWLEDGE)
         if cards[0]["head"] == "classification":
             details |= look_at_predictions(models, loaded, cards[0]["class_names"], records, label)
         for output, name, content in (

@@ -14,6 +14,7 @@ COLOURS = {
     "teacher": "#4c78a8",
     "ensemble": "#54a24b",
     "baseline": "#b279a2",
+    "round": "#e7ba52",
     "student": "#f58518",
     "pushed": "#72b7b2",
 }
@@ -109,7 +110,10 @@ def reliability(of_models: dict[str, tuple[str, dict[str, Any]]]) -> str:
 
 
 def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
-    """Returns the training curves of {name: (role, {metric: [value of each epoch]})}: loss, and the student's terms."""
+    """Returns the training curves of {name: (role, {metric: [value of each epoch]})}.
+
+    They are the losses, the terms of the distillation loss, and α and T.
+    """
 
     def draw(axes):
         for name, (role, history) in list(histories.items())[:MOST_CURVES]:
@@ -122,15 +126,19 @@ def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
                     axes[1].plot(epochs, history[term], line, color=COLOURS[role], label=f"{name}, {term}")
             if "soft_loss" in history:
                 axes[1].plot(epochs, history["loss"], color=COLOURS[role], label=f"{name}, loss")
-        for one, title in zip(axes, ("loss of every model", "terms of the distillation loss"), strict=True):
+            for key, line, label in (("alpha", "-", "α"), ("temperature", "--", "T")):
+                if key in history:
+                    axes[2].plot(epochs, history[key], line, color=COLOURS[role], label=f"{name}, {label}")
+        titles = ("loss of every model", "terms of the distillation loss", "α and temperature T")
+        for one, title, unit in zip(axes, titles, ("loss, nats", "loss, nats", "value"), strict=True):
             one.set_title(title)
             one.set_xlabel("epoch")
-            one.set_ylabel("loss, nats")
+            one.set_ylabel(unit)
             one.grid(visible=True)
             if one.lines:
                 one.legend(fontsize=8)
 
-    return _svg("curves", draw, 9, 3.6, columns=2)
+    return _svg("curves", draw, 12, 3.6, columns=3)
 
 
 def small_image(pixels: list[list[float]], describes: str) -> str:

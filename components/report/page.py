@@ -18,13 +18,15 @@ WORST_SLICES = 20  # that are not folded away
 LOWER = {metric_name(name) for name in LOWER_IS_BETTER}
 
 
-def render(comparison: dict[str, Any], details: dict[str, Any]) -> str:
+def render(comparison: dict[str, Any], details: dict[str, Any], again: str | None = None) -> str:
     """Returns the page.
 
     Args:
       comparison: as comparison.json has it.
+      again: the command that makes the run again, if it is known.
       details: {"histories": {model: {metric: [values]}}, "min_slice_examples": int, "versions": {package: version},
-        "artifacts": {input: [URI]}}, and of classifiers {"classes": names, "calibration":
+        "artifacts": {input: [URI]}, "commit": str, "data": what `components.report.data` gives, "dark_knowledge": what
+        DarkKnowledge gives (if it was looked into)}, and of classifiers {"classes": names, "calibration":
         {model: ...}, "confusion": {model: ...}, "disagreements": {...}}, as `components.report.executor` gathers them.
     """
     models = {model["name"]: model for model in comparison["models"]}
@@ -62,6 +64,10 @@ def render(comparison: dict[str, Any], details: dict[str, Any]) -> str:
         run_id=comparison.get("run_id"),
         versions=details["versions"],
         artifacts=details["artifacts"],
+        commit=details["commit"],
+        again=again,
+        data=details["data"],
+        dark_knowledge=_shown(details.get("dark_knowledge")),
         settings=json.dumps(comparison["settings"], indent=1, ensure_ascii=False),
     )
 
@@ -132,6 +138,13 @@ def _matrices(details: dict[str, Any]) -> dict[str, dict[str, Any]]:
         largest = sorted(mistakes, key=lambda one: -one[0])[:MOST_CONFUSED]
         found[name] = {"rows": None, "mistakes": [(count, classes[i], classes[j]) for count, i, j in largest]}
     return found
+
+
+def _shown(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the dark knowledge with matrices only where they are small enough to be looked at."""
+    if found is None:
+        return None
+    return found | {"matrices": len(found["classes"]) <= MOST_CLASSES_IN_MATRIX}
 
 
 def _pictured(found: dict[str, Any] | None, reference: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,6 +1,7 @@
 """Asks the teachers about blocks of examples on Beam's workers."""
 
 import functools
+from collections import Counter
 from typing import Any
 
 import apache_beam as beam
@@ -126,8 +127,11 @@ class Executor(base_beam_executor.BaseBeamExecutor):
 
 
 def _counters(result) -> dict[str, int]:
-    found = result.metrics().query(MetricsFilter().with_namespace(COUNTERS))["counters"]
-    return {counter.key.metric.name: counter.result for counter in found}
+    """Returns the counters, each summed over the splits, which are steps of their own to Beam."""
+    found: Counter[str] = Counter()
+    for counter in result.metrics().query(MetricsFilter().with_namespace(COUNTERS))["counters"]:
+        found[counter.key.metric.name] += counter.result
+    return found
 
 
 def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:

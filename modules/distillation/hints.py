@@ -30,9 +30,15 @@ def mean_squared_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
 
 
 def cosine_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
-    """Returns 1 − cos of the last axis, mean over the other axes, float32 [batch]; both [batch, ..., units]."""
+    """Returns 1 − cos of the last axis, mean over the other axes, float32 [batch]; both [batch, ..., units].
+
+    Where the teacher's state is zero, as at padding, it has no direction; such places are left out of the mean.
+    """
     cosine = tf.reduce_sum(tf.nn.l2_normalize(student, -1) * tf.nn.l2_normalize(teacher, -1), axis=-1)
-    return 1.0 - tf.reduce_mean(tf.reshape(cosine, [tf.shape(cosine)[0], -1]), axis=-1)
+    cosine = tf.reshape(cosine, [tf.shape(cosine)[0], -1])
+    directed = tf.cast(tf.reduce_any(teacher != 0, axis=-1), tf.float32)
+    directed = tf.reshape(directed, tf.shape(cosine))
+    return tf.reduce_sum(directed * (1.0 - cosine), axis=-1) / tf.maximum(tf.reduce_sum(directed, axis=-1), 1.0)
 
 
 KINDS = {"mean_squared": mean_squared_hint, "cosine": cosine_hint}

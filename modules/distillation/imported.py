@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from modules import progress
+from modules import progress, saved_models
 from modules.distillation.teachers import ROWS_TO_TELL, are_probabilities
 from modules.errors import UserError
 from modules.export import class_names, save_with_signatures
@@ -45,7 +45,7 @@ def _load(teacher: SavedTeacher):
     """Returns the loaded model, its signature and the name of the output."""
     where = f"{teacher.name} (teachers[].saved_model {teacher.path})"
     try:
-        model = tf.saved_model.load(teacher.path)
+        model = saved_models.load(teacher.path)
     except OSError as error:
         raise UserError(f"{where}: no SavedModel there") from error
     if teacher.signature not in model.signatures:

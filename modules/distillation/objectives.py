@@ -16,6 +16,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from modules.errors import UserError
+from modules.heads import MASKED
 
 Objective = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -97,6 +98,7 @@ OBJECTIVES: dict[str, dict[str, Objective]] = {
         "logit_matching": logit_matching,
     },
     "regression": {"squared_error": squared_error},
+    MASKED: {"kl_divergence": kl_divergence},
 }
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tensorflow as tf
 
+from modules import saved_models
 from modules.errors import UserError
 from modules.heads import HEADS, Head
 
@@ -32,7 +33,7 @@ class Teacher:
         self.name = name
         self._head = head
         try:
-            self.saved_model = tf.saved_model.load(path)
+            self.saved_model = saved_models.load(path)
         except OSError as error:
             raise UserError(f"{name}: no SavedModel in {path}: {error}") from error
         if LOGITS_SIGNATURE not in self.saved_model.signatures:

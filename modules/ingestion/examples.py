@@ -81,9 +81,9 @@ class ExampleParser:
         return self.example(self.columns(records))
 
 
-def first_features(files: Sequence[str], feature_spec: dict, label: str, head: Head, count: int) -> dict:
-    """Returns the features {name: [examples, ...]} of the first `count` examples at the most."""
-    return ExampleParser(feature_spec, label, head)(next(iter(read(files).batch(count))))[0]
+def first_batch(files: Sequence[str], feature_spec: dict, label: str, head: Head, count: int) -> tuple:
+    """Returns the first `count` examples at the most, parsed: (features, labels, targets)."""
+    return ExampleParser(feature_spec, label, head)(next(iter(read(files).batch(count))))
 
 
 def labelled_batches(files: ExampleFiles, parser: ExampleParser, batch_size: int) -> tf.data.Dataset:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from modules.ingestion.examples import ExampleParser
 from modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, Shard, named_files, records_of_file
 from modules.ingestion.options import Options
-from modules.ingestion.stream import Augment, Portion, augmented, slice_size, steps_in
+from modules.ingestion.stream import Change, Portion, changed, slice_size, steps_in
 
 # The column of the serialized examples, where they differ in their shapes and so cannot be kept parsed.
 RECORDS = "serialized example"
@@ -109,7 +109,7 @@ class Columns:
         *,
         first_step: int = 0,
         drop_remainder: bool = False,
-        augment: Augment | None = None,
+        change: Change | None = None,
         portion: Portion | None = None,
     ) -> tf.data.Dataset:
         """Returns shuffled batches, epoch after epoch without end; the arguments are those of the stream's functions.
@@ -139,7 +139,7 @@ class Columns:
             rows = rows_of(step, replica)
             found = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
             example = parser(found[RECORDS]) if RECORDS in found else parser.example(found)
-            return augmented(example, augment, seed, step * portion.of + replica)
+            return changed(example, change, seed, step * portion.of + replica)
 
         return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
             batch_of, num_parallel_calls=options.or_autotune("parallel_calls"), deterministic=options.deterministic

@@ -10,7 +10,9 @@ from modules.ingestion.examples import ExampleParser
 from modules.ingestion.files import ExampleFiles, Shard, named_files, records_of_file
 from modules.ingestion.options import Options
 
-Augment = Callable[[dict[str, tf.Tensor], tf.Tensor], dict[str, tf.Tensor]]
+# From a parsed batch (features, labels, targets) and a seed int32 [2] that differs from batch to batch to such a batch:
+# what augments or masks it.
+Change = Callable[[tuple, tf.Tensor], tuple]
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def parsed_batches(
     seed: int,
     options: Options,
     *,
-    augment: Augment | None = None,
+    change: Change | None = None,
     portion: Portion | None = None,
 ) -> tf.data.Dataset:
     """Returns what `record_batches` gives, parsed: ({feature: [batch, ...]}, labels, targets).
@@ -168,28 +170,27 @@ def parsed_batches(
     Args:
       batches: (step, string [batch]).
       parser: of the records.
-      seed: of `augment`.
+      seed: of `change`.
       options: how many batches to parse at a time.
-      augment: called with the features and a seed int32 [2] that differs from batch to batch; returns the features.
+      change: is done to each batch.
       portion: of the batches, one slice per replica after the other; only that is parsed. None: whole batches.
     """
     if portion and portion.of > 1:
         batches = _slices(batches, portion)
 
     def parse(step, batch):
-        return augmented(parser(batch), augment, seed, step)
+        return changed(parser(batch), change, seed, step)
 
     return batches.map(
         parse, num_parallel_calls=options.or_autotune("parallel_calls"), deterministic=options.deterministic
     )
 
 
-def augmented(example: tuple, augment: Augment | None, seed: int, step: tf.Tensor) -> tuple:
-    """Returns (features, labels, targets) with the features changed by the task's augment."""
-    if not augment:
+def changed(example: tuple, change: Change | None, seed: int, step: tf.Tensor) -> tuple:
+    """Returns the batch (features, labels, targets) of a step as `change` makes it."""
+    if not change:
         return example
-    features, labels, targets = example
-    return augment(features, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])), labels, targets
+    return change(example, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
 
 
 def slice_size(batch_size, of: int):

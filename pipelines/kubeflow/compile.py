@@ -50,7 +50,7 @@ def compile_pipeline(settings: Settings, image: str) -> list[dict[str, Any]]:
     for executor in spec["deploymentSpec"]["executors"].values():
         # Hooks are ignored; our entry point runs the driver.
         executor["container"].pop("lifecycle", None)
-    only_if_changed.add_tasks(spec, image)
+    only_if_changed.add_tasks(spec, image, place.commit)
     _set_limits(spec, settings.kubeflow)
     platform = _platform(spec, settings.kubeflow)
     spec = _renamed(spec)

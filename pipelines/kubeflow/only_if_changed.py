@@ -17,10 +17,14 @@ CHANNEL = "pipelinechannel--"  # how the KFP SDK names what goes into a DAG
 STRING, BOOLEAN = "STRING", "BOOLEAN"
 
 
-def add_tasks(spec: dict[str, Any], image: str) -> None:
-    """Adds the tasks CompareData and RememberData and the parameter `only_if_changed` to a spec as TFX compiles it."""
+def add_tasks(spec: dict[str, Any], image: str, commit: str) -> None:
+    """Adds the tasks CompareData and RememberData and the parameter `only_if_changed` to a spec as TFX compiles it.
+
+    A commit that changes nothing else in the spec, where it stands for the report, is no change.
+    """
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    content = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+    told = json.dumps(spec, sort_keys=True)
+    content = hashlib.sha256((told.replace(commit, "") if commit else told).encode()).hexdigest()
     constants = {"pipeline": spec["pipelineInfo"]["name"], "content": content}
     parameters[ONLY_IF_CHANGED] = {
         "parameterType": BOOLEAN,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.distillation import teacher_names
+from pipelines.distillation import student_names, teacher_names
 from pipelines.settings import Settings
 
 PREFIX = "set_"
@@ -48,10 +48,12 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
         )
         if not teacher.saved_model
     }
-    for prefix, (of, nodes) in (trained | {"student": (settings.student, ("Student", "Baseline"))}).items():
+    *rounds, student = student_names(settings)
+    for prefix, (of, nodes) in (trained | {"student": (settings.student, (student, "Baseline"))}).items():
         for key in ("epochs", "seed"):
-            text = f"{key} of {' and '.join(nodes)}."
-            found.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(of, key), text, nodes, key))
+            own = (*rounds, *nodes) if prefix == "student" and key == "epochs" else nodes
+            text = f"{key} of {', '.join(own)}."
+            found.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(of, key), text, own, key))
     return found
 
 

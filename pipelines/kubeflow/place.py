@@ -1,9 +1,10 @@
 """Where a run on a cluster reads and writes: only paths that its containers can see."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from modules.errors import UserError
-from pipelines.distillation import Place
+from pipelines.commit import commit_of
+from pipelines.dag import Place
 from pipelines.settings import Settings
 
 # What TensorFlow's and Beam's file systems open from within a container.
@@ -49,4 +50,5 @@ def kubeflow_place(settings: Settings) -> Place:
         beam_options=list(settings.beam.options),
         checkpoints=seen("kubeflow.checkpoints", kubeflow.checkpoints),
         cache=CACHE,
+        commit=commit_of(Path()),
     )

@@ -1,14 +1,16 @@
 """How models are compared, what the student has to pass, and where it is shipped."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipelines.settings.section import Section
 
 # Metrics that are defined for two classes; they are computed for class 1 against class 0.
 BINARY_METRICS = ("AUC", "AUCPrecisionRecall")
+# Metrics over the candidates of each query, ranked by the probability of class 1.
+RANKING_METRICS = ("MeanReciprocalRank", "PrecisionAtOne")
 # What the gates may compare, by head; the first is the default.
 METRICS = {
-    "classification": ("SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", *BINARY_METRICS),
+    "classification": ("SparseCategoricalAccuracy", "SparseCategoricalCrossentropy", *BINARY_METRICS, *RANKING_METRICS),
     "multi_label": ("MultiLabelAccuracy", "MultiLabelCrossentropy", "MultiLabelAUC"),
     "regression": ("MeanAbsoluteError", "MeanSquaredError"),
 }
@@ -55,10 +57,27 @@ class Evaluation(Section):
 
     metric: str | None = Field(
         None,
-        description="The metric of the gates; default: the first that fits the head. The AUCs are for two classes.",
+        description="The metric of the gates; default: the first that fits the head. The AUCs are for two classes, the "
+        "ranks want a query.",
+    )
+    query: str | None = Field(
+        None,
+        description="Raw column that says which candidates belong to one query; class 1 is the relevant one. Then "
+        "MeanReciprocalRank and PrecisionAtOne are computed too.",
     )
     slices: list[str | list[str]] = Field([], description="Raw columns by whose values to slice; a list crosses them.")
+    confidence_intervals: bool = Field(
+        False,
+        description="Compute intervals of 95 % of every metric, by TFMA's jackknife; an Evaluator then takes several "
+        "times as long.",
+    )
     gates: Gates = Field(Gates(), description="What the student has to pass.")
+
+    @model_validator(mode="after")
+    def _check_query(self):
+        if self.metric in RANKING_METRICS and self.query is None:
+            raise ValueError(f"metric: {self.metric} ranks the candidates of each query; set query to their column")
+        return self
 
 
 class Push(Section):

@@ -1,6 +1,7 @@
 """A pipeline: the whole settings file, and which settings go together."""
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,8 +9,11 @@ from pipelines.settings.data import Beam, Data, Ingestion
 from pipelines.settings.distillation import OBJECTIVES, Student
 from pipelines.settings.evaluation import METRICS, Evaluation, Push
 from pipelines.settings.kubeflow import Kubeflow
+from pipelines.settings.pretraining import Pretraining
 from pipelines.settings.section import Section
 from pipelines.settings.training import Ensemble, Teacher, Training
+
+PRETRAINING_NAME = r"[A-Za-z0-9_]+"  # it becomes part of a node's
 
 
 class Settings(Section):
@@ -28,6 +32,13 @@ class Settings(Section):
         description="What the label is: one class of several, labels that may hold together, a number.",
     )
     data: Data
+    preprocessing: dict[str, Any] = Field(
+        {},
+        description='What the task\'s preprocessing_fn(inputs, custom_config) finds in custom_config["preprocessing"].',
+    )
+    pretraining: dict[str, Pretraining] = Field(
+        {}, description="Networks that others start from, by names of your own; later ones may use earlier ones."
+    )
     teachers: list[Teacher] = Field(min_length=1, description="One entry per kind of teacher.")
     ensemble: Ensemble = Field(Ensemble(), description="How several teachers are combined to one.")
     student: Student
@@ -56,14 +67,26 @@ class Settings(Section):
             raise ValueError("ensemble.combination: geometric is for distributions; numbers have arithmetic")
         if self.head == "regression" and any(t.label_smoothing for t in [*self.teachers, student]):
             raise ValueError("label_smoothing: a regression has none")
-        clusters = {t.strategy.name for t in [*self.teachers, student]} & {"multi_worker_mirrored", "parameter_server"}
+        clusters = {t.strategy.name for t in self.trainings()} & {"multi_worker_mirrored", "parameter_server"}
         if self.ingestion.service_workers and clusters:
             raise ValueError(
                 f"ingestion.service_workers: the workers of {', '.join(sorted(clusters))} read for themselves"
             )
         if self.head != "classification" and student.omit_classes:
             raise ValueError(f"student.omit_classes: the head {self.head} has no classes to omit")
-        if student.augment and distillation.targets == "cached":
+        if self.head != "classification":
+            unfit = {"pseudo_labels": distillation.pseudo_labels, "head_per_teacher": distillation.head_per_teacher}
+            for name in (name for name, given in unfit.items() if given):
+                raise ValueError(f"student.distillation.{name}: it is for the head classification")
+            if self.evaluation.query:
+                raise ValueError("evaluation.query: it is for the head classification")
+        for name in ("pseudo_labels", "pretraining"):
+            if getattr(distillation, name) and self.data.transfer is None:
+                raise ValueError(f"student.distillation.{name}: set data.transfer, the examples without labels")
+        if distillation.head_per_teacher and len(self.all_teachers()) < 2:
+            raise ValueError("student.distillation.head_per_teacher: there is one teacher only")
+        self._check_starts()
+        if student.augment and distillation.targets == "cached" and not distillation.pseudo_labels:
             raise ValueError(
                 "student.augment: cached targets are those of the unchanged inputs; set "
                 "student.distillation.targets: online"
@@ -86,6 +109,25 @@ class Settings(Section):
                 )
         return self
 
+    def _check_starts(self) -> None:
+        known: list[str] = []
+        for name, of in self.pretraining.items():
+            where = f"pretraining.{name}"
+            if not re.fullmatch(PRETRAINING_NAME, name):
+                raise ValueError(f"{where}: a name has letters, digits and underscores")
+            named = {f"{where}.start.pretraining": of.start and of.start.pretraining}
+            named[f"{where}.distillation.teacher"] = of.distillation and of.distillation.teacher
+            for key, value in named.items():
+                if value and value not in known:
+                    raise ValueError(f"{key}: there is no {value!r} above it; there is: {', '.join(known) or 'none'}")
+            known.append(name)
+        for where, of in [*((f"teachers[{n}]", of) for n, of in enumerate(self.teachers)), ("student", self.student)]:
+            if of.start and of.start.pretraining not in known:
+                raise ValueError(
+                    f"{where}.start.pretraining: there is no {of.start.pretraining!r} in pretraining; there is: "
+                    f"{', '.join(known) or 'none'}"
+                )
+
     @property
     def metric(self) -> str:
         """The metric of the gates."""
@@ -98,11 +140,16 @@ class Settings(Section):
 
     def builder_of(self, training: Training) -> str:
         """Returns the name of the task's function that builds the network of a training."""
-        return training.builder or ("build_teacher" if isinstance(training, Teacher) else "build_student")
+        defaults = {Teacher: "build_teacher", Pretraining: "build_language_model"}
+        return training.builder or defaults.get(type(training), "build_student")
+
+    def trainings(self) -> list[Training]:
+        """Returns every kind of training."""
+        return [*self.pretraining.values(), *self.teachers, self.student]
 
     def builders(self) -> set[str]:
         """Returns the names of all functions of the task that build networks."""
-        return {self.builder_of(training) for training in [*self.teachers, self.student]}
+        return {self.builder_of(training) for training in self.trainings()}
 
     def shards(self) -> list[dict[str, int] | None]:
         """Returns, for each of `all_teachers`, the part {index, of} of the train split that it sees; None: all."""
@@ -122,6 +169,6 @@ class Settings(Section):
 
     def devices(self) -> int:
         """Returns the largest number of devices that any training wants in one process."""
-        trainings = [*self.teachers, self.student]
+        trainings = self.trainings()
         stages = [1 if of.parallelism.processes else of.parallelism.stages for of in trainings]
         return max([training.strategy.devices or 1 for training in trainings] + stages)

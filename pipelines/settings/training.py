@@ -20,6 +20,17 @@ class Optimizer(Section):
     )
 
 
+class Start(Section):
+    """A pre-trained network whose weights a training starts from, layer by layer, by their names."""
+
+    pretraining: str = Field(description="Name of the pre-training.")
+    layers: dict[str, str] = Field(
+        {},
+        description="Layers that start at one of another name, as {own: pre-trained}; the others start at that of "
+        "their own name, or at random if there is none.",
+    )
+
+
 class Training(Section):
     """What every training has."""
 
@@ -39,13 +50,20 @@ class Training(Section):
         description="What layers compute in; weights and losses are float32. mixed_float16 scales the loss.",
     )
     builder: str | None = Field(
-        None, description="Function of the task module; default: build_teacher, or build_student for the student."
+        None, description="Function of the task module; default: build_teacher, build_student or build_language_model."
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the hard term.")
     augment: bool = Field(False, description="Change the training inputs by the task's augment(features, seed).")
     warm_start: bool = Field(
         False, description="Start from the weights of the last pushed version, if it has the same shape."
     )
+    start: Start | None = Field(None, description="A pre-trained network to start from.")
+
+    @model_validator(mode="after")
+    def _check_start(self):
+        if self.start and self.warm_start:
+            raise ValueError("start and warm_start: a training starts from one of them")
+        return self
 
     @model_validator(mode="after")
     def _check_parallelism(self):
@@ -83,7 +101,9 @@ class Teacher(Training):
     def _check_source(self):
         kept = {"saved_model", "signature", "output", "outputs", "weight"}
         of_no_use = (kept - {"weight"}) if self.saved_model is None else set(Teacher.model_fields) - kept
-        unused = self.model_fields_set & of_no_use
+        # A file may spell out defaults, as that which a run leaves behind does.
+        fields = Teacher.model_fields
+        unused = {name for name in self.model_fields_set & of_no_use if getattr(self, name) != fields[name].default}
         if unused:
             which = "needs saved_model" if self.saved_model is None else "is of no use with saved_model"
             raise ValueError(f"{', '.join(sorted(unused))} {which}")

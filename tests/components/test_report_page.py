@@ -101,6 +101,32 @@ def made_up(classes=3, teachers=1, slices=4, baseline=True, pushed="serving/x/1"
         "min_slice_examples": 3,
         "versions": {"stillhouse": "1"},
         "artifacts": {"model_1": ["/runs/model/5"]},
+        "commit": "0123abc with uncommitted changes",
+        "data": {
+            "span": 7,
+            "splits": {"train": 2000, "eval": 500},
+            "features": [
+                {
+                    "name": NASTY,
+                    "kind": "text",
+                    "presence": "always there",
+                    "splits": {"train": {"missing": 0.25, "values": "3 different: 'a' 4"}},
+                }
+            ],
+            "left_out": 3,
+            "anomalies": [],
+        },
+        "dark_knowledge": {
+            "classes": names,
+            "temperatures": [
+                {
+                    "temperature": temperature,
+                    "mean_soft_targets": np.full([classes, classes], 1 / classes).tolist(),
+                    "entropy": {"mean": 0.5, "largest_possible": 1.1},
+                }
+                for temperature in (1.0, 4.0)
+            ],
+        },
     }
     return comparison, details
 
@@ -131,6 +157,40 @@ def test_the_first_screen_says_whether_and_why_not():
     assert "too far down" in words
     assert "student: 0.0700 accuracy lost, 8.0× smaller, 4.0× faster than Teacher-1" in words
     assert "Shipped" in Tags(render(*made_up())).words
+
+
+def test_data_lineage_and_the_way_to_run_it_again_are_told():
+    comparison, details = made_up()
+    details["data"]["anomalies"] = [{"split": "eval", "feature": "tree", "reason": "new values"}]
+    words = Tags(render(comparison, details, again="stillhouse run runs/x/settings.yaml --root runs/x")).words
+    for text in (
+        "Span 7: 2,000 examples in train, 500 examples in eval.",
+        "25.0 %",
+        "3 different: 'a' 4",
+        "3 more are left out",
+        "eval, tree: new values",
+        "0123abc with uncommitted changes",
+        "stillhouse run runs/x/settings.yaml --root runs/x",
+        "T = 4: entropy 0.500 of at most 1.100 nats",
+    ):
+        assert text in words
+    assert "No anomalies against the schema" in Tags(render(*made_up())).words
+
+
+def test_metrics_stand_with_their_intervals():
+    comparison, details = made_up()
+    comparison["models"][-1]["intervals"] = {"accuracy": [0.86, 0.9]}
+    words = Tags(render(comparison, details)).words
+    assert "0.8800 0.8600 to 0.9000" in words
+    assert "intervals of 95 %" in words
+
+
+def test_curves_show_alpha_and_temperature():
+    comparison, details = made_up()
+    details["histories"]["Student"] |= {"alpha": [0.9, 0.1], "temperature": [4.0, 1.0]}
+    words = Tags(render(comparison, details)).words
+    assert "Student, α" in words
+    assert "Student, T" in words
 
 
 def test_an_ensemble_has_hintons_three_rows():

@@ -75,6 +75,19 @@ def test_a_run_leaves_a_page_about_what_its_models_predict(finished):
     assert all(name in page for name in told["classes"])
     assert student["latency_p95_ms"] >= student["latency_ms"]
     assert found["settings"]["student"]["epochs"] == len(told["histories"]["Student"]["loss"])
+    assert told["data"]["splits"] == {"train": told["data"]["splits"]["train"], "eval": found["eval_examples"]}
+    features = {row["name"]: row for row in told["data"]["features"]}
+    assert set(features) == {*blobs.COLUMNS, "tree"}
+    assert features["tree"]["kind"] == "text"
+    assert features["tree"]["splits"]["train"]["values"].startswith("3 different: ")
+    assert told["data"]["anomalies"] == []
+    assert len(told["dark_knowledge"]["temperatures"]) == 4
+
+
+def test_the_settings_that_a_run_leaves_make_it_again(copy):
+    again = copy.stillhouse("run", "runs/blobs/settings.yaml", "--root", "runs/blobs")
+    assert again.returncode == 0, again.stderr
+    assert not nodes(again, "s")  # all of it comes from the cache
 
 
 def test_slices_speak_of_class_names(finished):

@@ -11,6 +11,7 @@ from artifacts import Artifacts, training_config
 from modules import training
 from modules.errors import UserError
 from modules.training import train
+from modules.training_report import EpochReport
 
 STEPS = 15  # of an epoch: 457 examples, 31 in a batch
 EVERY = 4
@@ -46,7 +47,7 @@ def stop(monkeypatch):
     """stop(step) makes the trainings that follow end at that step; stop(None) lets them go on."""
     at = {}
 
-    class Report(training.EpochReport):
+    class Report(EpochReport):
         def on_epoch_begin(self, epoch, logs=None):
             super().on_epoch_begin(epoch, logs)
             self.step = epoch * STEPS

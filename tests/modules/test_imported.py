@@ -7,7 +7,7 @@ from modules.distillation.imported import SavedTeacher, export_saved_teacher, fi
 from modules.distillation.teachers import Teacher
 from modules.errors import UserError
 from modules.heads import HEADS
-from modules.ingestion.examples import first_features
+from modules.ingestion.examples import first_batch
 from modules.ingestion.files import example_files
 from modules.model_card import read_card, write_card
 
@@ -22,7 +22,7 @@ def run(finished):
 @pytest.fixture(scope="module")
 def features(run):
     files = example_files([str(run.examples / "Split-train" / "*")])
-    return first_features(files, run.transform.transformed_feature_spec(), "tree", HEAD, 100)
+    return first_batch(files, run.transform.transformed_feature_spec(), "tree", HEAD, 100)[0]
 
 
 def teacher(path, **changes):

@@ -9,9 +9,10 @@ from modules.errors import UserError
 from modules.ingestion.labels import LabelScan
 from modules.learner import Distillation, Learner
 from modules.strategies import make_strategy
-from modules.training import EpochReport, EpochSize, make_optimizer
+from modules.training import make_optimizer
 from modules.training_config import TrainingConfig
 from modules.training_data import check_labels
+from modules.training_report import EpochReport, EpochSize
 
 CLASSES = 3
 EXAMPLES = 22  # not a multiple of the batch size, so that the last batch is partial, and odd on two replicas

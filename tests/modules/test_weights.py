@@ -1,4 +1,4 @@
-"""Starting from the version that was pushed last."""
+"""Starting from the version that was pushed last, or from a pre-trained network."""
 
 import logging
 
@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.weights import last_pushed
+from modules.errors import UserError
+from modules.weights import last_pushed, pretrained
 
 
 def network(units=5):
@@ -71,3 +72,50 @@ def test_a_training_that_does_not_fit_starts_from_scratch_and_says_why(pushed, c
 def test_nothing_is_told_where_no_warm_start_is_asked_for(caplog):
     assert last_pushed(None, "Student", network, "") is None
     assert not told(caplog)
+
+
+def deep(layers, classes, seed):
+    keras.utils.set_random_seed(seed)
+    hidden = features = keras.Input([4], name="features")
+    for number in range(layers):
+        hidden = keras.layers.Dense(4, name=f"layer_{number}", kernel_initializer="normal")(hidden)
+    return keras.Model(features, keras.layers.Dense(classes, name=f"classes_{classes}")(hidden))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A pre-trained network of four layers, and its folder."""
+    module = tf.Module()
+    module.network = deep(4, 2, seed=1)
+    tf.saved_model.save(module, str(tmp_path / "pretrained"))
+    return str(tmp_path / "pretrained"), module.network
+
+
+def kernel(network, layer):
+    return network.get_layer(layer).kernel.numpy()
+
+
+def test_layers_start_at_those_of_their_names_or_at_the_ones_that_are_named(source):
+    path, network = source
+    found = pretrained(path, "Student", lambda: deep(2, 3, seed=2), {"layer_1": "layer_2"})
+    np.testing.assert_array_equal(kernel(found, "layer_0"), kernel(network, "layer_0"))
+    np.testing.assert_array_equal(kernel(found, "layer_1"), kernel(network, "layer_2"))
+    np.testing.assert_array_equal(kernel(found, "classes_3"), kernel(deep(2, 3, seed=2), "classes_3"))
+
+
+@pytest.mark.parametrize(
+    ("build", "layers", "message"),
+    [
+        (lambda: deep(2, 3, 2), {"layer_7": "layer_2"}, "the network has no layer layer_7; it has: classes_3, layer_0"),
+        (lambda: deep(2, 3, 2), {"layer_1": "layer_9"}, "the pre-trained one has no layer layer_9; it has: classes_2"),
+        (lambda: network(), {}, "the pre-trained network has no layer of the same name"),
+        (
+            lambda: deep(2, 3, 2),
+            {"layer_1": "classes_2"},
+            r"layer_1/kernel:0 has the shape \(4, 4\), that of the pre-t",
+        ),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(source, build, layers, message):
+    with pytest.raises(UserError, match=message):
+        pretrained(source[0], "Student", build, layers)

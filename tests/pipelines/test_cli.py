@@ -29,6 +29,10 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
         (["report", "nowhere"], "nowhere/comparison.json: no such file"),
         (["report"], "there is no finished run under runs/"),
         (["init", "2fast"], "a task's name has lower-case letters"),
+        (
+            ["init", "mine", "--recipe", "bert"],
+            "there is none of that name; there are: distilbert, noisy-student, tmkd",
+        ),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(project, arguments, message):

@@ -1,22 +1,11 @@
-"""The question-passage pairs of data/docstrings.py, from made-up packages."""
+"""The question-passage pairs of pipelines/example_data/docstrings.py, from made-up packages."""
 
 import csv
-import importlib.util
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def docstrings():
-    spec = importlib.util.spec_from_file_location("docstrings_of_packages", REPOSITORY / "data" / "docstrings.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+from pipelines.example_data import docstrings
 
 LONG = "To {} goes through all of the rows one after the other until there is nothing left to do for anyone."
 
@@ -53,11 +42,11 @@ def packages(tmp_path):
         ("Thin wrapper around a socket.", "Which function is for thin wrapper around a socket?"),
     ],
 )
-def test_a_summary_becomes_a_question(docstrings, summary, question):
+def test_a_summary_becomes_a_question(summary, question):
     assert docstrings.question_of(summary, "function") == question
 
 
-def test_only_what_is_long_enough_to_ask_about_is_taken(docstrings):
+def test_only_what_is_long_enough_to_ask_about_is_taken():
     text = (
         source("total")
         + 'def short():\n    """Return it.\n\n    x\n    """\n'
@@ -73,13 +62,13 @@ def test_only_what_is_long_enough_to_ask_about_is_taken(docstrings):
     assert found[0].passage == LONG.format("total")
 
 
-def test_a_copy_in_another_package_is_taken_once(docstrings, packages):
+def test_a_copy_in_another_package_is_taken_once(packages):
     found = docstrings.collect(packages)
     assert len(found) == 36
     assert Counter(one.package for one in found)["copies"] == 0
 
 
-def test_a_package_and_its_family_are_of_one_split(docstrings):
+def test_a_package_and_its_family_are_of_one_split():
     sizes = {"tensorflow": 50, "keras": 5, "python": 30} | {f"p{number}": 5 for number in range(10)}
     made = [docstrings.Docstring(name, "m", f"{name} {n}", "") for name, size in sizes.items() for n in range(size)]
     split = docstrings.split_of_packages(made)
@@ -89,7 +78,7 @@ def test_a_package_and_its_family_are_of_one_split(docstrings):
     assert docstrings.split_of_packages(made) == split
 
 
-def test_each_question_has_its_passage_once_and_others_that_are_none_of_its_own(docstrings, packages):
+def test_each_question_has_its_passage_once_and_others_that_are_none_of_its_own(packages):
     found = docstrings.collect(packages)
     nearest = docstrings.similar(found, 5)
     assert all(number not in others for number, others in enumerate(nearest))
@@ -105,7 +94,7 @@ def test_each_question_has_its_passage_once_and_others_that_are_none_of_its_own(
         assert beside.module == one.module
 
 
-def test_the_nearest_passage_shares_words_with_the_question(docstrings):
+def test_the_nearest_passage_shares_words_with_the_question():
     made = [
         docstrings.Docstring("p", "m", "Which function sorts violins?", "unrelated words about nothing"),
         docstrings.Docstring("p", "m", "Which function paints?", "orchestras where violins are sorted"),
@@ -114,7 +103,7 @@ def test_the_nearest_passage_shares_words_with_the_question(docstrings):
     assert docstrings.similar(made, 1)[0] == [1]
 
 
-def test_what_is_written_is_read_again_and_no_question_is_in_both_splits(docstrings, packages, tmp_path, monkeypatch):
+def test_what_is_written_is_read_again_and_no_question_is_in_both_splits(packages, tmp_path, monkeypatch):
     monkeypatch.setattr(docstrings, "installed_sources", lambda: packages)
     monkeypatch.setattr(docstrings, "provenance", lambda *_: [])
     written = docstrings.write(tmp_path / "out")

@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,12 @@ def test_examples_are_valid_and_literate(path):
     assert load_settings(path).name == path.stem
     comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert f"stillhouse run pipelines/examples/{path.name}" in "\n".join(comment)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_what_a_run_writes_down_of_its_settings_gives_the_same_settings(path):
+    settings = load_settings(path)
+    assert parse_settings(json.loads(settings.model_dump_json(by_alias=True)), "x.yaml") == settings
 
 
 def test_ingestion_has_the_defaults_of_what_it_sets():
@@ -76,6 +83,45 @@ def refuse(raw):
         (
             {"student": {"strategy": {"name": "parameter_server"}, "distillation": {"targets": "online"}}},
             "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached",
+        ),
+        (
+            {"student": {"distillation": {"pseudo_labels": {}}}},
+            "pseudo_labels: they hold the labels too; set alpha: 1 and temperature: 1",
+        ),
+        (
+            {
+                "student": {
+                    "distillation": {"pseudo_labels": {}, "alpha": 1, "temperature": 1, "head_per_teacher": True}
+                }
+            },
+            "pseudo_labels: head_per_teacher cannot be set beside them",
+        ),
+        (
+            {"student": {"distillation": {"pseudo_labels": {}, "alpha": 1, "temperature": 1}}},
+            "student.distillation.pseudo_labels: set data.transfer, the examples without labels",
+        ),
+        (
+            {"student": {"distillation": {"pretraining": {}}}},
+            "student.distillation.pretraining: set data.transfer, the examples without labels",
+        ),
+        ({"student": {"distillation": {"head_per_teacher": True}}}, "head_per_teacher: there is one teacher only"),
+        (
+            {"student": {"start": {"pretraining": "large"}}},
+            "student.start.pretraining: there is no 'large' in pretraining; there is: none",
+        ),
+        (
+            {"pretraining": {"small": {"distillation": {"teacher": "large"}}, "large": {}}},
+            "pretraining.small.distillation.teacher: there is no 'large' above it; there is: none",
+        ),
+        ({"pretraining": {"a-b": {}}}, "pretraining.a-b: a name has letters, digits and underscores"),
+        ({"pretraining": {"a": {"augment": True}}}, "augment is of no use in a pre-training"),
+        (
+            {"pretraining": {"a": {}}, "student": {"start": {"pretraining": "a"}, "warm_start": True}},
+            "start and warm_start: a training starts from one of them",
+        ),
+        (
+            {"evaluation": {"metric": "PrecisionAtOne"}},
+            "metric: PrecisionAtOne ranks the candidates of each query; set query to their column",
         ),
         ({"name": "My Pipe"}, "name: found 'My Pipe'; allowed: String should match pattern"),
         ({"data": {"path": "d"}}, "data.label: missing (The label column.)"),

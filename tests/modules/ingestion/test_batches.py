@@ -42,11 +42,11 @@ class Stream:
     def __init__(self, folder, parser=PARSER):
         self.parser = parser
 
-    def __call__(self, source, batch=BATCH, seed=0, options=Options(), augment=None, portion=None, **more):  # noqa: B008
+    def __call__(self, source, batch=BATCH, seed=0, options=Options(), change=None, portion=None, **more):  # noqa: B008
         counted = replace(source.files, count=scan_labels(source, self.parser).examples)
         source = replace(source, files=counted)
         batches = record_batches(source, self.parser, batch, seed, options, **more)
-        return parsed_batches(batches, self.parser, seed, options, augment=augment, portion=portion)
+        return parsed_batches(batches, self.parser, seed, options, change=change, portion=portion)
 
 
 class CachedStream(Stream):
@@ -164,11 +164,13 @@ def test_transfer_examples_come_once_an_epoch_without_a_label_and_mixed_among_th
     assert all(0 < np.sum(part == -1) < 15 for _, part, _ in batches)
 
 
-def test_augment_has_a_seed_of_its_own_in_every_batch(way, source):
-    def augment(features, seed):
-        return features | {"seed": tf.repeat(seed[None], tf.shape(features["x"])[0], axis=0)}
+def test_a_change_has_a_seed_of_its_own_in_every_batch(way, source):
+    def change(batch, seed):
+        features, *others = batch
+        features |= {"seed": tf.repeat(seed[None], tf.shape(features["x"])[0], axis=0)}
+        return features, *others
 
-    batches = list(way(source, seed=5, augment=augment).take(3).as_numpy_iterator())
+    batches = list(way(source, seed=5, change=change).take(3).as_numpy_iterator())
     assert [features["seed"][0].tolist() for features, _, _ in batches] == [[5, 0], [5, 1], [5, 2]]
 
 

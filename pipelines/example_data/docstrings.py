@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-LOCK = Path(__file__).parent.parent / "requirements" / "tfx-1.16.txt"
+NOT_SOURCES = ("pip", "setuptools", "stillhouse", "wheel")  # of questions: what is installed is not what is locked
 STANDARD_LIBRARY = "python"
 # Packages that grew from one another have many docstrings in common, or nearly so; they are of one split.
 FAMILIES = {"keras": "tensorflow", "tf-keras": "tensorflow", "tensorflow-io-gcs-filesystem": "tensorflow"}
@@ -27,6 +27,7 @@ FEWEST_WORDS_ANSWERED, MOST_WORDS_ANSWERED = 15, 80
 EVAL_SHARE = 0.2  # of the questions, at the least
 RANDOM_NEGATIVES = 2
 UNLABELLED_PER_QUESTION = 10
+SAMPLE = 8_000  # questions of the small set
 HARD_AT_A_TIME = 512  # questions whose similarities to all passages are in memory
 COLUMNS = ("question_id", "question", "passage", "candidate", "relevant", "package")
 # A summary begins with a verb; in English docstrings these are most of them.
@@ -98,17 +99,14 @@ def docstrings_in(source: str, package: str, module: str) -> Iterator[Docstring]
 
 
 def installed_sources() -> Iterator[tuple[str, Path]]:
-    """Yields (package, file) of the locked packages and the standard library, in an order that does not change."""
+    """Yields (package, file) of the installed packages and the standard library, in an order that does not change."""
     standard = Path(sysconfig.get_path("stdlib"))
     for path in sorted(standard.rglob("*.py")):
         if not LEFT_OUT.search(path.relative_to(standard).as_posix()):
             yield STANDARD_LIBRARY, path
-    for name in sorted(re.findall(r"^([a-z0-9._-]+)(?:\[.*?\])?==", LOCK.read_text(), re.M)):
-        try:
-            files = metadata.files(name) or []
-        except metadata.PackageNotFoundError:  # of another platform
-            continue
-        for file in sorted(files, key=str):
+    installed = {re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(): one for one in metadata.distributions()}
+    for name in sorted(set(installed) - set(NOT_SOURCES)):
+        for file in sorted(installed[name].files or [], key=str):
             if file.suffix == ".py" and not LEFT_OUT.search(file.as_posix()):
                 yield name, Path(file.locate())
 
@@ -213,13 +211,25 @@ def _write(path: Path, rows: Iterable[dict[str, object]], columns: Iterable[str]
     return count
 
 
-def write(folder: Path) -> dict[str, int]:
+def write_sample(folder: Path) -> dict[str, int]:
+    """Writes what `write` does, of SAMPLE questions."""
+    return write(folder, SAMPLE)
+
+
+def write(folder: Path, most: int | None = None, seed: int = 1) -> dict[str, int]:
     """Writes pairs/train.csv, pairs/eval.csv, unlabelled/unlabelled.csv and provenance.json; returns their rows.
 
     Unlabelled pairs are questions of the train split with the passages nearest by their words, their own left out.
+
+    Args:
+      folder: to write to.
+      most: questions, drawn at random; None: all there are.
+      seed: of the drawing.
     """
     everything = collect(installed_sources())
     split = split_of_packages(everything)
+    if most is not None and most < len(everything):
+        everything = random.Random(seed).sample(everything, most)
     written = {}
     for name in ("train", "eval"):
         own = [one for one in everything if split[one.package] == name]

@@ -1,0 +1,1 @@
+"""Noisy Student on digits: clean, corrupted and slowly changing ones."""

@@ -1,0 +1,266 @@
+"""What the text benchmarks share: data, trainings and scores, by stillhouse's own parts.
+
+Every network is trained by modules.training.run_fn with the configuration that the pipeline of the settings file would
+give it; soft targets are written by the SoftTargets component. Only the DAG around them is left out, so that variants
+share what they have in common. Scores are those of components.ranking_metrics, as in TFMA.
+"""
+
+import statistics
+import time
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx.components.trainer.fn_args_utils import FnArgs
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.pipeline import RunOptions
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.ranking_metrics import precision_at_one, reciprocal_rank
+from components.soft_targets.executor import Executor as SoftTargets
+from modules import saved_models
+from modules.heads import MASKED
+from modules.model_card import read_card
+from modules.serving import size_in_bytes
+from modules.training import run_fn
+from pipelines.dag import Dag
+from pipelines.distillation import create_pipeline
+from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
+from pipelines.settings import Settings, Training, load_settings
+
+EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
+DATA = Path(__file__).parents[2] / "data" / "questions"
+SCORED = 1_000  # questions of the eval split
+VALIDATION_SHARE = 0.15  # of the train split's questions
+INPUTS = ("tokens", "segments", "matches")
+MODEL = "Format-Serving"
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Transformed pairs of question and passage."""
+
+    tokens: np.ndarray  # int64 [pairs, length]
+    segments: np.ndarray
+    matches: np.ndarray
+    relevant: np.ndarray  # int64 [pairs]
+    questions: np.ndarray  # int64 [pairs]: the number of the question
+
+    def some(self, rows: np.ndarray) -> "Pairs":
+        """Returns the pairs in these rows."""
+        return Pairs(*(getattr(self, one.name)[rows] for one in fields(self)))
+
+
+@dataclass
+class Bench:
+    """Transformed data in files, and the trainings of one seed after the other."""
+
+    settings: Settings
+    root: Path
+    graph: Path
+    scored: Pairs  # eval split, or validation questions of the train split
+    dag: Dag
+    seconds: dict[str, float] = field(default_factory=dict)  # that trainings took, by name
+    made: int = 0
+
+    def train(self, name: str, of: Training, role: str, seed: int, base: Path | None = None, **more) -> Path:
+        """Trains a network and returns its folder; `base` is that of the one to start from."""
+        self.made += 1
+        folder = self.root / f"{self.made:03d}-{name}".replace(" ", "-").replace("/", "-")
+        config = self.dag.config(name, role, of, **more) | {"seed": seed, "checkpoint_folder": None}
+        examples = self.root / "examples"
+        began = time.monotonic()
+        run_fn(
+            FnArgs(
+                train_files=[str(examples / "Split-train" / "*")],
+                eval_files=[str(examples / "Split-eval" / "*")],
+                transform_graph_path=str(self.graph),
+                serving_model_dir=str(folder / MODEL),
+                model_run_dir=str(folder / "run"),
+                base_model=str(base / MODEL) if base else None,
+                custom_config=config,
+            )
+        )
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
+        return folder
+
+    def pretrain(self, name: str, seed: int, start: Path | None = None, teacher: Path | None = None, **changes) -> Path:
+        """Trains a masked language model of the settings; `learning`, among `changes`, is of its distillation."""
+        of = self.settings.pretraining[name].model_copy(update=changes.pop("of", {}))
+        learning = changes.pop("learning", None)
+        hidden = ["states"] if teacher is None else []
+        more: dict[str, Any] = {
+            "head": MASKED,
+            "label": of.tokens,
+            "masking": {"share": of.mask_share, "label": self.settings.data.label},
+            "hidden_layers": hidden,
+            "start": {"layers": of.start.layers} if of.start and start else None,
+        }
+        if teacher:
+            plain = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
+            one = {"objective": "kl_divergence", "weights": [1.0], "combination": "arithmetic"}
+            more |= {"distillation": plain | one | (learning or {}), "teachers": [str(teacher / MODEL)]}
+        return self.train(changes.pop("named", name), of, "pretraining", seed, start, **more)
+
+    def soft_targets(self, teachers: list[Path], transfer: bool = False) -> str:
+        """Writes what the teachers say and returns the folder."""
+        self.made += 1
+
+        def artifact(kind, uri: Path, *splits: str):
+            made = kind()
+            made.uri = str(uri)
+            if splits:
+                made.split_names = artifact_utils.encode_split_names(list(splits))
+            return made
+
+        inputs = {
+            f"teacher_{number}": [artifact(standard_artifacts.Model, teacher)]
+            for number, teacher in enumerate(teachers, start=1)
+        }
+        inputs |= {
+            "examples": [artifact(standard_artifacts.Examples, self.root / "examples", "train", "eval")],
+            "transform_graph": [artifact(standard_artifacts.TransformGraph, self.graph)],
+        }
+        if transfer:
+            inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, self.root / "examples", "transfer")]
+        targets = artifact(standard_artifacts.Examples, self.root / f"{self.made:03d}-targets")
+        properties = {
+            "label": self.settings.data.label,
+            "head": "classification",
+            "dtype": "float32",
+            "batch_size": 512,
+        }
+        context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
+        SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, properties)
+        return targets.uri
+
+    @property
+    def transfer_files(self) -> list[str]:
+        """Patterns of the unlabelled examples."""
+        return [str(self.root / "examples" / "Split-transfer" / "*")]
+
+    def score(self, *models: Path) -> dict[str, float]:
+        """Returns mean reciprocal rank, precision at 1 and accuracy of a model, or of several whose mean answers."""
+        scores = np.mean([self.probabilities(model) for model in models], axis=0)
+        order = np.argsort(self.scored.questions, kind="stable")
+        bounds = np.flatnonzero(np.diff(self.scored.questions[order])) + 1
+        relevant, ranked = (np.split(of[order], bounds) for of in (self.scored.relevant == 1, scores))
+        pairs = [(own, of) for own, of in zip(relevant, ranked, strict=True) if own.any()]
+        return {
+            "mrr": float(np.mean([reciprocal_rank(*pair) for pair in pairs])),
+            "p@1": float(np.mean([precision_at_one(*pair) for pair in pairs])),
+            "accuracy": float(((scores > 0.5) == (self.scored.relevant == 1)).mean()),
+        }
+
+    def probabilities(self, model: Path) -> np.ndarray:
+        """Returns the probability of class 1 of each scored pair."""
+        logits = saved_models.load(str(model / MODEL)).signatures["logits"]
+        names = list(logits.structured_input_signature[1])
+        found = []
+        for begin in range(0, len(self.scored.relevant), 512):
+            rows = slice(begin, begin + 512)
+            given = {name: tf.constant(getattr(self.scored, name)[rows]) for name in names}
+            found.append(tf.nn.softmax(logits(**given)["logits"])[:, 1].numpy())
+        return np.concatenate(found)
+
+
+def prepare(
+    name: str, root: Path, validation: bool, questions: int | None, overrides: list[str] | None = None
+) -> Bench:
+    """Transforms the data of an example's settings into files below `root`.
+
+    Args:
+      name: of the settings file.
+      root: an empty folder.
+      validation: score models on questions of the train split that are then left out of the training.
+      questions: of the train split, at the most; None: all.
+      overrides: as --set.
+    """
+    settings = load_settings(EXAMPLES / f"{name}.yaml", overrides)
+    place = local_place(settings, root / "pipeline")
+    (root / "pipeline").mkdir(parents=True)
+    LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
+    (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
+    transform = tft.TFTransformOutput(str(graph))
+    train = _pairs(transform, DATA / "pairs" / "train.csv")
+    if questions is not None:
+        train = train.some(np.isin(train.questions, np.unique(train.questions)[:questions]))
+    if validation:
+        known = np.unique(train.questions)
+        held_out = np.isin(train.questions, known[: round(VALIDATION_SHARE * len(known))])
+        train, scored = train.some(~held_out), train.some(held_out)
+    else:
+        scored = _pairs(transform, DATA / "pairs" / "eval.csv")
+        scored = scored.some(np.isin(scored.questions, np.unique(scored.questions)[:SCORED]))
+    _write(root / "examples" / "Split-train", train)
+    _write(root / "examples" / "Split-eval", scored.some(np.arange(min(1000, len(scored.relevant)))))
+    if settings.data.transfer:
+        unlabelled = _pairs(transform, DATA / "unlabelled" / "unlabelled.csv")
+        unlabelled = unlabelled.some(np.isin(unlabelled.questions, train.questions))
+        _write(root / "examples" / "Split-transfer", unlabelled, labelled=False)
+    print(f"{len(train.relevant):,} pairs to train on, {len(scored.relevant):,} to score", flush=True)
+    return Bench(settings, root, graph, scored, Dag(settings, place))
+
+
+def _pairs(transform: tft.TFTransformOutput, path: Path) -> Pairs:
+    frame = pd.read_csv(path, keep_default_na=False)
+    layer, parts = transform.transform_features_layer(), []
+    for begin in range(0, len(frame), 4096):
+        part = frame.iloc[begin : begin + 4096]
+        raw = {name: tf.constant(part[name].to_numpy(str))[:, None] for name in ("question", "passage")}
+        raw |= {name: tf.constant([["unknown"]] * len(part)) for name in ("candidate", "package")}
+        raw |= {name: tf.zeros([len(part), 1], tf.int64) for name in ("question_id", "relevant")}
+        found = layer(raw)
+        parts.append([found[name].numpy() for name in INPUTS])
+    relevant = frame["relevant"] if "relevant" in frame else np.full(len(frame), -1)
+    features = [np.concatenate(of) for of in zip(*parts, strict=True)]
+    return Pairs(*features, np.asarray(relevant, np.int64), frame["question_id"].to_numpy(np.int64))
+
+
+def _write(folder: Path, pairs: Pairs, labelled: bool = True) -> None:
+    folder.mkdir(parents=True)
+    with tf.io.TFRecordWriter(str(folder / "examples.gz"), "GZIP") as writer:
+        columns = [getattr(pairs, name) for name in INPUTS]
+        for *features, relevant in zip(*columns, pairs.relevant, strict=True):
+            example = tf.train.Example()
+            for name, values in zip(INPUTS, features, strict=True):
+                example.features.feature[name].int64_list.value.extend(values)
+            if labelled:
+                example.features.feature["relevant"].int64_list.value.append(relevant)
+            writer.write(example.SerializeToString())
+
+
+def parameters_and_bytes(model: Path) -> tuple[int, int]:
+    """Returns the number of weights, and the size of the SavedModel."""
+    return read_card(str(model / MODEL))["parameters"], size_in_bytes(str(model / MODEL))
+
+
+def latencies(bench: Bench, models: list[Path], batch: int, rounds: int = 60) -> list[float]:
+    """Returns each model's median time for a batch of transformed pairs, in ms; the models are asked in turn."""
+    signatures = [saved_models.load(str(model / MODEL)).signatures["logits"] for model in models]
+    given = [
+        {name: tf.constant(getattr(bench.scored, name)[:batch]) for name in one.structured_input_signature[1]}
+        for one in signatures
+    ]
+    times: list[list[float]] = [[] for _ in models]
+    for number in range(rounds + 5):
+        for signature, features, samples in zip(signatures, given, times, strict=True):
+            began = time.perf_counter()
+            signature(**features)["logits"].numpy()
+            if number >= 5:
+                samples.append(1000 * (time.perf_counter() - began))
+    return [statistics.median(samples) for samples in times]
+
+
+def row(name: str, found: list[dict[str, float]]) -> str:
+    """Returns a row of the table: mean and standard deviation over the seeds."""
+    cells = []
+    for key in ("mrr", "p@1", "accuracy"):
+        values = [100 * one[key] for one in found]
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        cells.append(f"{statistics.mean(values):.1f}{spread}")
+    return f"| {name} | {' | '.join(cells)} |"

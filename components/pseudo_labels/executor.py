@@ -1,0 +1,142 @@
+"""Reads the soft targets twice: for what the teacher is sure of, and to write what is taken."""
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_transform as tft
+from tfx import types
+from tfx.dsl.components.base import base_executor
+from tfx.types import artifact_utils
+from tfx.utils import io_utils
+
+from modules import progress
+from modules.distillation.combination import combine
+from modules.distillation.pseudo_labels import certain_logits, confidence_of, copies_of, pseudo_logits
+from modules.distillation.soft_targets import (
+    KEY,
+    LOGITS,
+    PREFIX,
+    SoftTargetsCard,
+    fingerprints,
+    read_soft_targets_card,
+)
+from modules.heads import HEADS
+from modules.ingestion.examples import ExampleParser
+from modules.ingestion.files import BLOCK, RECORDS_AT_ONCE, example_files, read, split_folder, target_files
+from modules.serving import size_in_bytes
+
+TRAIN, TRANSFER = "train", "transfer"
+ONLY_BLOCK = f"{BLOCK}00000-of-00001.gz"
+HEAD = HEADS["classification"]
+
+
+class Executor(base_executor.BaseExecutor):
+    """Writes pseudo-labelled examples, and targets for them and for the labelled ones.
+
+    What the teacher says about all unlabelled examples, a class and its confidence, is in memory at once.
+    """
+
+    def Do(
+        self,
+        input_dict: dict[str, list[types.Artifact]],
+        output_dict: dict[str, list[types.Artifact]],
+        exec_properties: dict[str, Any],
+    ) -> None:
+        """Writes output_dict["pseudo_labelled"] (the split transfer) and output_dict["targets"].
+
+        Raises:
+          UserError: the teacher is sure enough of no example.
+        """
+        rule, ensemble = json.loads(exec_properties["rule"]), json.loads(exec_properties["ensemble"])
+        given = artifact_utils.get_single_uri(input_dict["soft_targets"])
+        card = read_soft_targets_card(given)
+        label = exec_properties["label"]
+        graph = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
+        parser = ExampleParser(graph.transformed_feature_spec(), label, HEAD)
+
+        def files_of(name: str, split: str) -> list[str]:
+            return example_files([io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict[name], split))])
+
+        def teacher_of(record_batch: tf.Tensor) -> np.ndarray:
+            parsed = tf.io.parse_example(record_batch, card.spec())
+            return combine(card.targets_of(parsed)[LOGITS], **ensemble, temperature=1.0, head=HEAD.name).numpy()
+
+        pseudo_labelled = artifact_utils.get_single_instance(output_dict["pseudo_labelled"])
+        targets = artifact_utils.get_single_instance(output_dict["targets"])
+        pseudo_labelled.split_names = artifact_utils.encode_split_names([TRANSFER])
+        targets.split_names = artifact_utils.encode_split_names([TRAIN, TRANSFER])
+        classes, written = card.shapes[LOGITS][1], {}
+
+        unlabelled, said = files_of("transfer_examples", TRANSFER), split_folder(given, TRANSFER)
+        found = [
+            teacher_of(batch) for file in unlabelled for batch in read(target_files(file, said)).batch(RECORDS_AT_ONCE)
+        ]
+        confidence = np.concatenate([confidence_of(logits) for logits in found])
+        likeliest = np.concatenate([logits.argmax(axis=-1) for logits in found])
+        copies = copies_of(confidence, likeliest, rule["min_confidence"], rule["balance"])
+        progress.note(_told(confidence, likeliest, copies, rule))
+
+        position, written[TRANSFER] = 0, 0
+        for file in unlabelled:
+            batches = tf.data.Dataset.zip((read([file]), read(target_files(file, said)))).batch(RECORDS_AT_ONCE)
+            records, answers = [], []
+            for examples, of_teacher in batches:
+                logits = pseudo_logits(teacher_of(of_teacher), rule["kind"])
+                own = copies[position : position + len(logits)]
+                position += len(logits)
+                records += np.repeat(examples.numpy(), own).tolist()
+                answers += np.repeat(_serialized(fingerprints(examples).numpy(), logits), own).tolist()
+            name = os.path.basename(file)
+            _write(os.path.join(split_folder(pseudo_labelled.uri, TRANSFER), name), records)
+            _write(os.path.join(split_folder(targets.uri, TRANSFER), name + ONLY_BLOCK), answers)
+            written[TRANSFER] += len(records)
+
+        written[TRAIN] = 0
+        for file in files_of("examples", TRAIN):
+            answers = []
+            for batch in read([file]).batch(RECORDS_AT_ONCE):
+                _, labels, _ = parser(batch)
+                answers += _serialized(fingerprints(batch).numpy(), certain_logits(labels.numpy(), classes)).tolist()
+            _write(os.path.join(split_folder(targets.uri, TRAIN), os.path.basename(file) + ONLY_BLOCK), answers)
+            written[TRAIN] += len(answers)
+        sizes = {split: size_in_bytes(split_folder(targets.uri, split)) for split in written}
+        teacher = " and ".join(card.teachers)
+        SoftTargetsCard([teacher], "float32", {LOGITS: [1, classes]}, sum(written.values()), sizes).write(targets.uri)
+
+
+def _serialized(keys: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Returns records of targets, bytes [examples]; an array of objects, for strings would lose their last zeros."""
+    records = np.empty(len(keys), object)
+    for number, (key, row) in enumerate(zip(keys, logits, strict=True)):
+        example = tf.train.Example()
+        example.features.feature[PREFIX + KEY].int64_list.value.append(key)
+        example.features.feature[PREFIX + LOGITS].float_list.value.extend(row)
+        records[number] = example.SerializeToString()
+    return records
+
+
+def _write(path: str, records: Iterable[bytes]) -> None:
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    with tf.io.TFRecordWriter(path, "GZIP") as writer:
+        for record in records:
+            writer.write(record)
+
+
+def _told(confidence: np.ndarray, likeliest: np.ndarray, copies: np.ndarray, rule: dict[str, Any]) -> str:
+    """Returns what a person wants to know about the choice."""
+    taken, sure = copies > 0, confidence >= rule["min_confidence"]
+    line = (
+        f"pseudo-labels, {rule['kind']}: of {len(copies):,} unlabelled examples {sure.sum():,} "
+        f"with a confidence of at least {rule['min_confidence']:g}"
+    )
+    if rule["balance"]:
+        counts = np.bincount(likeliest[taken], weights=copies[taken])
+        present = counts[counts > 0]
+        line += (
+            f"; {len(present)} classes with {present[0]:.0f} each, {copies[taken].sum() - taken.sum():,} of them copies"
+        )
+    return line

@@ -1,0 +1,47 @@
+"""Draws the DAGs of the recipes, as Mermaid, into docs/recipes.md: python docs/dag.py.
+
+What every pipeline has (statistics, schema, comparisons) is left out.
+"""
+
+import re
+import tempfile
+from pathlib import Path
+
+from pipelines.distillation import create_pipeline
+from pipelines.init import EXAMPLES, RECIPES
+from pipelines.local import local_place
+from pipelines.settings import Settings, load_settings
+
+PAGE = Path(__file__).parent / "recipes.md"
+LEFT_OUT = re.compile(
+    r"(StatisticsGen|SchemaGen|ExampleValidator|DarkKnowledge|LastPushed|Blessing|ServingCheck|Report|Evaluator\..*)$"
+)
+BLOCK = "<!-- {name}: by docs/dag.py -->\n```mermaid\n{text}```\n"
+
+
+def mermaid(settings: Settings) -> str:
+    """Returns the DAG of a pipeline as Mermaid text."""
+    with tempfile.TemporaryDirectory() as folder:
+        nodes = create_pipeline(settings, local_place(settings, Path(folder))).components
+    shown = [node.id for node in nodes if not LEFT_OUT.match(node.id)]
+    lines = ["flowchart LR"]
+    for node in nodes:
+        if node.id in shown:
+            upstream = sorted(above.id for above in node.upstream_nodes if above.id in shown)
+            # The data reach every training; one arrow from the Transform to those that have no other is enough.
+            others = [above for above in upstream if above not in ("Transform", "ExampleGen")]
+            lines += [f"  {above} --> {node.id}" for above in others or upstream]
+    return "\n".join(lines) + "\n"
+
+
+def blocks() -> dict[str, str]:
+    """Returns what stands in the page for each recipe."""
+    return {name: BLOCK.format(name=name, text=mermaid(load_settings(EXAMPLES / f"{name}.yaml"))) for name in RECIPES}
+
+
+if __name__ == "__main__":
+    text = PAGE.read_text(encoding="utf-8")
+    for name, block in blocks().items():
+        pattern = re.escape(f"<!-- {name}: by docs/dag.py -->\n") + r"(```mermaid\n.*?```\n)?"
+        text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
+    PAGE.write_text(text, encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Small images as examples: noise on their way into a training."""

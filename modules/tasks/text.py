@@ -1,0 +1,109 @@
+"""Texts, or pairs of them, in columns of a table: which class is it? Is this passage an answer to that question?
+
+For texts of your own, name in the settings their columns, and tell the networks what the vocabulary and the length are:
+
+  preprocessing: {text: [question, passage], vocabulary: 2000, length: 64}
+  teachers: [{hyperparameters: {vocabulary: 2000, length: 64, classes: 2, layers: 6}}]
+
+The teacher is BERT's encoder with its pooler; the student has no segments and no pooler, as in DistilBERT (Sanh et al.
+2019, section 3).
+"""
+
+import tensorflow as tf
+import tensorflow_transform as tft
+import tf_keras as keras
+
+from modules.errors import UserError
+from modules.text.encoder import VocabularyLogits, encoder
+from modules.text.masking import POSITIONS
+from modules.text.wordpiece import matches_of, token_ids
+
+TOKENS, SEGMENTS, MATCHES = "tokens", "segments", "matches"
+
+
+def preprocessing_fn(inputs, custom_config):
+    """Turns one or two columns of text into ids of sub-words.
+
+    Args:
+      inputs: raw columns.
+      custom_config: `label`, name of the label column; `preprocessing`: {text: names of the columns, vocabulary: number
+        of sub-words, length: ids of an example}.
+
+    Raises:
+      UserError: a column is not there.
+    """
+    settings, label = custom_config["preprocessing"], custom_config["label"]
+    missing = [name for name in settings["text"] if name not in inputs]
+    if missing:
+        raise UserError(f"preprocessing.text: there is no column {', '.join(missing)}; there are: {', '.join(inputs)}")
+    columns = [_dense(inputs[name], "") for name in settings["text"]]
+    ids, segments = token_ids(columns, settings["vocabulary"], settings["length"])
+    classes = _dense(inputs[label], -1 if inputs[label].dtype == tf.int64 else "")
+    if classes.dtype == tf.string:
+        classes = tft.compute_and_apply_vocabulary(classes, vocab_filename=label)
+    return {TOKENS: ids, SEGMENTS: segments, MATCHES: matches_of(ids, segments), label: classes}
+
+
+def _dense(column, default):
+    """Returns a [batch] tensor of a column that may be missing in some rows."""
+    if isinstance(column, tf.sparse.SparseTensor):
+        rows = tf.SparseTensor(column.indices, column.values, [column.dense_shape[0], 1])
+        column = tf.sparse.to_dense(rows, default_value=default)
+    return tf.reshape(column, [-1])
+
+
+def build_teacher(
+    vocabulary: int,
+    length: int,
+    classes: int = 2,
+    layers: int = 6,
+    width: int = 64,
+    heads: int = 4,
+    dropout: float = 0.1,
+) -> keras.Model:
+    """BERT's classifier: the encoder, a dense layer (the pooler) over [CLS], and the classes."""
+    inputs = [keras.Input([length], dtype="int64", name=name) for name in (TOKENS, MATCHES, SEGMENTS)]
+    _, hidden = encoder(*inputs, vocabulary, layers, width, heads, dropout)
+    pooled = keras.layers.Dense(width, activation="tanh", name="pooler")(hidden[:, 0])
+    pooled = keras.layers.Dropout(dropout)(pooled)
+    return keras.Model(inputs, keras.layers.Dense(classes, name="classes")(pooled))
+
+
+def build_student(
+    vocabulary: int,
+    length: int,
+    classes: int = 2,
+    layers: int = 3,
+    width: int = 64,
+    heads: int = 4,
+    dropout: float = 0.1,
+) -> keras.Model:
+    """DistilBERT's classifier: the encoder without segments, and the classes over [CLS]."""
+    inputs = [keras.Input([length], dtype="int64", name=name) for name in (TOKENS, MATCHES)]
+    _, hidden = encoder(*inputs, None, vocabulary, layers, width, heads, dropout)
+    first = keras.layers.Dropout(dropout)(hidden[:, 0])
+    return keras.Model(inputs, keras.layers.Dense(classes, name="classes")(first))
+
+
+def build_language_model(
+    vocabulary: int,
+    length: int,
+    layers: int = 6,
+    width: int = 64,
+    heads: int = 4,
+    dropout: float = 0.1,
+    segments: bool = True,
+) -> keras.Model:
+    """The encoder, and what may stand at masked positions: a network for `pretraining`.
+
+    Args:
+      vocabulary, length, layers, width, heads, dropout: as for the classifiers.
+      segments: whether the encoder has them, as the teacher's.
+    """
+    names = [TOKENS, MATCHES, *([SEGMENTS] if segments else [])]
+    inputs = [keras.Input([length], dtype="int64", name=name) for name in names]
+    masked = keras.Input([None], dtype="int64", name=POSITIONS)
+    of_encoder = inputs if segments else [*inputs, None]
+    embeddings, hidden = encoder(*of_encoder, vocabulary, layers, width, heads, dropout)
+    logits = VocabularyLogits(embeddings, width, name="vocabulary")([hidden, masked])
+    return keras.Model([*inputs, masked], logits)

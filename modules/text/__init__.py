@@ -1,0 +1,1 @@
+"""Text as examples: sub-words, their masking, and an encoder."""

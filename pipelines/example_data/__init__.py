@@ -1,0 +1,1 @@
+"""Example data that are written from installed packages; nothing is downloaded."""
