@@ -28,6 +28,7 @@ from modules.event_files import EventFiles
 from modules.export import export_network, export_pretrained
 from modules.heads import HEADS, Head
 from modules.ingestion.examples import first_batch
+from modules.ingestion.files import example_files
 from modules.ingestion.service import input_service
 from modules.ingestion.stream import steps_in
 from modules.ingestion.waiting import INPUT_SHARE, typical, verdict
@@ -56,7 +57,7 @@ from modules.training_data import (
     read_data,
 )
 from modules.training_loop import Steps, run_custom, run_fit
-from modules.training_report import EpochReport, EpochSize, draw_step, ledgers_of, listed
+from modules.training_report import EpochReport, EpochSize, draw_step, held_out, ledgers_of, listed
 from modules.weights import copy_weights, last_pushed, pretrained
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
@@ -289,6 +290,9 @@ def train(config: TrainingConfig, fn_args: "FnArgs") -> tuple[keras.Model, dict[
         "memory": {"bytes": ledgers, "peak_mb": peak},
         "history": checkpoints.history,
     }
+    if masking:
+        card["held_out"] = held_out(result, masking, example_files(fn_args.eval_files), data.parser)
+        progress.note(f"{config.name}: masked sub-words of the eval split: {listed(card['held_out'])}")
     if not config.cluster_kind:
         progress.note(f"{config.name}: peak memory, MB: {listed(peak)}")
     return result, card

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -9,13 +10,17 @@ import tf_keras as keras
 
 from modules import progress
 from modules.errors import UserError
+from modules.ingestion.examples import ExampleParser
+from modules.ingestion.files import read
 from modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT
 from modules.large_models.ledger import ledgers_of_stages, whole_ledger
 from modules.large_models.parallelism import Stages
 from modules.large_models.timeline import busy, drawn
 from modules.learner import STALENESS, Learner
+from modules.text.masking import Masking
 from modules.training_config import TrainingConfig
 
+EVALUATED_AT_ONCE = 256
 TIMELINE = "timeline.svg"  # in model_run_dir
 
 
@@ -57,6 +62,25 @@ class EpochReport(keras.callbacks.Callback):
                 "or look for NaN in the features that preprocessing_fn returns"
             )
         progress.epoch_done(self._name, epoch + 1, self._epochs, metrics)
+
+
+def held_out(network: keras.Model, masking: Masking, files: Sequence[str], parser: ExampleParser) -> dict[str, float]:
+    """Returns loss (nats) and accuracy at masked positions of the eval split, mean over its examples.
+
+    Args:
+      network: a masked language model.
+      masking: masks each example once, the same at every call.
+      files: of the eval split.
+      parser: of its examples.
+    """
+    sums, count = {}, 0
+    for number, records in enumerate(read(files).batch(EVALUATED_AT_ONCE)):
+        features, labels, _ = masking(parser(records), tf.constant([0, number]))
+        logits = parser.head.logits(network({name: features[name] for name in network.input_names}, training=False))
+        found = {"loss": parser.head.hard_loss(labels, logits), "accuracy": parser.head.quality_of(labels, logits)}
+        count += len(labels)
+        sums = {name: sums.get(name, 0.0) + float(tf.reduce_sum(of)) for name, of in found.items()}
+    return {name: total / count for name, total in sums.items()}
 
 
 def draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets, folder: str) -> None:

@@ -6,7 +6,6 @@ and the twin that has no pre-training at all. --validation scores on questions o
 settings.
 """
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -37,7 +36,7 @@ def main(
     """Trains and prints the tables; --setting KEY=VALUE changes the settings file's, as --set does."""
     quiet()
     rows: dict[str, list[dict[str, float]]] = {}
-    began, cpu = time.monotonic(), time.process_time()
+    began = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         bench = ex.prepare("distilbert", Path(folder), validation, questions, setting)
         settings = bench.settings
@@ -65,21 +64,7 @@ def main(
                 start = None if name == "with random initial weights" else large
                 less = bench.pretrain("small", seed, start, large, learning=learning, named=f"small {name}")
                 note(name, bench.train(f"student {name}", student, "student", seed, less))
-        models = [teacher, tuned]
-        sizes = [ex.parameters_and_bytes(model) for model in models]
-        times = {batch: ex.latencies(bench, models, batch) for batch in (1, 64)}
-    minutes, of_cpu = (time.monotonic() - began) / 60, (time.process_time() - cpu) / 60
-    result = {"rows": rows, "sizes": sizes, "latencies": times, "minutes": minutes, "cpu_minutes": of_cpu}
-    if output:
-        output.write_text(json.dumps(result))
-    print(f"\n{seeds} seeds, mean ± standard deviation; {minutes:.0f} minutes, {of_cpu:.0f} of CPU time\n")
-    print("| | MRR (%) | P@1 (%) | accuracy (%) |\n|---|---|---|---|")
-    for name, found in rows.items():
-        print(ex.row(name, found))
-    print("\n| | parameters | bytes | one pair, ms | 64 pairs, ms |\n|---|---|---|---|---|")
-    for number, name in enumerate(("teacher", "DistilBERT")):
-        parameters, size = sizes[number]
-        print(f"| {name} | {parameters:,} | {size:,} | {times[1][number]:.2f} | {times[64][number]:.1f} |")
+        ex.finish(bench, rows, {"teacher": teacher, "DistilBERT": tuned}, began, output)
 
 
 if __name__ == "__main__":

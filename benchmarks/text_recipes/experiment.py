@@ -5,6 +5,7 @@ give it; soft targets are written by the SoftTargets component. Only the DAG aro
 share what they have in common. Scores are those of components.ranking_metrics, as in TFMA.
 """
 
+import json
 import statistics
 import time
 from dataclasses import dataclass, field, fields
@@ -254,6 +255,40 @@ def latencies(bench: Bench, models: list[Path], batch: int, rounds: int = 60) ->
             if number >= 5:
                 samples.append(1000 * (time.perf_counter() - began))
     return [statistics.median(samples) for samples in times]
+
+
+def finish(
+    bench: Bench,
+    rows: dict[str, list[dict[str, float]]],
+    compared: dict[str, Path],
+    began: tuple[float, float],
+    output: Path | None,
+) -> None:
+    """Measures sizes and latencies and prints the tables.
+
+    Args:
+      bench: the trainings.
+      rows: scores of each seed by model.
+      compared: two models by what they are called.
+      began: wall clock and CPU time when it began, in seconds.
+      output: a file for all figures as JSON.
+    """
+    models = list(compared.values())
+    sizes = [parameters_and_bytes(model) for model in models]
+    times = {batch: latencies(bench, models, batch) for batch in (1, 64)}
+    minutes, of_cpu = (time.monotonic() - began[0]) / 60, (time.process_time() - began[1]) / 60
+    if output:
+        found = {"rows": rows, "sizes": sizes, "latencies": times, "minutes": minutes, "cpu_minutes": of_cpu}
+        output.write_text(json.dumps(found))
+    seeds = len(next(iter(rows.values())))
+    print(f"\n{seeds} seeds, mean ± standard deviation; {minutes:.0f} minutes, {of_cpu:.0f} of CPU time\n")
+    print("| | MRR (%) | P@1 (%) | accuracy (%) |\n|---|---|---|---|")
+    for name, found in rows.items():
+        print(row(name, found))
+    print("\n| | parameters | bytes | one pair, ms | 64 pairs, ms |\n|---|---|---|---|---|")
+    for number, name in enumerate(compared):
+        parameters, size = sizes[number]
+        print(f"| {name} | {parameters:,} | {size:,} | {times[1][number]:.2f} | {times[64][number]:.1f} |")
 
 
 def row(name: str, found: list[dict[str, float]]) -> str:

@@ -5,7 +5,6 @@ Per seed: three teachers and their ensemble, and students of half the layers: on
 --validation scores on questions of the train split.
 """
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ def main(
     """Trains and prints the table; --setting KEY=VALUE changes the settings file's, as --set does."""
     quiet()
     rows: dict[str, list[dict[str, float]]] = {}
-    began, cpu = time.monotonic(), time.process_time()
+    began = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         bench = ex.prepare("tmkd", Path(folder), validation, questions, setting)
         settings, student = bench.settings, bench.settings.student
@@ -78,21 +77,7 @@ def main(
             note("TMKD with one teacher", taught("one teacher", teachers[:1], heads=False, first_stage=True))
             full = taught("TMKD", teachers, heads=True, first_stage=True)
             note("TMKD", full)
-        models = [teachers[0], full]
-        sizes = [ex.parameters_and_bytes(model) for model in models]
-        times = {batch: ex.latencies(bench, models, batch) for batch in (1, 64)}
-    minutes, of_cpu = (time.monotonic() - began) / 60, (time.process_time() - cpu) / 60
-    if output:
-        result = {"rows": rows, "sizes": sizes, "latencies": times, "minutes": minutes, "cpu_minutes": of_cpu}
-        output.write_text(json.dumps(result))
-    print(f"\n{seeds} seeds, mean ± standard deviation; {minutes:.0f} minutes, {of_cpu:.0f} of CPU time\n")
-    print("| | MRR (%) | P@1 (%) | accuracy (%) |\n|---|---|---|---|")
-    for name, found in rows.items():
-        print(ex.row(name, found))
-    print("\n| | parameters | bytes | one pair, ms | 64 pairs, ms |\n|---|---|---|---|---|")
-    for number, name in enumerate(("a teacher", "TMKD")):
-        parameters, size = sizes[number]
-        print(f"| {name} | {parameters:,} | {size:,} | {times[1][number]:.2f} | {times[64][number]:.1f} |")
+        ex.finish(bench, rows, {"a teacher": teachers[0], "TMKD": full}, began, output)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ MOST_FEATURES = 200
 KINDS = {"INT": "whole number", "FLOAT": "number", "STRING": "text", "BYTES": "bytes", "STRUCT": "structure"}
 
 
-def data_of(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
+def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dict[str, Any]:
     """Returns what is known about the raw examples.
 
     Args:
       input_dict: of the Report: examples, statistics, schema, anomalies.
+      has_spans: whether the data come in spans; TFX numbers the others too, as 0.
 
     Returns:
       {"span": int or None, "splits": {split: examples}, "features": [{"name", "kind", "presence", "splits": {split:
@@ -51,9 +52,8 @@ def data_of(input_dict: dict[str, list[types.Artifact]]) -> dict[str, Any]:
             {"split": split, "feature": name, "reason": info.description}
             for name, info in sorted(of_split.anomaly_info.items())
         ]
-    examples = input_dict["examples"][0]
     return {
-        "span": examples.span if examples.has_custom_property("span") or examples.span else None,
+        "span": input_dict["examples"][0].span if has_spans else None,
         "splits": splits,
         "features": rows[:MOST_FEATURES],
         "left_out": max(0, len(rows) - MOST_FEATURES),

@@ -113,7 +113,7 @@ class Executor(base_executor.BaseExecutor):
             "versions": {name: metadata.version(name) for name in ("stillhouse", "tfx", "tensorflow")},
             "artifacts": {name: [one.uri for one in found] for name, found in sorted(input_dict.items())},
             "commit": exec_properties["commit"],
-            "data": data_of(input_dict),
+            "data": data_of(input_dict, has_spans="{SPAN}" in settings["data"]["path"]),
         }
         if input_dict.get("dark_knowledge"):
             details["dark_knowledge"] = _read_json(input_dict["dark_knowledge"][0], DARK_KNOWLEDGE)
