@@ -98,8 +98,8 @@ def run(folder, settings):
     return project, done, json.loads((folder / "run" / "comparison.json").read_text())
 
 
-# Six trainings of a transformer, most of whose time goes into tracing.
-soak = pytest.mark.soak
+# Their parts are tested one by one elsewhere; whole runs of them take three minutes.
+pytestmark = pytest.mark.soak
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,6 @@ def card(folder, node):
     return json.loads(path.read_text())
 
 
-@soak
 def test_a_pipeline_pre_trains_distils_twice_and_ranks_candidates(text):
     project, done, found = text
     assert [(model["name"], model["role"]) for model in found["models"]] == [
@@ -138,7 +137,6 @@ def test_a_pipeline_pre_trains_distils_twice_and_ranks_candidates(text):
     assert found["models"][0]["metrics"]["mean_reciprocal_rank"] > 0.7
 
 
-@soak
 def test_the_ranks_are_those_of_what_is_served(text):
     project, _, found = text
     student = tf.saved_model.load(str(project.folder / found["pushed"]))
@@ -155,7 +153,6 @@ def test_the_ranks_are_those_of_what_is_served(text):
     assert len(ranks) == QUESTIONS
 
 
-@soak
 def test_the_student_has_a_head_for_each_teacher(text):
     project, _, _ = text
     for name in ("Student", "Student.pretraining"):
