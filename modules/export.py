@@ -105,6 +105,11 @@ def save_with_signatures(
     write_card(path, card | {"head": head.name, "class_names": names})
 
 
+def _with_states(network: keras.Model, layers: Sequence[str], name: str) -> keras.Model:
+    """Returns the network from its inputs to {layer: its output}; raises UserError if there is no such layer."""
+    return keras.Model(network.inputs, {layer: layer_output(network, layer, name) for layer in layers})
+
+
 def export_network(
     network: keras.Model,
     transform: tft.TFTransformOutput,
@@ -141,8 +146,7 @@ def export_network(
     module.network = network
     hidden_states = None
     if hidden_layers:
-        states = {name: layer_output(network, name, card["name"]) for name in hidden_layers}
-        module.hidden = keras.Model(network.inputs, states)
+        module.hidden = _with_states(network, hidden_layers, card["name"])
 
         def hidden_states(features):
             return module.hidden({name: features[name] for name in inputs}, training=False)
@@ -177,8 +181,7 @@ def export_pretrained(network: keras.Model, path: str, card: dict, hidden_layers
 
     signatures = {LOGITS_SIGNATURE: logits.get_concrete_function()}
     if hidden_layers:
-        states = {name: layer_output(network, name, card["name"]) for name in hidden_layers}
-        module.hidden = keras.Model(network.inputs, states)
+        module.hidden = _with_states(network, hidden_layers, card["name"])
 
         @tf.function(input_signature=[inputs], autograph=autograph)
         def hidden_states(features):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from tfx.components import Trainer
@@ -58,6 +59,11 @@ class Dag:
         self.nodes.append(component.with_id(name) if name else component)
         return component.outputs
 
+    @cached_property
+    def own_code(self) -> str:
+        """Fingerprint of all code of ours that trains."""
+        return code_fingerprint(RUN_FN.rpartition(".")[0])
+
     def config(self, name: str, role: str, of: Training, **more) -> dict[str, Any]:
         """Returns the configuration of a training, JSON-able: modules.training_config.TrainingConfig."""
         settings, place = self.settings, self.place
@@ -66,7 +72,6 @@ class Dag:
         ingestion = settings.ingestion.model_dump()
         ingestion["cache_folder"] = ingestion["cache_folder"] or place.cache
         others = settings.builders() - {builder}
-        own_code = code_fingerprint(RUN_FN.rpartition(".")[0])
         return (
             told
             | {
@@ -78,7 +83,7 @@ class Dag:
                 "label": settings.data.label,
                 "head": settings.head,
                 "start": {"layers": of.start.layers} if of.start else None,
-                "code": own_code + code_fingerprint(settings.task, without=("preprocessing_fn", *others)),
+                "code": self.own_code + code_fingerprint(settings.task, without=("preprocessing_fn", *others)),
             }
             | more
         )

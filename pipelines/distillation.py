@@ -29,6 +29,7 @@ from pipelines.eval_config import baseline_gate, drop_gate
 from pipelines.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
 from pipelines.settings import Settings
 
+ONE_TEACHER = {"weights": [1.0], "combination": "arithmetic"}
 CERTAIN = {"start": 1.0, "end": 1.0, "schedule": "linear"}
 
 
@@ -127,8 +128,7 @@ def _add_pretraining(dag: Dag) -> None:
         if of.distillation:
             teachers = [dag.pretrained[of.distillation.teacher]]
             learning = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
-            one = {"objective": "kl_divergence", "weights": [1.0], "combination": "arithmetic"}
-            more["distillation"] = learning | one
+            more["distillation"] = learning | ONE_TEACHER | {"objective": "kl_divergence"}
         config = dag.config(node, "pretraining", of, **more)
         start = dag.start_of(node, of)
         dag.pretrained[name] = dag.distillation_trainer(config, start, dag.transfer, teachers=teachers)
@@ -180,7 +180,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
     rounds = student_names(settings)
     for number, name in enumerate(rounds, start=1):
         suffix = "" if number == 1 else f"-{number}"
-        ensemble = _ensemble(settings) if number == 1 else {"weights": [1.0], "combination": "arithmetic"}
+        ensemble = _ensemble(settings) if number == 1 else ONE_TEACHER
         looked_into = distillation.dark_knowledge if number == 1 and settings.head == "classification" else []
         asked: dict = {"teachers": teachers}
         if distillation.targets == "cached" or looked_into:
@@ -210,7 +210,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
             )
             outputs = dag.add(pseudo_labels, f"PseudoLabels{suffix}")
             transfer, asked = outputs["pseudo_labelled"], {"soft_targets": outputs["targets"]}
-            ensemble = {"weights": [1.0], "combination": "arithmetic"}
+            ensemble = ONE_TEACHER
         # Of the rounds only the last student has the seed of the settings.
         of = settings.student.model_copy(update={"seed": settings.student.seed + len(rounds) - number})
         found[name] = _add_student(dag, name, of, ensemble, transfer, asked)

@@ -5,7 +5,7 @@ pipeline; only the DAG around them is left out, so that many seeds take minutes.
 examples in this process.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -14,19 +14,16 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.orchestration.pipeline import RunOptions
-from tfx.types import artifact_utils, standard_artifacts
 
-from components.soft_targets.executor import Executor as SoftTargets
+from benchmarks import as_in_pipeline
+from benchmarks.as_in_pipeline import run_to_transform, training_config
 from modules.export import export_network
 from modules.heads import HEADS
 from modules.ingestion.examples import ExampleParser
 from modules.ingestion.files import example_files
 from modules.training import train
 from modules.training_config import TrainingConfig
-from pipelines.distillation import create_pipeline
-from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
+from pipelines.dag import Dag
 from pipelines.settings import Settings, Training, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,10 +45,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """An example task with its data transformed, below `root`."""
+    """An example task with its data transformed."""
 
     settings: Settings
-    root: Path
+    dag: Dag
     graph: Path
     train: Split
     evaluation: Split
@@ -75,10 +72,7 @@ class Task:
 def prepare(name: str, root: Path) -> Task:
     """Runs the data half of the example's pipeline, ExampleGen to Transform, and cuts off a validation split."""
     settings = load_settings(REPOSITORY / "pipelines" / "examples" / f"{name}.yaml")
-    (root / name).mkdir(parents=True)
-    place = local_place(settings, root / name)
-    LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
-    (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
+    place, graph = run_to_transform(settings, root / name)
     (examples,) = Path(place.root, "Transform", "transformed_examples").iterdir()
     train_split = Split(examples / "Split-train")
     fit, validation = Split(root / name / "fit"), Split(root / name / "validation")
@@ -90,20 +84,12 @@ def prepare(name: str, root: Path) -> Task:
     ):
         for number, record in enumerate(tf.data.TFRecordDataset(train_split.files, "GZIP").as_numpy_iterator()):
             (validation_writer if number % HELD_OUT == 0 else fit_writer).write(record)
-    return Task(settings, root / name, graph, train_split, Split(examples / "Split-eval"), fit, validation)
+    return Task(settings, Dag(settings, place), graph, train_split, Split(examples / "Split-eval"), fit, validation)
 
 
 def config_of(task: Task, of: Training, role: str, seed: int, **changes) -> TrainingConfig:
     """Returns the configuration of one training, as the pipeline would make it."""
-    settings = task.settings
-    config = TrainingConfig(
-        name=role,
-        role=role,
-        task=settings.task,
-        label=settings.data.label,
-        **of.model_dump(include=set(Training.model_fields)) | {"builder": settings.builder_of(of), "seed": seed},
-    )
-    return replace(config, **changes)
+    return training_config(task.dag, of, role, seed, **changes)
 
 
 def distillation_of(teachers: int, temperature: float, alpha: float, combination: str = "arithmetic") -> dict:
@@ -120,7 +106,12 @@ def distillation_of(teachers: int, temperature: float, alpha: float, combination
 
 def fn_args(task: Task, split: Split) -> FnArgs:
     """Returns what a Trainer would hand to run_fn."""
-    return FnArgs(train_files=split.files, eval_files=task.evaluation.files, transform_graph_path=str(task.graph))
+    return FnArgs(
+        train_files=split.files,
+        eval_files=task.evaluation.files,
+        transform_graph_path=str(task.graph),
+        model_run_dir=f"{task.dag.place.root}/event_files",
+    )
 
 
 def trained(task: Task, split: Split, config: TrainingConfig) -> keras.Model:
@@ -149,36 +140,14 @@ def mean_distribution(members: list[np.ndarray]) -> np.ndarray:
 
 def write_soft_targets(task: Task, split: Split, teachers: list[keras.Model], folder: Path) -> str:
     """Exports the teachers and runs the SoftTargets component over `split`; returns the folder of the targets."""
-
-    def artifact(kind, uri: Path):
-        made = kind()
-        made.uri = str(uri)
-        return made
-
-    inputs = {}
-    for number, teacher in enumerate(teachers, start=1):
-        uri = folder / f"teacher-{number}"
+    exported = [folder / f"teacher-{number}" for number in range(1, len(teachers) + 1)]
+    for number, (teacher, uri) in enumerate(zip(teachers, exported, strict=True), start=1):
         card = {"name": f"Teacher-{number}", "role": "teacher"}
         export_network(teacher, task.transform, task.settings.data.label, str(uri / "Format-Serving"), card)
-        inputs[f"teacher_{number}"] = [artifact(standard_artifacts.Model, uri)]
-    examples = artifact(standard_artifacts.Examples, folder / "examples")
-    examples.split_names = artifact_utils.encode_split_names(["train"])
     (folder / "examples").mkdir()
     (folder / "examples" / "Split-train").symlink_to(split.folder.absolute())
-    inputs |= {
-        "examples": [examples],
-        "transform_graph": [artifact(standard_artifacts.TransformGraph, task.graph)],
-    }
-    targets = artifact(standard_artifacts.Examples, folder / "targets")
-    properties = {
-        "label": task.settings.data.label,
-        "head": "classification",
-        "dtype": "float32",
-        "batch_size": 512,
-    }
-    executor = SoftTargets(SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS)))
-    executor.Do(inputs, {"soft_targets": [targets]}, properties)
-    return targets.uri
+    label = task.settings.data.label
+    return as_in_pipeline.write_soft_targets(folder / "targets", task.graph, label, exported, folder / "examples")
 
 
 def teach(task: Task, split: Split, count: int, seed: int) -> list[keras.Model]:

@@ -10,7 +10,6 @@ import json
 import statistics
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +17,17 @@ import tensorflow as tf
 import typer
 from sklearn.datasets import load_digits
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.orchestration.pipeline import RunOptions
-from tfx.types import artifact_utils, standard_artifacts
+from tfx.types import standard_artifacts
 
+from benchmarks.as_in_pipeline import artifact, run_to_transform, training_config, write_soft_targets
 from benchmarks.distillation.experiment import quiet
 from benchmarks.noisy_student.corruptions import CORRUPTIONS, SEVERITIES, corrupted, mean_corruption_error
 from benchmarks.noisy_student.perturbations import OF_NOISE, PERTURBATIONS, flip_probability, sequence
 from components.pseudo_labels.executor import Executor as PseudoLabels
-from components.soft_targets.executor import Executor as SoftTargets
 from modules.training import run_fn
-from modules.training_config import TrainingConfig
-from pipelines.distillation import create_pipeline
+from pipelines.dag import Dag
 from pipelines.example_data.few_digits import split_of_digits
-from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
-from pipelines.settings import Settings, Training, load_settings
+from pipelines.settings import Training, load_settings
 
 SETTINGS = Path(__file__).parents[2] / "pipelines" / "examples" / "noisy-student.yaml"
 BRIGHTEST = 16.0
@@ -70,20 +65,11 @@ class Digits:
         return {"accuracy": accuracy, "errors": errors, "flips": flips}
 
 
-def artifact(kind, uri: Path, splits: list[str] | None = None):
-    """Returns an artifact in a folder."""
-    made = kind()
-    made.uri = str(uri)
-    if splits:
-        made.split_names = artifact_utils.encode_split_names(splits)
-    return made
-
-
 class Trial:
     """The trainings of one seed, in a folder of their own."""
 
-    def __init__(self, settings: Settings, graph: Path, digits: Digits, seed: int, folder: Path):
-        self._settings, self._seed, self._folder, self._made = settings, seed, folder, 0
+    def __init__(self, dag: Dag, graph: Path, digits: Digits, seed: int, folder: Path):
+        self._dag, self._settings, self._seed, self._folder, self._made = dag, dag.settings, seed, folder, 0
         self._graph = artifact(standard_artifacts.TransformGraph, graph)
         rows = split_of_digits(digits.labels, seed)
         for name, split in (("train", "labelled"), ("eval", "validation"), ("transfer", "unlabelled")):
@@ -96,21 +82,14 @@ class Trial:
                     if name != "transfer":
                         example.features.feature["label"].int64_list.value.append(digits.labels[row])
                     writer.write(example.SerializeToString())
-        self._examples = artifact(standard_artifacts.Examples, folder / "examples", ["train", "eval"])
-        self._transfer = artifact(standard_artifacts.Examples, folder / "examples", ["transfer"])
+        self._examples = artifact(standard_artifacts.Examples, folder / "examples", "train", "eval")
+        self._transfer = artifact(standard_artifacts.Examples, folder / "examples", "transfer")
 
     def trained(self, of: Training, role: str, seed: int, **changes) -> Path:
         """Trains a network and returns the folder of its SavedModel."""
         self._made += 1
         folder = self._folder / f"model-{self._made}"
-        config = TrainingConfig(
-            name=role,
-            role=role,
-            task=self._settings.task,
-            label="label",
-            **of.model_dump(include=set(Training.model_fields) - {"warm_start", "start"})
-            | {"builder": self._settings.builder_of(of), "seed": seed},
-        )
+        config = training_config(self._dag, of, role, seed, **changes)
         run_fn(
             FnArgs(
                 train_files=[str(self._folder / "examples" / "Split-train" / "*")],
@@ -118,7 +97,7 @@ class Trial:
                 transform_graph_path=self._graph.uri,
                 serving_model_dir=str(folder / "Format-Serving"),
                 model_run_dir=str(folder / "run"),
-                custom_config=replace(config, **changes).__dict__,
+                custom_config=config.__dict__,
             )
         )
         return folder
@@ -127,22 +106,20 @@ class Trial:
         """Makes pseudo-labels by a teacher, trains a student on them, and returns its folder."""
         self._made += 1
         folder = self._folder / f"labels-{self._made}"
-        model = artifact(standard_artifacts.Model, teacher)
-        said = artifact(standard_artifacts.Examples, folder / "said")
-        inputs = {
-            "examples": [self._examples],
-            "transfer_examples": [self._transfer],
-            "transform_graph": [self._graph],
-        }
-        context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
-        properties = {"label": "label", "head": "classification", "dtype": "float32", "batch_size": 2048}
-        SoftTargets(context).Do(inputs | {"teacher_1": [model]}, {"soft_targets": [said]}, properties)
+        said = write_soft_targets(
+            folder / "said", Path(self._graph.uri), "label", [teacher], self._folder / "examples", transfer=True
+        )
         chosen = artifact(standard_artifacts.Examples, folder / "chosen")
         targets = artifact(standard_artifacts.Examples, folder / "targets")
         one = {"weights": [1.0], "combination": "arithmetic"}
         rule = of.distillation.pseudo_labels.model_dump(exclude={"rounds"}) | {"kind": kind}
         PseudoLabels().Do(
-            inputs | {"soft_targets": [said]},
+            {
+                "examples": [self._examples],
+                "transfer_examples": [self._transfer],
+                "transform_graph": [self._graph],
+                "soft_targets": [artifact(standard_artifacts.Examples, Path(said))],
+            },
             {"pseudo_labelled": [chosen], "targets": [targets]},
             {"label": "label", "rule": json.dumps(rule), "ensemble": json.dumps(one)},
         )
@@ -190,12 +167,9 @@ def main(
     rows: dict[str, list[dict]] = {}
     began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
-        place = local_place(settings, Path(folder) / "data")
-        Path(folder, "data").mkdir()
-        LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
-        (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
+        place, graph = run_to_transform(settings, Path(folder) / "data")
         for seed in range(first, first + seeds):
-            trial = Trial(settings, graph, digits, seed, Path(folder) / str(seed))
+            trial = Trial(Dag(settings, place), graph, digits, seed, Path(folder) / str(seed))
             for name, model in trial.run(kinds.split(",")).items():
                 rows.setdefault(name, []).append(digits.measured(str(model / "Format-Serving")))
             latest = {name: round(found[-1]["accuracy"], 4) for name, found in rows.items()}

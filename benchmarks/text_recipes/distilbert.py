@@ -62,7 +62,7 @@ def main(
             note("student without pre-training", bench.train("alone", alone, "baseline", seed))
             for name, learning in ABLATIONS.items() if ablations else ():
                 start = None if name == "with random initial weights" else large
-                less = bench.pretrain("small", seed, start, large, learning=learning, named=f"small {name}")
+                less = bench.pretrain("small", seed, start, large, learning)
                 note(name, bench.train(f"student {name}", student, "student", seed, less))
         ex.finish(bench, rows, {"teacher": teacher, "DistilBERT": tuned}, began, output)
 

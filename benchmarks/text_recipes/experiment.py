@@ -8,7 +8,7 @@ share what they have in common. Scores are those of components.ranking_metrics, 
 import json
 import statistics
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,15 @@ import pandas as pd
 import tensorflow as tf
 import tensorflow_transform as tft
 from tfx.components.trainer.fn_args_utils import FnArgs
-from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.orchestration.pipeline import RunOptions
-from tfx.types import artifact_utils, standard_artifacts
 
+from benchmarks.as_in_pipeline import run_to_transform, training_config, write_soft_targets
 from components.ranking_metrics import precision_at_one, reciprocal_rank
-from components.soft_targets.executor import Executor as SoftTargets
 from modules import saved_models
 from modules.heads import MASKED
 from modules.model_card import read_card
 from modules.serving import size_in_bytes
 from modules.training import run_fn
 from pipelines.dag import Dag
-from pipelines.distillation import create_pipeline
-from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
 from pipelines.settings import Settings, Training, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
@@ -65,16 +60,14 @@ class Bench:
     graph: Path
     scored: Pairs  # eval split, or validation questions of the train split
     dag: Dag
-    seconds: dict[str, float] = field(default_factory=dict)  # that trainings took, by name
     made: int = 0
 
     def train(self, name: str, of: Training, role: str, seed: int, base: Path | None = None, **more) -> Path:
         """Trains a network and returns its folder; `base` is that of the one to start from."""
         self.made += 1
         folder = self.root / f"{self.made:03d}-{name}".replace(" ", "-").replace("/", "-")
-        config = self.dag.config(name, role, of, **more) | {"seed": seed, "checkpoint_folder": None}
+        config = training_config(self.dag, of, role, seed, name, **more)
         examples = self.root / "examples"
-        began = time.monotonic()
         run_fn(
             FnArgs(
                 train_files=[str(examples / "Split-train" / "*")],
@@ -83,16 +76,21 @@ class Bench:
                 serving_model_dir=str(folder / MODEL),
                 model_run_dir=str(folder / "run"),
                 base_model=str(base / MODEL) if base else None,
-                custom_config=config,
+                custom_config=config.__dict__,
             )
         )
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - began
         return folder
 
-    def pretrain(self, name: str, seed: int, start: Path | None = None, teacher: Path | None = None, **changes) -> Path:
-        """Trains a masked language model of the settings; `learning`, among `changes`, is of its distillation."""
-        of = self.settings.pretraining[name].model_copy(update=changes.pop("of", {}))
-        learning = changes.pop("learning", None)
+    def pretrain(
+        self,
+        name: str,
+        seed: int,
+        start: Path | None = None,
+        teacher: Path | None = None,
+        learning: dict[str, Any] | None = None,
+    ) -> Path:
+        """Trains a masked language model of the settings; `learning` has changes to how it learns from the teacher."""
+        of = self.settings.pretraining[name]
         hidden = ["states"] if teacher is None else []
         more: dict[str, Any] = {
             "head": MASKED,
@@ -105,39 +103,14 @@ class Bench:
             plain = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
             one = {"objective": "kl_divergence", "weights": [1.0], "combination": "arithmetic"}
             more |= {"distillation": plain | one | (learning or {}), "teachers": [str(teacher / MODEL)]}
-        return self.train(changes.pop("named", name), of, "pretraining", seed, start, **more)
+        return self.train(name, of, "pretraining", seed, start, **more)
 
     def soft_targets(self, teachers: list[Path], transfer: bool = False) -> str:
         """Writes what the teachers say and returns the folder."""
         self.made += 1
-
-        def artifact(kind, uri: Path, *splits: str):
-            made = kind()
-            made.uri = str(uri)
-            if splits:
-                made.split_names = artifact_utils.encode_split_names(list(splits))
-            return made
-
-        inputs = {
-            f"teacher_{number}": [artifact(standard_artifacts.Model, teacher)]
-            for number, teacher in enumerate(teachers, start=1)
-        }
-        inputs |= {
-            "examples": [artifact(standard_artifacts.Examples, self.root / "examples", "train", "eval")],
-            "transform_graph": [artifact(standard_artifacts.TransformGraph, self.graph)],
-        }
-        if transfer:
-            inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, self.root / "examples", "transfer")]
-        targets = artifact(standard_artifacts.Examples, self.root / f"{self.made:03d}-targets")
-        properties = {
-            "label": self.settings.data.label,
-            "head": "classification",
-            "dtype": "float32",
-            "batch_size": 512,
-        }
-        context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
-        SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, properties)
-        return targets.uri
+        folder = self.root / f"{self.made:03d}-targets"
+        label, examples = self.settings.data.label, self.root / "examples"
+        return write_soft_targets(folder, self.graph, label, teachers, examples, transfer)
 
     @property
     def transfer_files(self) -> list[str]:
@@ -182,10 +155,7 @@ def prepare(
       overrides: as --set.
     """
     settings = load_settings(EXAMPLES / f"{name}.yaml", overrides)
-    place = local_place(settings, root / "pipeline")
-    (root / "pipeline").mkdir(parents=True)
-    LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
-    (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
+    place, graph = run_to_transform(settings, root / "pipeline")
     transform = tft.TFTransformOutput(str(graph))
     train = _pairs(transform, DATA / "pairs" / "train.csv")
     if questions is not None:

@@ -8,6 +8,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
+from modules.tasks.columns import dense
+
 LABEL = "tips"
 TIPPED_ABOVE = 0.2  # of the fare
 
@@ -28,36 +30,27 @@ BUCKETS = (
 )
 
 
-def _dense(column, default):
-    """Returns a [batch] tensor of a column that may be missing in some rows."""
-    if isinstance(column, tf.sparse.SparseTensor):
-        column = tf.sparse.to_dense(
-            tf.SparseTensor(column.indices, column.values, [column.dense_shape[0], 1]), default_value=default
-        )
-    return tf.reshape(column, [-1])
-
-
 def preprocessing_fn(inputs):
     """Scales numbers, buckets places, applies vocabularies; computes the class id from tips and fare."""
     outputs = {}
     for name in NUMERIC:
-        outputs[name] = tft.scale_to_z_score(tf.math.log1p(tf.cast(_dense(inputs[name], 0), tf.float32)))
+        outputs[name] = tft.scale_to_z_score(tf.math.log1p(tf.cast(dense(inputs[name], 0), tf.float32)))
     for name in COORDINATES:
-        place = _dense(inputs[name], float("nan"))
+        place = dense(inputs[name], float("nan"))
         known = tf.math.is_finite(place)
         bucket = tft.bucketize(tf.where(known, place, tf.zeros_like(place)), COORDINATE_BUCKETS)
         outputs[name] = tf.where(known, bucket, tf.fill(tf.shape(bucket), tf.cast(COORDINATE_BUCKETS, tf.int64)))
     for name, size in CYCLES.items():
-        outputs[name] = tf.clip_by_value(tf.cast(_dense(inputs[name], 0), tf.int64), 0, size - 1)
+        outputs[name] = tf.clip_by_value(tf.cast(dense(inputs[name], 0), tf.int64), 0, size - 1)
     for name, size in VOCABULARIES.items():
         outputs[name] = tft.compute_and_apply_vocabulary(
-            _dense(inputs[name], ""), top_k=size, num_oov_buckets=OUT_OF_VOCABULARY, vocab_filename=name
+            dense(inputs[name], ""), top_k=size, num_oov_buckets=OUT_OF_VOCABULARY, vocab_filename=name
         )
     for name in AREAS:
-        area = tf.cast(_dense(inputs[name], 0), tf.int64)
+        area = tf.cast(dense(inputs[name], 0), tf.int64)
         outputs[name] = tf.where((area >= 0) & (area < AREA_COUNT), area, tf.zeros_like(area))
-    fare = tf.cast(_dense(inputs["fare"], 0), tf.float32)
-    tips = tf.cast(_dense(inputs[LABEL], 0), tf.float32)
+    fare = tf.cast(dense(inputs["fare"], 0), tf.float32)
+    tips = tf.cast(dense(inputs[LABEL], 0), tf.float32)
     outputs[LABEL] = tf.cast(tips > TIPPED_ABOVE * fare, tf.int64)
     return outputs
 

@@ -14,6 +14,7 @@ import tensorflow_transform as tft
 import tf_keras as keras
 
 from modules.errors import UserError
+from modules.tasks.columns import dense
 from modules.text.encoder import VocabularyLogits, encoder
 from modules.text.masking import POSITIONS
 from modules.text.wordpiece import matches_of, token_ids
@@ -36,20 +37,12 @@ def preprocessing_fn(inputs, custom_config):
     missing = [name for name in settings["text"] if name not in inputs]
     if missing:
         raise UserError(f"preprocessing.text: there is no column {', '.join(missing)}; there are: {', '.join(inputs)}")
-    columns = [_dense(inputs[name], "") for name in settings["text"]]
+    columns = [dense(inputs[name], "") for name in settings["text"]]
     ids, segments = token_ids(columns, settings["vocabulary"], settings["length"])
-    classes = _dense(inputs[label], -1 if inputs[label].dtype == tf.int64 else "")
+    classes = dense(inputs[label], -1 if inputs[label].dtype == tf.int64 else "")
     if classes.dtype == tf.string:
         classes = tft.compute_and_apply_vocabulary(classes, vocab_filename=label)
     return {TOKENS: ids, SEGMENTS: segments, MATCHES: matches_of(ids, segments), label: classes}
-
-
-def _dense(column, default):
-    """Returns a [batch] tensor of a column that may be missing in some rows."""
-    if isinstance(column, tf.sparse.SparseTensor):
-        rows = tf.SparseTensor(column.indices, column.values, [column.dense_shape[0], 1])
-        column = tf.sparse.to_dense(rows, default_value=default)
-    return tf.reshape(column, [-1])
 
 
 def build_teacher(

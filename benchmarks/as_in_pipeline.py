@@ -1,0 +1,75 @@
+"""Parts of a pipeline, for benchmarks that leave out the DAG around them: data, soft targets, configurations."""
+
+from pathlib import Path
+
+from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+from tfx.orchestration.pipeline import RunOptions
+from tfx.types import artifact_utils, standard_artifacts
+
+from components.soft_targets.executor import Executor as SoftTargets
+from modules.training_config import TrainingConfig
+from pipelines.dag import Dag, Place
+from pipelines.distillation import create_pipeline
+from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
+from pipelines.settings import Settings, Training
+
+
+def artifact(kind: type, uri: Path, *splits: str):
+    """Returns an artifact in a folder."""
+    made = kind()
+    made.uri = str(uri)
+    if splits:
+        made.split_names = artifact_utils.encode_split_names(list(splits))
+    return made
+
+
+def run_to_transform(settings: Settings, root: Path) -> tuple[Place, Path]:
+    """Runs the data half of a pipeline, ExampleGen to Transform, below `root`; returns its place and the graph."""
+    root.mkdir(parents=True)
+    place = local_place(settings, root)
+    LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
+    (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
+    return place, graph
+
+
+def training_config(dag: Dag, of: Training, role: str, seed: int, name: str | None = None, **more) -> TrainingConfig:
+    """Returns the configuration of one training as the pipeline would make it, without checkpoints.
+
+    Args:
+      dag: knows the settings.
+      of: the training.
+      role: as in TrainingConfig.
+      seed: in the place of that of the settings.
+      name: of the training; default: its role.
+      more: in the place of other parts of the configuration.
+    """
+    changes = {"seed": seed, "checkpoint_folder": None, **more}
+    return TrainingConfig(**dag.config(name or role, role, of, **changes))
+
+
+def write_soft_targets(
+    folder: Path, graph: Path, label: str, teachers: list[Path], examples: Path, transfer: bool = False
+) -> str:
+    """Runs the SoftTargets component and returns the folder of the targets.
+
+    Args:
+      folder: to write to.
+      graph: the Transform's output.
+      label: name of the label feature.
+      teachers: folders of exported models.
+      examples: folder of transformed examples with Split-train, and Split-transfer if `transfer`.
+      transfer: whether to ask about the transfer examples too.
+    """
+    inputs = {
+        f"teacher_{number}": [artifact(standard_artifacts.Model, teacher)]
+        for number, teacher in enumerate(teachers, start=1)
+    }
+    inputs["examples"] = [artifact(standard_artifacts.Examples, examples, "train")]
+    inputs["transform_graph"] = [artifact(standard_artifacts.TransformGraph, graph)]
+    if transfer:
+        inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, examples, "transfer")]
+    targets = artifact(standard_artifacts.Examples, folder)
+    properties = {"label": label, "head": "classification", "dtype": "float32", "batch_size": 512}
+    context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
+    SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, properties)
+    return targets.uri
