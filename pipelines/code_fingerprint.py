@@ -7,6 +7,7 @@ whatever it does, so its fingerprint goes along as a property of its own.
 import ast
 import hashlib
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 
 # One project in three packages: what one imports from another counts.
@@ -15,14 +16,14 @@ OWN_PACKAGES = ("pipelines", "components", "modules")
 
 def _source(module: str) -> Path | None:
     """Returns the file of a module. Unlike importlib.util.find_spec, it imports no packages on the way."""
-    spec, path = None, None
     names = module.split(".")
-    for depth in range(1, len(names) + 1):
-        spec = PathFinder.find_spec(".".join(names[:depth]), path)
+    spec = find_spec(names[0])  # which also knows the packages of an editable installation
+    for depth in range(2, len(names) + 1):
         if spec is None:
             return None
         path = spec.submodule_search_locations or ()  # nothing is in a module that is no package
-    if not spec.origin or not spec.origin.endswith(".py"):
+        spec = PathFinder.find_spec(".".join(names[:depth]), path)
+    if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     return Path(spec.origin)
 

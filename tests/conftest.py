@@ -24,6 +24,14 @@ def two_cpu_devices():
     prepare_devices(4)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_arguments():
+    """TFX's executors look for flags in sys.argv, and take pytest's -v for one of absl's, which wants a number."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", sys.argv[:1])
+        yield
+
+
 @dataclass
 class Project:
     """A user's project in a folder, and the command line to run it by."""

@@ -30,7 +30,6 @@ from pipelines.settings import Settings, Training, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
 DATA = Path(__file__).parents[2] / "data" / "questions"
-SCORED = 1_000  # questions of the eval split
 VALIDATION_SHARE = 0.15  # of the train split's questions
 INPUTS = ("tokens", "segments", "matches")
 MODEL = "Format-Serving"
@@ -166,7 +165,6 @@ def prepare(
         train, scored = train.some(~held_out), train.some(held_out)
     else:
         scored = _pairs(transform, DATA / "pairs" / "eval.csv")
-        scored = scored.some(np.isin(scored.questions, np.unique(scored.questions)[:SCORED]))
     _write(root / "examples" / "Split-train", train)
     _write(root / "examples" / "Split-eval", scored.some(np.arange(min(1000, len(scored.relevant)))))
     if settings.data.transfer:

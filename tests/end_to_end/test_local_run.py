@@ -147,16 +147,29 @@ def test_an_unchanged_pipeline_runs_no_component_again(copy):
     assert after == before
 
 
-def test_a_changed_student_runs_the_student_and_what_follows_and_a_refused_one_is_not_pushed(copy):
+def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_refused(copy):
     pushed = comparison(copy)["pushed"]
-    done = copy.stillhouse(
-        "run", "blobs.yaml", "--set", "student.distillation.alpha=0.5", "--set", "evaluation.gates.teacher.max_drop=0",
-        "--set", "evaluation.gates.teacher.max_drop_per_slice=0", "--set", "student.optimizer.learning_rate=1e-7",
+    changes = (
+        "--set", "student.distillation.alpha=0.5", "--set", "student.epochs=1500",
+        "--set", "student.checkpoints.every_steps=50", "--set", "student.optimizer.learning_rate=1e-9",
+        "--set", "evaluation.gates.teacher.max_drop=0", "--set", "evaluation.gates.teacher.max_drop_per_slice=0",
     )  # fmt: skip
+    process = copy.start("run", "blobs.yaml", *changes)
+    checkpoints = copy.folder / "runs/blobs/artifacts/checkpoints/Student"
+    while process.poll() is None and not list(checkpoints.glob("*/chief-0/checkpoint-*.index")):
+        time.sleep(0.02)
+    process.kill()
+    output = process.communicate()[1]
+    assert list(checkpoints.glob("*/chief-0/checkpoint-*.index")), output
+    assert " Baseline " in output  # epochs and learning rate are the baseline's too
+
+    done = copy.stillhouse("run", "blobs.yaml", *changes)
     assert done.returncode == 3, done.stderr
-    # The learning rate is the baseline's too, hence its training; the teachers' side comes from the cache.
-    assert {"Teacher-1", "Teacher-2", "Ensemble", "Evaluator.Teacher-1", "Transform"} <= set(nodes(done, "from cache"))
-    assert {"Student", "Baseline", "Evaluator.teacher", "Pusher", "Report"} <= set(nodes(done, " s"))
+    assert re.search(r"Student: going on at step \d+ of 12000", done.stderr)
+    assert not list(checkpoints.glob("*"))
+    unchanged = {"Teacher-1", "Teacher-2", "Ensemble", "Evaluator.Teacher-1", "Transform"}
+    assert unchanged <= set(nodes(done, "from cache"))
+    assert {"Student", "Evaluator.teacher", "Pusher", "Report"} <= set(nodes(done, " s"))
     result = comparison(copy)
     assert result["pushed"] is None
     assert [model["role"] for model in result["models"]][-1] == "pushed"
@@ -182,39 +195,6 @@ def wait_for(process, text):
         if text in line:
             return
     raise AssertionError(f"{text!r} never came; exit code {process.wait()}")
-
-
-def test_a_run_interrupted_in_the_middle_goes_on_where_it_stopped(project):
-    process = project.start("run", "blobs.yaml")
-    wait_for(process, "ExampleValidator")
-    time.sleep(1)  # into Transform
-    process.send_signal(signal.SIGINT)  # kill -9: test_retraining.py
-    _, rest = process.communicate()
-    assert process.returncode == 1
-    assert "Traceback" not in rest
-    assert not (project.folder / "runs/blobs/comparison.json").exists()
-    assert not (project.folder / "serving").exists()
-
-    done = project.stillhouse("run", "blobs.yaml")
-    assert done.returncode == 0, done.stderr
-    assert nodes(done, "from cache") == ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"]
-    assert os.path.isdir(comparison(project)["pushed"])
-
-
-def test_a_training_that_is_killed_goes_on_inside_the_epoch(copy):
-    changes = ("--set", "teachers.0.epochs=1500", "--set", "teachers.0.checkpoints.every_steps=50")
-    process = copy.start("run", "blobs.yaml", *changes)
-    checkpoints = copy.folder / "runs/blobs/artifacts/checkpoints/Teacher-1"
-    while process.poll() is None and not list(checkpoints.glob("*/chief-0/checkpoint-*.index")):
-        time.sleep(0.02)
-    process.kill()
-    output = process.communicate()[1]
-    assert list(checkpoints.glob("*/chief-0/checkpoint-*.index")), output
-
-    done = copy.stillhouse("run", "blobs.yaml", *changes)
-    assert done.returncode in (0, 3), done.stderr  # after so many epochs a gate may refuse the student
-    assert re.search(r"Teacher-1: going on at step \d+ of 12000", done.stderr)
-    assert not list(checkpoints.glob("*"))
 
 
 def test_a_second_run_on_the_same_root_is_refused(project):
@@ -273,10 +253,22 @@ def test_a_root_that_cannot_be_written_is_named(project):
     assert "/proc/stillhouse: cannot be written" in done.stderr
 
 
-def test_init_makes_a_project_that_runs_as_generated(tmp_path):
+def test_init_makes_a_project_that_runs_as_generated_and_goes_on_after_an_interruption(tmp_path):
     project = Project(tmp_path)
     assert project.stillhouse("init", "tumours").returncode == 0
+    process = project.start("run", "tumours.yaml")
+    wait_for(process, "ExampleValidator")
+    time.sleep(1)  # into Transform
+    process.send_signal(signal.SIGINT)  # kill -9: test_retraining.py
+    _, rest = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in rest
+    assert not (tmp_path / "runs/tumours/comparison.json").exists()
+    assert not list((tmp_path / "serving").glob("*"))
+
     done = project.stillhouse("run", "tumours.yaml")
     assert done.returncode == 0, done.stderr
-    student = comparison(project, "runs/tumours")["models"][-1]
-    assert set(student["slices"]) == {"diagnosis=benign", "diagnosis=malignant"}
+    assert nodes(done, "from cache") == ["ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator"]
+    result = comparison(project, "runs/tumours")
+    assert set(result["models"][-1]["slices"]) == {"diagnosis=benign", "diagnosis=malignant"}
+    assert os.path.isdir(result["pushed"])

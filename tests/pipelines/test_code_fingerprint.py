@@ -1,5 +1,6 @@
 import importlib
 import sys
+from importlib.machinery import PathFinder
 
 import pytest
 
@@ -53,3 +54,19 @@ def test_modules_beside_it_that_it_imports_count(task):
 def test_modules_of_the_same_package_count():
     assert code_fingerprint("modules.training") != code_fingerprint("modules.training", without=("run_fn",))
     assert code_fingerprint("modules.training") != ""
+
+
+def test_a_package_that_is_installed_in_place_counts_though_it_is_not_on_the_path(tmp_path, monkeypatch):
+    class Finder:  # as that of setuptools' editable installations
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return PathFinder.find_spec(name, [str(tmp_path)]) if name == "package_of_test" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    (tmp_path / "package_of_test").mkdir()
+    (tmp_path / "package_of_test" / "__init__.py").write_text("")
+    task = tmp_path / "package_of_test" / "task.py"
+    task.write_text(TASK)
+    before = code_fingerprint("package_of_test.task")
+    task.write_text(TASK.replace("return 1", "return 2"))
+    assert code_fingerprint("package_of_test.task") != before
