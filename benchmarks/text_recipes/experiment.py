@@ -119,6 +119,10 @@ class Bench:
     def score(self, *models: Path) -> dict[str, float]:
         """Returns mean reciprocal rank, precision at 1 and accuracy of a model, or of several whose mean answers."""
         scores = np.mean([self.probabilities(model) for model in models], axis=0)
+        return self.ranking(scores) | {"accuracy": float(((scores > 0.5) == (self.scored.relevant == 1)).mean())}
+
+    def ranking(self, scores: np.ndarray) -> dict[str, float]:
+        """Returns mean reciprocal rank and precision at 1 if the pairs are ranked by these scores."""
         order = np.argsort(self.scored.questions, kind="stable")
         bounds = np.flatnonzero(np.diff(self.scored.questions[order])) + 1
         relevant, ranked = (np.split(of[order], bounds) for of in (self.scored.relevant == 1, scores))
@@ -126,7 +130,6 @@ class Bench:
         return {
             "mrr": float(np.mean([reciprocal_rank(*pair) for pair in pairs])),
             "p@1": float(np.mean([precision_at_one(*pair) for pair in pairs])),
-            "accuracy": float(((scores > 0.5) == (self.scored.relevant == 1)).mean()),
         }
 
     def probabilities(self, model: Path) -> np.ndarray:
@@ -208,8 +211,8 @@ def parameters_and_bytes(model: Path) -> tuple[int, int]:
     return read_card(str(model / MODEL))["parameters"], size_in_bytes(str(model / MODEL))
 
 
-def latencies(bench: Bench, models: list[Path], batch: int, rounds: int = 60) -> list[float]:
-    """Returns each model's median time for a batch of transformed pairs, in ms; the models are asked in turn."""
+def latencies(bench: Bench, models: list[Path], batch: int, rounds: int = 200) -> list[list[float]]:
+    """Returns each model's times for a batch of transformed pairs, in ms; the models are asked in turn."""
     signatures = [saved_models.load(str(model / MODEL)).signatures["logits"] for model in models]
     given = [
         {name: tf.constant(getattr(bench.scored, name)[:batch]) for name in one.structured_input_signature[1]}
@@ -222,7 +225,7 @@ def latencies(bench: Bench, models: list[Path], batch: int, rounds: int = 60) ->
             signature(**features)["logits"].numpy()
             if number >= 5:
                 samples.append(1000 * (time.perf_counter() - began))
-    return [statistics.median(samples) for samples in times]
+    return times
 
 
 def finish(
@@ -237,7 +240,7 @@ def finish(
     Args:
       bench: the trainings.
       rows: scores of each seed by model.
-      compared: two models by what they are called.
+      compared: a teacher and a student by what they are called.
       began: wall clock and CPU time when it began, in seconds.
       output: a file for all figures as JSON.
     """
@@ -253,10 +256,20 @@ def finish(
     print("| | MRR (%) | P@1 (%) | accuracy (%) |\n|---|---|---|---|")
     for name, found in rows.items():
         print(row(name, found))
+    for name, scores in {
+        "chance": np.zeros(len(bench.scored.relevant)),
+        "the number of matches": bench.scored.matches.sum(axis=1),
+    }.items():
+        alone = bench.ranking(scores)
+        print(f"| ranked by {name} | {100 * alone['mrr']:.1f} | {100 * alone['p@1']:.1f} | |")
     print("\n| | parameters | bytes | one pair, ms | 64 pairs, ms |\n|---|---|---|---|---|")
     for number, name in enumerate(compared):
-        parameters, size = sizes[number]
-        print(f"| {name} | {parameters:,} | {size:,} | {times[1][number]:.2f} | {times[64][number]:.1f} |")
+        (parameters, size), medians = sizes[number], [statistics.median(of[number]) for of in times.values()]
+        print(f"| {name} | {parameters:,} | {size:,} | {medians[0]:.2f} | {medians[1]:.1f} |")
+    ratios = [np.percentile(np.divide(*of), (50, 25, 75)) for of in times.values()]
+    cells = [f"{middle:.2f} ({low:.2f} to {high:.2f})" for middle, low, high in ratios]
+    parameters, size = (of_teacher / of_student for of_teacher, of_student in zip(*sizes, strict=True))
+    print(f"| {' / '.join(compared)}, median (quartiles) | {parameters:.2f} | {size:.2f} | {' | '.join(cells)} |")
 
 
 def row(name: str, found: list[dict[str, float]]) -> str:

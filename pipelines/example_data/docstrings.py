@@ -219,7 +219,8 @@ def write_sample(folder: Path) -> dict[str, int]:
 def write(folder: Path, most: int | None = None, seed: int = 1) -> dict[str, int]:
     """Writes pairs/train.csv, pairs/eval.csv, unlabelled/unlabelled.csv and provenance.json; returns their rows.
 
-    Unlabelled pairs are questions of the train split with the passages nearest by their words, their own left out.
+    Unlabelled pairs are questions of the train split with what a search could return: passages near by their words, and
+    their own among them, in an order that does not tell which it is.
 
     Args:
       folder: to write to.
@@ -233,13 +234,13 @@ def write(folder: Path, most: int | None = None, seed: int = 1) -> dict[str, int
     written = {}
     for name in ("train", "eval"):
         own = [one for one in everything if split[one.package] == name]
-        nearest = similar(own, UNLABELLED_PER_QUESTION + 1)
+        nearest = similar(own, UNLABELLED_PER_QUESTION)
         written[f"pairs/{name}.csv"] = _write(folder / "pairs" / f"{name}.csv", candidates(own, nearest))
         if name == "train":
             unlabelled = (
                 _row(number, one, own[other].passage, "unknown", "")
                 for number, one in enumerate(own)
-                for other in nearest[number][1:]
+                for other in sorted([number, *nearest[number][1:]])  # the first one is a labelled pair
             )
             columns = [column for column in COLUMNS if column != "relevant"]
             written["unlabelled/unlabelled.csv"] = _write(folder / "unlabelled" / "unlabelled.csv", unlabelled, columns)

@@ -118,4 +118,9 @@ def test_what_is_written_is_read_again_and_no_question_is_in_both_splits(package
         rows = list(csv.DictReader(file))
     assert "relevant" not in rows[0]
     assert {row["question"] for row in rows} == asked["train"]
+    with (tmp_path / "out" / "pairs" / "train.csv").open() as file:
+        answers = {row["question"]: row["passage"] for row in csv.DictReader(file) if row["relevant"] == "1"}
+    found = {(row["question"], row["passage"]) for row in rows}
+    assert len(found) == len(rows) > len(answers)
+    assert set(answers.items()) < found
     assert written == counts | {"unlabelled/unlabelled.csv": len(rows)}
