@@ -153,21 +153,21 @@ def prepare(
       name: of the settings file.
       root: an empty folder.
       validation: score models on questions of the train split that are then left out of the training.
-      questions: of the train split, at the most; None: all.
+      questions: to train on, at the most; None: all.
       overrides: as --set.
     """
     settings = load_settings(EXAMPLES / f"{name}.yaml", overrides)
     place, graph = run_to_transform(settings, root / "pipeline")
     transform = tft.TFTransformOutput(str(graph))
     train = _pairs(transform, DATA / "pairs" / "train.csv")
-    if questions is not None:
-        train = train.some(np.isin(train.questions, np.unique(train.questions)[:questions]))
     if validation:
         known = np.unique(train.questions)
         held_out = np.isin(train.questions, known[: round(VALIDATION_SHARE * len(known))])
         train, scored = train.some(~held_out), train.some(held_out)
     else:
         scored = _pairs(transform, DATA / "pairs" / "eval.csv")
+    if questions is not None:
+        train = train.some(np.isin(train.questions, np.unique(train.questions)[:questions]))
     _write(root / "examples" / "Split-train", train)
     _write(root / "examples" / "Split-eval", scored.some(np.arange(min(1000, len(scored.relevant)))))
     if settings.data.transfer:
@@ -253,15 +253,7 @@ def finish(
         output.write_text(json.dumps(found))
     seeds = len(next(iter(rows.values())))
     print(f"\n{seeds} seeds, mean ± standard deviation; {minutes:.0f} minutes, {of_cpu:.0f} of CPU time\n")
-    print("| | MRR (%) | P@1 (%) | accuracy (%) |\n|---|---|---|---|")
-    for name, found in rows.items():
-        print(row(name, found))
-    for name, scores in {
-        "chance": np.zeros(len(bench.scored.relevant)),
-        "the number of matches": bench.scored.matches.sum(axis=1),
-    }.items():
-        alone = bench.ranking(scores)
-        print(f"| ranked by {name} | {100 * alone['mrr']:.1f} | {100 * alone['p@1']:.1f} | |")
+    print_rows(bench, rows)
     print("\n| | parameters | bytes | one pair, ms | 64 pairs, ms |\n|---|---|---|---|---|")
     for number, name in enumerate(compared):
         (parameters, size), medians = sizes[number], [statistics.median(of[number]) for of in times.values()]
@@ -272,11 +264,21 @@ def finish(
     print(f"| {' / '.join(compared)}, median (quartiles) | {parameters:.2f} | {size:.2f} | {' | '.join(cells)} |")
 
 
+def print_rows(bench: Bench, rows: dict[str, list[dict[str, float]]]) -> None:
+    """Prints the table of scores, with those that need no training at its end."""
+    print("| | MRR (%) | P@1 (%) | accuracy (%) |\n|---|---|---|---|")
+    for name, found in rows.items():
+        print(row(name, found))
+    untrained = {"chance": np.zeros(len(bench.scored.relevant)), "the number of matches": bench.scored.matches.sum(1)}
+    for name, scores in untrained.items():
+        print(row(f"ranked by {name}", [bench.ranking(scores)]))
+
+
 def row(name: str, found: list[dict[str, float]]) -> str:
     """Returns a row of the table: mean and standard deviation over the seeds."""
     cells = []
     for key in ("mrr", "p@1", "accuracy"):
-        values = [100 * one[key] for one in found]
+        values = [100 * one[key] for one in found if key in one]
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        cells.append(f"{statistics.mean(values):.1f}{spread}")
+        cells.append(f"{statistics.mean(values):.1f}{spread}" if values else "")
     return f"| {name} | {' | '.join(cells)} |"
