@@ -2,8 +2,7 @@
 
 Per seed: a teacher pre-trained and fine-tuned; DistilBERT (three losses, every other layer of the teacher to start
 from), fine-tuned on hard labels, and with the fine-tuned teacher's soft targets; the ablations of the paper's table 4;
-and the twin that has no pre-training at all. --validation scores on questions of the train split, which chose the
-settings.
+and the twin that has no pre-training at all. --validation scores on packages of the train split.
 """
 
 import tempfile

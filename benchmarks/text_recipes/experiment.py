@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 import tensorflow_transform as tft
+from sklearn.model_selection import GroupKFold
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.as_in_pipeline import run_to_transform, training_config, write_soft_targets
@@ -26,11 +27,12 @@ from modules.model_card import read_card
 from modules.serving import size_in_bytes
 from modules.training import run_fn
 from pipelines.dag import Dag
+from pipelines.example_data.docstrings import FAMILIES
 from pipelines.settings import Settings, Training, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
 DATA = Path(__file__).parents[2] / "data" / "questions"
-VALIDATION_SHARE = 0.15  # of the train split's questions
+VALIDATION_FOLDS = 6  # of the train split's packages, of which one is the validation's
 INPUTS = ("tokens", "segments", "matches")
 MODEL = "Format-Serving"
 
@@ -57,7 +59,7 @@ class Bench:
     settings: Settings
     root: Path
     graph: Path
-    scored: Pairs  # eval split, or validation questions of the train split
+    scored: Pairs  # eval split, or validation packages of the train split
     dag: Dag
     made: int = 0
 
@@ -152,7 +154,7 @@ def prepare(
     Args:
       name: of the settings file.
       root: an empty folder.
-      validation: score models on questions of the train split that are then left out of the training.
+      validation: score models on packages of the train split that are then left out of the training.
       questions: to train on, at the most; None: all.
       overrides: as --set.
     """
@@ -161,9 +163,10 @@ def prepare(
     transform = tft.TFTransformOutput(str(graph))
     train = _pairs(transform, DATA / "pairs" / "train.csv")
     if validation:
-        known = np.unique(train.questions)
-        held_out = np.isin(train.questions, known[: round(VALIDATION_SHARE * len(known))])
-        train, scored = train.some(~held_out), train.some(held_out)
+        packages = pd.read_csv(DATA / "pairs" / "train.csv")["package"]
+        families = packages.map(lambda package: FAMILIES.get(package, package))
+        *_, (kept, held_out) = GroupKFold(VALIDATION_FOLDS).split(packages, groups=families)
+        train, scored = train.some(kept), train.some(held_out)
     else:
         scored = _pairs(transform, DATA / "pairs" / "eval.csv")
     if questions is not None:

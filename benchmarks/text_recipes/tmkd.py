@@ -2,7 +2,7 @@
 
 Per seed: three teachers and their ensemble, and students of half the layers: on hard labels alone, from one teacher
 (1-o-1), from the teachers' mean (1-avg-o-1), TMKD without its first stage, TMKD with one teacher, and TMKD.
---validation scores on questions of the train split.
+--validation scores on packages of the train split.
 """
 
 import tempfile
