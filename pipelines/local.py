@@ -43,9 +43,10 @@ from pipelines.data_check import check_data, check_transfer, find_fault
 from pipelines.distillation import create_pipeline, saved_teachers, sqlite
 from pipelines.run_view import RunView
 from pipelines.settings import Pretraining, Settings, Training
-from pipelines.unchanged import lost_push
+from pipelines.unchanged import last_comparison, lost_push
 from pipelines.whole_file import write_whole
 
+METADATA = "metadata.sqlite"  # below a run's root
 DURATIONS = ".durations.json"  # below a run's root
 SETTINGS = "settings.yaml"  # below a run's root: all that it ran with
 DARK_KNOWLEDGE_FOLDER = "dark_knowledge"  # below a run's root
@@ -118,11 +119,11 @@ def local_place(settings: Settings, root: Path) -> Place:
         cache=str(root / "artifacts" / "input_cache"),
         data_path=os.path.abspath(settings.data.path),
         push_path=os.path.abspath(settings.push.path),
-        metadata_path=str(root / "metadata.sqlite"),
+        metadata_path=str(root / METADATA),
         transfer_path=os.path.abspath(settings.data.transfer) if settings.data.transfer else None,
         saved_models=_saved_models(settings),
         schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
-        lost_push=_lost_push(root),
+        lost_push=lost_push(last) if (last := last_comparison(root)) else None,
         beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
         commit=commit_of(Path()),
     )
@@ -191,14 +192,6 @@ def _durations(root: Path) -> dict[str, float]:
         return {}
 
 
-def _lost_push(root: Path) -> str | None:
-    """Returns the push that the last comparison tells of, if somebody has removed it since."""
-    try:
-        return lost_push(json.loads((root / COMPARISON).read_text()))
-    except FileNotFoundError:
-        return None
-
-
 def _newest_run(place: Place) -> tuple[str, dict[tuple[str, str], str]]:
     """Returns the id of the newest run in the metadata store, and {(node, artifact type): URI} of its outputs."""
     with metadata.Metadata(sqlite(place.metadata_path)) as handle:
@@ -251,6 +244,11 @@ def _explain(error: Exception, node: str | None, settings: Settings, root: Path)
         if isinstance(link, UserError):
             raise type(link)(f"{node}: {link}") from error
     text = "\n".join(str(link) for link in chain)
+    if "file is not a database" in text or "database disk image is malformed" in text:  # SQLite's words
+        raise MachineError(
+            f"{root / METADATA}: the metadata store is damaged; remove {root}, or choose another --root: the run then "
+            "starts from the beginning"
+        ) from error
     no_space = any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain)
     # What SQLite says when it runs out of space depends on the moment, so the disk itself is asked too.
     no_space = no_space or shutil.disk_usage(root).free < LEAST_FREE_BYTES

@@ -47,6 +47,15 @@ def remember(root: Path, fingerprint: str) -> None:
     write_whole(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
 
 
+def last_comparison(root: Path) -> dict[str, Any] | None:
+    """Returns the comparison of the last run under `root`, or None if none has finished or its file is damaged."""
+    try:
+        found = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"run_id", "pushed"} <= found.keys() else None
+
+
 def lost_push(comparison: dict[str, Any]) -> str | None:
     """Returns the push that a comparison tells of, if somebody has removed it since."""
     pushed = comparison["pushed"]
@@ -55,9 +64,10 @@ def lost_push(comparison: dict[str, Any]) -> str | None:
 
 def unchanged_comparison(root: Path, fingerprint: str) -> dict[str, Any] | None:
     """Returns the comparison of the last run if a new one would be the same, else None."""
+    comparison = last_comparison(root)
     try:
         last = json.loads((root / LAST_RUN).read_text(encoding="utf-8"))
-        comparison = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):  # never run, or damaged: run
         return None
-    return None if lost_push(comparison) or last["fingerprint"] != fingerprint else comparison
+    same = comparison and not lost_push(comparison) and last == {"fingerprint": fingerprint}
+    return comparison if same else None

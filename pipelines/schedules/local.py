@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from modules.errors import GATE_REFUSED, MachineError, UserError
 from pipelines.schedules.timing import Timing
-from pipelines.unchanged import COMPARISON
+from pipelines.unchanged import last_comparison
 from pipelines.whole_file import write_whole
 
 FOLDER = Path("runs/schedules")
@@ -258,10 +258,8 @@ def _run(schedule: LocalSchedule) -> tuple[int, Outcome]:
 
 def _finished_run(root: str) -> str | None:
     """Returns the id of the last run that has come to its end."""
-    try:
-        return json.loads(Path(root, COMPARISON).read_text(encoding="utf-8"))["run_id"]
-    except FileNotFoundError:
-        return None
+    last = last_comparison(Path(root))
+    return last["run_id"] if last else None
 
 
 def lines_for_others(schedule: LocalSchedule, store: Store) -> list[str]:

@@ -136,8 +136,9 @@ def test_report_prints_the_dark_knowledge_and_json(finished):
     assert "ash looks like" in printed or "birch looks like" in printed
 
 
-def test_an_unchanged_pipeline_runs_no_component_again(copy):
+def test_an_unchanged_pipeline_runs_no_component_again_and_makes_a_damaged_comparison_anew(copy):
     before = comparison(copy)
+    os.truncate(copy.folder / "runs/blobs/comparison.json", 100)
     done = copy.stillhouse("run", "blobs.yaml")
     assert done.returncode == 0
     assert nodes(done, " s") == []

@@ -1,19 +1,24 @@
 """What is checked before anything runs."""
 
+import os
 import sys
 
 import blobs
 import pytest
 from artifacts import network, save
+from rich.console import Console
+from tfx.orchestration import metadata
 
-from modules.errors import UserError
-from pipelines.local import check_settings
+from modules.errors import MachineError, UserError
+from pipelines import local
+from pipelines.distillation import sqlite
+from pipelines.run_view import RunView
 from pipelines.settings import parse_settings
 
 
 @pytest.fixture
-def check(tmp_path, monkeypatch):
-    """Checks the blobs settings with changes, in a project's folder."""
+def parsed(tmp_path, monkeypatch):
+    """Returns the blobs settings with changes, in a project's folder."""
     blobs.write_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -22,8 +27,14 @@ def check(tmp_path, monkeypatch):
     task.write_text(task.read_text() + "\n\ndef build_wide(classes=4):\n    return network(4, classes)\n")
     task.write_text(task.read_text().replace("def network(units):", "def network(units, classes=3):"))
     task.write_text(task.read_text().replace("keras.layers.Dense(3)(hidden)", "keras.layers.Dense(classes)(hidden)"))
-    yield lambda **changes: check_settings(parse_settings(blobs.settings(**changes), "x.yaml"))
+    yield lambda **changes: parse_settings(blobs.settings(**changes), "x.yaml")
     sys.modules.pop("blobs_task", None)
+
+
+@pytest.fixture
+def check(parsed):
+    """Checks the blobs settings with changes."""
+    return lambda **changes: local.check_settings(parsed(**changes))
 
 
 def test_what_is_right_passes(check):
@@ -72,3 +83,22 @@ def test_a_saved_model_of_other_classes_is_told_before_anything_runs(check, tmp_
     save(network(units=5), tmp_path / "five")
     with pytest.raises(UserError, match="differ: Teacher-1 5, the student 3"):
         check(teachers=[{"saved_model": "five", "signature": "serving_default"}])
+
+
+def _foreign(path):
+    path.write_text("no database, " * 100)
+
+
+def _cut_short(path):
+    with metadata.Metadata(sqlite(str(path))):
+        pass
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [_foreign, _cut_short])
+def test_a_damaged_metadata_store_is_told_before_anything_runs(parsed, tmp_path, damage):
+    root = tmp_path / "runs" / "blobs"
+    root.mkdir(parents=True)
+    damage(root / "metadata.sqlite")
+    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is damaged; remove {root}, "):
+        local.run(parsed(), root, RunView(Console(stderr=True), quiet=True))
