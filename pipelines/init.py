@@ -3,7 +3,8 @@
 import keyword
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,8 @@ def write_task(name: str, folder: Path) -> list[Path]:
     """Writes NAME_task.py, NAME.yaml and data/NAME/NAME.csv below `folder` and returns their paths.
 
     Raises:
-      UserError: the name is none that a module and a pipeline can have, or one of the files exists.
+      UserError: the name is none that a module and a pipeline can have, one of the files exists, or they cannot be
+        written; then none is left.
     """
     _check_name(name)
     module = f"{name}_task"
@@ -51,9 +53,10 @@ def write_task(name: str, folder: Path) -> list[Path]:
         templates.get_template("settings.yaml.jinja").render(values),
         _example_csv(),
     ]
-    for path, text in zip(paths, texts, strict=True):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    with _all_or_none(paths):
+        for path, text in zip(paths, texts, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
     return paths
 
 
@@ -61,7 +64,8 @@ def write_recipe(recipe: str, name: str, folder: Path) -> list[Path]:
     """Writes NAME.yaml, the settings of a published recipe, and its example data in data/NAME; returns their paths.
 
     Raises:
-      UserError: there is no such recipe, the name is none that a pipeline can have, or one of the files exists.
+      UserError: there is no such recipe, the name is none that a pipeline can have, one of the files exists, or they
+        cannot be written; then none is left.
     """
     if recipe not in RECIPES:
         raise UserError(f"--recipe {recipe}: there is none of that name; there are: {', '.join(RECIPES)}")
@@ -77,11 +81,26 @@ def write_recipe(recipe: str, name: str, folder: Path) -> list[Path]:
     # Written aside and renamed, so that an interrupted call leaves no half a data set.
     unfinished = data.with_name(f"{name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    of.write(unfinished)
-    unfinished.rename(data)
-    settings.write_text(text, encoding="utf-8")
+    with _all_or_none([unfinished, data, settings]):
+        unfinished.mkdir(parents=True)
+        of.write(unfinished)
+        unfinished.rename(data)
+        settings.write_text(text, encoding="utf-8")
     return [settings, data]
+
+
+@contextmanager
+def _all_or_none(paths: list[Path]) -> Iterator[None]:
+    """Removes files and folders again, which did not exist before, where writing one of them fails."""
+    try:
+        yield
+    except OSError as error:
+        for path in paths:
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.is_file():
+                path.unlink()
+        raise UserError(f"{error.filename or paths[0].parent}: cannot be written: {error.strerror}") from error
 
 
 def _check_name(name: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from modules.errors import UserError
 from pipelines.distillation import create_pipeline
-from pipelines.init import EXAMPLES, RECIPES, write_recipe
+from pipelines.init import EXAMPLES, RECIPES, write_recipe, write_task
 from pipelines.kubeflow.compile import compile_pipeline
 from pipelines.local import check_settings, local_place
 from pipelines.settings import load_settings
@@ -33,6 +33,14 @@ def test_a_recipe_is_written_with_a_name_and_data_of_its_own(recipe, tmp_path, m
     assert sorted(file.name for file in data.parent.iterdir()) == ["my_own"]
     with pytest.raises(UserError, match="exists already"):
         write_recipe(recipe, "my_own", tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_task, lambda *of: write_recipe("noisy-student", *of)])
+def test_what_cannot_be_written_is_named_and_nothing_is_left(write, tmp_path):
+    (tmp_path / "data").write_text("no folder")
+    with pytest.raises(UserError, match=f"^{tmp_path}/data.*: cannot be written: "):
+        write("mine", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_few_digits_are_split_without_overlap_and_few_have_a_label(tmp_path):
