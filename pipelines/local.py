@@ -123,7 +123,7 @@ def local_place(settings: Settings, root: Path) -> Place:
         transfer_path=os.path.abspath(settings.data.transfer) if settings.data.transfer else None,
         saved_models=_saved_models(settings),
         schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
-        lost_push=lost_push(last) if (last := last_comparison(root)) else None,
+        lost_push=lost_push(last_comparison(root)),
         beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
         commit=commit_of(Path()),
     )

@@ -56,9 +56,9 @@ def last_comparison(root: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"run_id", "pushed"} <= found.keys() else None
 
 
-def lost_push(comparison: dict[str, Any]) -> str | None:
-    """Returns the push that a comparison tells of, if somebody has removed it since."""
-    pushed = comparison["pushed"]
+def lost_push(comparison: dict[str, Any] | None) -> str | None:
+    """Returns the push that a comparison, where there is one, tells of, if somebody has removed it since."""
+    pushed = comparison["pushed"] if comparison else None
     return pushed if pushed and not os.path.isdir(pushed) else None
 
 

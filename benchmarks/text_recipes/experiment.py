@@ -27,7 +27,7 @@ from modules.model_card import read_card
 from modules.serving import size_in_bytes
 from modules.training import run_fn
 from pipelines.dag import Dag
-from pipelines.example_data.docstrings import FAMILIES
+from pipelines.example_data.docstrings import family_of
 from pipelines.settings import Settings, Training, load_settings
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
@@ -164,8 +164,7 @@ def prepare(
     train = _pairs(transform, DATA / "pairs" / "train.csv")
     if validation:
         packages = pd.read_csv(DATA / "pairs" / "train.csv")["package"]
-        families = packages.map(lambda package: FAMILIES.get(package, package))
-        *_, (kept, held_out) = GroupKFold(VALIDATION_FOLDS).split(packages, groups=families)
+        *_, (kept, held_out) = GroupKFold(VALIDATION_FOLDS).split(packages, groups=packages.map(family_of))
         train, scored = train.some(kept), train.some(held_out)
     else:
         scored = _pairs(transform, DATA / "pairs" / "eval.csv")

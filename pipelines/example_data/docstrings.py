@@ -131,6 +131,11 @@ def _key(text: str, words: int) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", text.lower())[:words])
 
 
+def family_of(package: str) -> str:
+    """Returns the name of the packages that it belongs with."""
+    return FAMILIES.get(package, package)
+
+
 def split_of_packages(docstrings: list[Docstring], seed: int = 1) -> dict[str, str]:
     """Returns {package: "train" or "eval"}: whole families, drawn until the eval split has EVAL_SHARE of the questions.
 
@@ -138,7 +143,7 @@ def split_of_packages(docstrings: list[Docstring], seed: int = 1) -> dict[str, s
     """
     counts: dict[str, int] = defaultdict(int)
     for one in docstrings:
-        counts[FAMILIES.get(one.package, one.package)] += 1
+        counts[family_of(one.package)] += 1
     largest = max(counts, key=counts.get)
     drawn = sorted(set(counts) - {largest, STANDARD_LIBRARY})
     random.Random(seed).shuffle(drawn)
@@ -148,7 +153,7 @@ def split_of_packages(docstrings: list[Docstring], seed: int = 1) -> dict[str, s
             break
         of_eval.add(family)
     packages = {one.package for one in docstrings}
-    return {one: "eval" if FAMILIES.get(one, one) in of_eval else "train" for one in sorted(packages)}
+    return {one: "eval" if family_of(one) in of_eval else "train" for one in sorted(packages)}
 
 
 def similar(docstrings: list[Docstring], count: int) -> list[list[int]]:
