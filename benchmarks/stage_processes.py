@@ -8,10 +8,14 @@ from typing import Any
 
 import psutil
 
-from modules.cluster.supervisor import HOST, free_ports
-from modules.peak_memory import peak_mb
+from stillhouse.modules.cluster.supervisor import HOST, free_ports
+from stillhouse.modules.peak_memory import peak_mb
 
-SERVE = "from modules.cluster.members import serve; from modules.strategies import tf_config; serve(tf_config())"
+SERVE = """
+from stillhouse.modules.cluster.members import serve
+from stillhouse.modules.cluster.strategies import tf_config
+serve(tf_config())
+"""
 ENVIRONMENT = {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 PIDS = "STAGE_PIDS"  # in the chief's environment
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 import apache_beam as beam
 import tensorflow as tf
 
-from modules import progress
-from modules.ingestion.files import BLOCK, count_records, read
+from stillhouse.modules import progress
+from stillhouse.modules.ingestion.files import BLOCK, count_records, read
 
 RECORDS_IN_BLOCK = 16_384
 SECONDS_BETWEEN_REPORTS = 2.0

@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from pipelines.example_data import docstrings, few_digits
+from stillhouse.pipelines.example_data import docstrings, few_digits
 
 HERE = Path(__file__).parent
 

@@ -7,10 +7,10 @@ import re
 import tempfile
 from pathlib import Path
 
-from pipelines.distillation import create_pipeline
-from pipelines.init import EXAMPLES, RECIPES
-from pipelines.local import local_place
-from pipelines.settings import Settings, load_settings
+from stillhouse.modules.settings import Settings, load_settings
+from stillhouse.pipelines.cli.init import EXAMPLES, RECIPES
+from stillhouse.pipelines.dag.create import create_pipeline
+from stillhouse.pipelines.local.run import local_place
 
 PAGE = Path(__file__).parent / "recipes.md"
 LEFT_OUT = re.compile(

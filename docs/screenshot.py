@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from components.report.page import DETAILS, render
+from stillhouse.components.report.page import DETAILS, render
 
 WIDTH, HEIGHT = 1280, 1180
 # Without these Chromium asks the network for things of its own.

@@ -8,6 +8,7 @@ import logging
 from typing import Any
 
 LOGGER = logging.getLogger("stillhouse")
+LINE = "\x1e"  # begins a line of a process's output that is a record of progress, as JSON
 
 
 def epoch_done(model: str, epoch: int, epochs: int, metrics: dict[str, float]) -> None:

@@ -8,8 +8,8 @@ import tf_keras as keras
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.types import artifact_utils, standard_artifacts
 
-from modules.export import export_network
-from modules.training_config import TrainingConfig
+from stillhouse.modules.models.export import export_network
+from stillhouse.modules.training.config import TrainingConfig
 
 
 class Artifacts:

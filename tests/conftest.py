@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests. Importing `pipelines` first selects tf_keras before TensorFlow is imported."""
+"""Fixtures shared by all tests."""
 
 import os
 import signal
@@ -9,8 +9,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import pipelines  # noqa: F401, I001
 import pytest
+
+import stillhouse  # noqa: F401  (selects tf_keras before a test imports TensorFlow)
 
 sys.path.insert(0, str(Path(__file__).parent))
 REPOSITORY = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ REPOSITORY = Path(__file__).parent.parent
 @pytest.fixture(scope="session", autouse=True)
 def two_cpu_devices():
     """TensorFlow fixes its devices at its first operation; the tests of replicas want two."""
-    from modules.strategies import prepare_devices
+    from stillhouse.modules.cluster.strategies import prepare_devices
 
     prepare_devices(4)
 
@@ -40,14 +41,14 @@ class Project:
     environment: dict = field(default_factory=lambda: dict(os.environ))
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "pipelines.cli", *arguments]
+        return [sys.executable, "-m", "stillhouse", *arguments]
 
     def stillhouse(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
         """Runs the command in the project's folder to its end."""
         return subprocess.run(
             self.command(*arguments),
             cwd=self.folder,
-            env=self.environment | {"PYTHONPATH": str(REPOSITORY)},
+            env=self.environment,
             capture_output=True,
             text=True,
             timeout=timeout,
@@ -58,7 +59,7 @@ class Project:
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,
-            env=self.environment | {"PYTHONPATH": str(REPOSITORY)},
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -6,12 +6,12 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.distillation.objectives import kl_divergence
-from modules.large_models.memory import Memory, examples_passing, prepared
-from modules.learner import Distillation, Learner
-from modules.precision import layers_compute_in, with_loss_scale
-from modules.strategies import make_strategy
-from modules.training import make_optimizer
+from stillhouse.modules.cluster.strategies import make_strategy
+from stillhouse.modules.distillation.objectives import kl_divergence
+from stillhouse.modules.large_models.fitting import Memory, examples_passing, prepared
+from stillhouse.modules.training.learner import Distillation, Learner
+from stillhouse.modules.training.precision import layers_compute_in, with_loss_scale
+from stillhouse.modules.training.train import make_optimizer
 
 CLASSES, EXAMPLES, BATCH = 3, 22, 8  # the last batch has 6, on two replicas 3 each
 

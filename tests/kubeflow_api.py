@@ -23,7 +23,7 @@ import kfp_server_api
 import yaml
 from croniter import croniter
 
-from pipelines.kubeflow.check import reasons_against
+from stillhouse.pipelines.kubeflow.check import reasons_against
 
 PREFIX = "/apis/v2beta1/"
 KINDS = ("pipelines", "versions", "experiments", "runs", "recurring")

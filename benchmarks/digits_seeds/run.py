@@ -23,7 +23,7 @@ ROLES = ("teacher", "ensemble", "baseline", "student")
 def accuracies(seed: int, root: Path) -> dict[str, list[float]]:
     """Runs the pipeline with `seed` and returns the accuracies by role."""
     overrides = [f"teachers.0.seed={100 * seed}", f"student.seed={seed}", f"push.path={root / 'serving'}"]
-    command = [sys.executable, "-m", "pipelines.cli", "run", SETTINGS, "--json", "--root", str(root)]
+    command = [sys.executable, "-m", "stillhouse", "run", SETTINGS, "--json", "--root", str(root)]
     command += [word for override in overrides for word in ("--set", override)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if done.returncode not in (0, 3):

@@ -43,7 +43,7 @@ def prepare(folder: Path) -> None:
 
 
 class Clock(logging.Handler):
-    """Notes when epochs end, as modules.progress tells."""
+    """Notes when epochs end, as stillhouse.modules.progress tells."""
 
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ class Clock(logging.Handler):
 def measure(folder: Path, way: str, count: int, builder: str, width: int) -> dict[str, float]:
     """Trains one student and returns the median seconds of an epoch and the peak resident set in MiB."""
     from benchmarks.distillation import experiment as ex
-    from modules import progress
+    from stillhouse.modules import progress
 
     ex.quiet()
     name = "digits"

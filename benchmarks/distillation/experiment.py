@@ -1,7 +1,7 @@
 """What the benchmarks of this folder share: data, teachers, soft targets and students, by stillhouse's own parts.
 
-Everything is trained by modules.training.train, and soft targets are written by the SoftTargets component, as in a
-pipeline; only the DAG around them is left out, so that many seeds take minutes. Accuracies are measured on transformed
+Everything is trained by modules.training, and soft targets are written by the SoftTargets component, as in a pipeline;
+ only the DAG around them is left out, so that many seeds take minutes. Accuracies are measured on transformed
 examples in this process.
 """
 
@@ -17,14 +17,14 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks import as_in_pipeline
 from benchmarks.as_in_pipeline import run_to_transform, training_config
-from modules.export import export_network
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import example_files
-from modules.training import train
-from modules.training_config import TrainingConfig
-from pipelines.dag import Dag
-from pipelines.settings import Settings, Training, load_settings
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import example_files
+from stillhouse.modules.models.export import export_network
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import Settings, Training, load_settings
+from stillhouse.modules.training.config import TrainingConfig
+from stillhouse.modules.training.train import train
+from stillhouse.pipelines.dag.nodes import Dag
 
 REPOSITORY = Path(__file__).parents[2]
 HELD_OUT = 5  # every fifth training example is for validation

@@ -76,14 +76,14 @@ def epochs_of(way: str, files: list[str], folder: Path, count: int):
     """Gives a function that reads one epoch to its end."""
     import tensorflow as tf
 
-    from modules.heads import HEADS
-    from modules.ingestion.disk import on_disk
-    from modules.ingestion.examples import ExampleParser
-    from modules.ingestion.files import ExampleFiles
-    from modules.ingestion.measure import limit, naive
-    from modules.ingestion.memory import Columns
-    from modules.ingestion.options import Options
-    from modules.ingestion.stream import Source, parsed_batches, record_batches
+    from stillhouse.modules.ingestion.examples import ExampleParser
+    from stillhouse.modules.ingestion.files import ExampleFiles
+    from stillhouse.modules.ingestion.in_memory import Columns
+    from stillhouse.modules.ingestion.measure import limit, naive
+    from stillhouse.modules.ingestion.on_disk import on_disk
+    from stillhouse.modules.ingestion.options import Options
+    from stillhouse.modules.ingestion.stream import Source, parsed_batches, record_batches
+    from stillhouse.modules.models.heads import HEADS
 
     spec = {"x": tf.io.FixedLenFeature([FLOATS], tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
     parser, options = ExampleParser(spec, "label", HEADS["classification"]), Options()

@@ -13,7 +13,7 @@ from pathlib import Path
 import typer
 
 REPOSITORY = Path(__file__).parents[2]
-OURS = "-m pipelines.cli run pipelines/examples/digits.yaml --root {root} --set push.path={root}/serving"
+OURS = "-m stillhouse run pipelines/examples/digits.yaml --root {root} --set push.path={root}/serving"
 COMMANDS = {"stock": "-m benchmarks.local_run.stock {root}", "stillhouse": OURS}
 
 

@@ -21,7 +21,7 @@ import tf_keras as keras
 from tfx import v1 as tfx
 from tfx_bsl.public import tfxio
 
-from modules.tasks import digits
+from stillhouse.modules.tasks import digits
 
 LABEL = "label"
 BATCH = 64
@@ -117,17 +117,17 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     """Returns the pipeline with the nodes of ours."""
     from pathlib import Path
 
-    from components.blessing import Blessing
-    from components.blessing.gates import Gate
-    from components.distillation_trainer import DistillationTrainer
-    from components.ensemble import Ensemble
-    from components.evaluation import BASELINE, CANDIDATE
-    from components.evaluator import Evaluator
-    from components.last_pushed import LastPushed
-    from components.report import ComparedModel, Report
-    from components.serving_check import ServingCheck
-    from pipelines.eval_config import eval_config
-    from pipelines.settings import load_settings
+    from stillhouse.components.blessing import Blessing
+    from stillhouse.components.blessing.gates import Gate
+    from stillhouse.components.distillation_trainer import DistillationTrainer
+    from stillhouse.components.ensemble import Ensemble
+    from stillhouse.components.evaluation import BASELINE, CANDIDATE
+    from stillhouse.components.evaluator import Evaluator
+    from stillhouse.components.last_pushed import LastPushed
+    from stillhouse.components.report import ComparedModel, Report
+    from stillhouse.components.serving_check import ServingCheck
+    from stillhouse.modules.settings import load_settings
+    from stillhouse.pipelines.dag.eval_config import eval_config
 
     settings = load_settings(Path("pipelines/examples/digits.yaml"))
     code = "stock"
@@ -148,7 +148,7 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     schema = schema_gen.outputs["schema"]
     validator = tfx.components.ExampleValidator(statistics=statistics_gen.outputs["statistics"], schema=schema)
     transform = tfx.components.Transform(
-        examples=examples, schema=schema, preprocessing_fn="modules.tasks.digits.preprocessing_fn"
+        examples=examples, schema=schema, preprocessing_fn="stillhouse.modules.tasks.digits.preprocessing_fn"
     )
     data = {
         "examples": transform.outputs["transformed_examples"],

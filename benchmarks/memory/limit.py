@@ -45,7 +45,7 @@ def attempt(name: str, blocks: int, megabytes: int) -> str:
     import tensorflow as tf
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
 
     way = WAYS[name]
     (devices,) = stage_devices(Parallelism(stages=max(1, way.stages), processes=True))

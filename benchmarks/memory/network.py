@@ -38,8 +38,8 @@ def chain(blocks: int):
 
 def places_of(way: Way, network) -> list[int]:
     """Returns the units after which the network is cut."""
-    from modules.large_models.rematerialisation import plan
-    from modules.large_models.segments import cuts_after
+    from stillhouse.modules.large_models.rematerialisation import plan
+    from stillhouse.modules.large_models.segments import cuts_after
 
     if way.cuts == "none":
         return []
@@ -55,13 +55,13 @@ def stepper(blocks: int, way: Way, devices: list[str]):
     import tensorflow as tf
     import tf_keras as keras
 
-    from modules.large_models.parallelism import CHIEF, Parallelism, Stages
-    from modules.large_models.partition import Partition
-    from modules.large_models.pipeline import Pipeline
-    from modules.large_models.rematerialisation import Rematerialised
-    from modules.large_models.segments import cuts_after
-    from modules.large_models.swap import Swapped
-    from modules.learner import Learner
+    from stillhouse.modules.large_models.parallelism import CHIEF, Parallelism, Stages
+    from stillhouse.modules.large_models.partition import Partition
+    from stillhouse.modules.large_models.pipeline import Pipeline
+    from stillhouse.modules.large_models.rematerialisation import Rematerialised
+    from stillhouse.modules.large_models.segments import cuts_after
+    from stillhouse.modules.large_models.swap import Swapped
+    from stillhouse.modules.training.learner import Learner
 
     more: dict[str, Any] = {"micro_batches": way.micro_batches}
     strategy = tf.distribute.OneDeviceStrategy(devices[0])

@@ -17,7 +17,7 @@ import typer
 
 from benchmarks.memory.network import ENVIRONMENT, Way, batch_of, stepper
 from benchmarks.stage_processes import run_chief, stage_pids
-from modules.peak_memory import forget_peak
+from stillhouse.modules.peak_memory import forget_peak
 
 BLOCKS, BATCH, STEPS = 36, 4096, 4
 EACH_BLOCK = [f"block_{number}" for number in range(1, BLOCKS)]
@@ -36,7 +36,7 @@ WAYS = {
 def measure(name: str, batch: int) -> float:
     """Trains; returns the seconds of a step."""
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
 
     (devices,) = stage_devices(Parallelism(stages=1, processes=True))
     update = stepper(BLOCKS, WAYS[name], devices)

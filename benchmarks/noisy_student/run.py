@@ -23,11 +23,11 @@ from benchmarks.as_in_pipeline import artifact, run_to_transform, training_confi
 from benchmarks.distillation.experiment import quiet
 from benchmarks.noisy_student.corruptions import CORRUPTIONS, SEVERITIES, corrupted, mean_corruption_error
 from benchmarks.noisy_student.perturbations import OF_NOISE, PERTURBATIONS, flip_probability, sequence
-from components.pseudo_labels.executor import Executor as PseudoLabels
-from modules.training import run_fn
-from pipelines.dag import Dag
-from pipelines.example_data.few_digits import split_of_digits
-from pipelines.settings import Training, load_settings
+from stillhouse.components.pseudo_labels.executor import Executor as PseudoLabels
+from stillhouse.modules.settings import Training, load_settings
+from stillhouse.modules.training.train import run_fn
+from stillhouse.pipelines.dag.nodes import Dag
+from stillhouse.pipelines.example_data.few_digits import split_of_digits
 
 SETTINGS = Path(__file__).parents[2] / "pipelines" / "examples" / "noisy-student.yaml"
 BRIGHTEST = 16.0

@@ -32,7 +32,7 @@ def measure_messages() -> dict[str, float]:
     import tensorflow as tf
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
 
     (devices,) = stage_devices(Parallelism(stages=2, processes=True))
     found = {}
@@ -69,7 +69,7 @@ def played_through(
       message: seconds that a tensor travels between stages.
       waiting: whether the receiver does nothing meanwhile.
     """
-    from modules.large_models.pipeline import FORWARD, global_order, needs
+    from stillhouse.modules.large_models.pipeline import FORWARD, global_order, needs
 
     free, ends = [0.0] * stages, {}
     forward = of_pass / (1 + BACKWARD_PER_FORWARD)

@@ -40,9 +40,9 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
     import tf_keras as keras
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from modules.large_models.parallelism import Parallelism, stage_devices
-    from modules.large_models.pipeline import Pipeline
-    from modules.large_models.timeline import clock
+    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.large_models.pipeline import Pipeline
+    from stillhouse.modules.large_models.timeline import clock
 
     (devices,) = stage_devices(Parallelism(stages=stages, processes=True))
     keras.utils.set_random_seed(1)

@@ -18,8 +18,8 @@ STAGES, MICRO_BATCHES = 2, 8
 
 def main(threads: int = 3) -> None:
     """Measures and draws."""
-    from modules.large_models.pipeline import Pass
-    from modules.large_models.timeline import Timed, busy, drawn
+    from stillhouse.modules.large_models.pipeline import Pass
+    from stillhouse.modules.large_models.timeline import Timed, busy, drawn
 
     found = run_cluster(STAGES, threads, str(MICRO_BATCHES), "--clocked")
     FOLDER.mkdir(exist_ok=True)

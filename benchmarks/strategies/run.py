@@ -2,7 +2,7 @@
 
   python -W ignore -m benchmarks.strategies.run [--rounds 3]
 
-A teacher of digits (convolutional, batch 64) is trained by modules.training.run_fn, as in a pipeline; the ways take
+A teacher of digits (convolutional, batch 64) is trained by modules.training, as in a pipeline; the ways take
 turns within a round. Workers are pinned to a core each. Prints the tables as Markdown.
 """
 
@@ -93,7 +93,7 @@ def tasks() -> list[tuple[str, int, psutil.Process]]:
     """Returns type, index and process of every process of the cluster."""
     found = []
     for process in psutil.Process().children():
-        if "modules.cluster.task" in process.cmdline():
+        if "stillhouse.modules.training.member" in process.cmdline():
             task = json.loads(process.environ()["TF_CONFIG"])["task"]
             found.append((task["type"], task["index"], process))
     return found
@@ -140,9 +140,9 @@ def bare(folder: Path, work: Path) -> list[float]:
     import tensorflow_transform as tft
     import tf_keras as keras
 
-    from modules.task import build_model
-    from modules.training import MOST_STEPS_PER_EXECUTION
-    from modules.training_config import TrainingConfig
+    from stillhouse.modules.models.task import build_model
+    from stillhouse.modules.training.config import TrainingConfig
+    from stillhouse.modules.training.train import MOST_STEPS_PER_EXECUTION
 
     arguments = training(folder, work, {"strategy": {"name": "one_device"}}, EPOCHS)
     config = TrainingConfig(**arguments.custom_config)
@@ -173,9 +173,9 @@ def bare(folder: Path, work: Path) -> list[float]:
 def measure(folder: Path, name: str) -> dict[str, float]:
     """Trains in one way and returns the median seconds of an epoch."""
     from benchmarks.distillation import experiment as ex
-    from modules import progress
-    from modules.strategies import prepare_devices
-    from modules.training import run_fn
+    from stillhouse.modules import progress
+    from stillhouse.modules.cluster.strategies import prepare_devices
+    from stillhouse.modules.training.train import run_fn
 
     ex.quiet()
     work, way = Path(tempfile.mkdtemp(dir=folder)), WAYS[name]
@@ -204,8 +204,8 @@ def measure(folder: Path, name: str) -> dict[str, float]:
 def recover(folder: Path, name: str) -> dict[str, float]:
     """Kills one process and returns the seconds until an epoch is done that had not been done before."""
     from benchmarks.distillation import experiment as ex
-    from modules import progress
-    from modules.training import run_fn
+    from stillhouse.modules import progress
+    from stillhouse.modules.training.train import run_fn
 
     ex.quiet()
     strategy, kind = KILLS[name]

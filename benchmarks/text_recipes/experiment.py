@@ -1,8 +1,8 @@
 """What the text benchmarks share: data, trainings and scores, by stillhouse's own parts.
 
-Every network is trained by modules.training.run_fn with the configuration that the pipeline of the settings file would
+Every network is trained by modules.training with the configuration that the pipeline of the settings file would
 give it; soft targets are written by the SoftTargets component. Only the DAG around them is left out, so that variants
-share what they have in common. Scores are those of components.ranking_metrics, as in TFMA.
+share what they have in common. Scores are those of stillhouse.components.ranking_metrics, as in TFMA.
 """
 
 import json
@@ -20,15 +20,15 @@ from sklearn.model_selection import GroupKFold
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from benchmarks.as_in_pipeline import run_to_transform, training_config, write_soft_targets
-from components.ranking_metrics import precision_at_one, reciprocal_rank
-from modules import saved_models
-from modules.heads import MASKED
-from modules.model_card import read_card
-from modules.serving import size_in_bytes
-from modules.training import run_fn
-from pipelines.dag import Dag
-from pipelines.example_data.docstrings import family_of
-from pipelines.settings import Settings, Training, load_settings
+from stillhouse.components.ranking_metrics import precision_at_one, reciprocal_rank
+from stillhouse.modules.models import saved_models
+from stillhouse.modules.models.card import read_card
+from stillhouse.modules.models.heads import MASKED
+from stillhouse.modules.models.serving import size_in_bytes
+from stillhouse.modules.settings import Settings, Training, load_settings
+from stillhouse.modules.training.train import run_fn
+from stillhouse.pipelines.dag.nodes import Dag
+from stillhouse.pipelines.example_data.docstrings import family_of
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
 DATA = Path(__file__).parents[2] / "data" / "questions"

@@ -1,5 +1,5 @@
 """All gates in one ModelBlessing."""
 
-from components.blessing.component import Blessing
+from stillhouse.components.blessing.component import Blessing
 
 __all__ = ["Blessing"]

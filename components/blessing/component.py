@@ -9,9 +9,9 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.blessing.executor import Executor
-from components.blessing.gates import Gate
-from components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.blessing.executor import Executor
+from stillhouse.components.blessing.gates import Gate
+from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
 
 
 class BlessingSpec(types.ComponentSpec):

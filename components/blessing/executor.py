@@ -11,9 +11,9 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components.blessing.gates import Gate, decide
-from components.evaluation import BASELINE, CANDIDATE, read_evaluation
-from components.numbered_inputs import numbered_artifacts
+from stillhouse.components.blessing.gates import Gate, decide
+from stillhouse.components.evaluation import BASELINE, CANDIDATE, read_evaluation
+from stillhouse.components.numbered_inputs import numbered_artifacts
 
 DECISIONS = "decisions.json"
 

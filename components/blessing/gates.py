@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
-from components.evaluation import EXAMPLES, OVERALL, ModelMetrics
+from stillhouse.components.evaluation import EXAMPLES, OVERALL, ModelMetrics
 
 # A drop of exactly the allowed size passes, whatever the last bit of the subtraction says.
 ROUNDING = 1e-9
@@ -13,7 +13,7 @@ class Gate:
     """A gate's rule. Changes are student minus other, in the direction in which the metric gets better."""
 
     name: str  # teacher, baseline or pushed
-    metric: str  # short name, as components.evaluation.metric_name gives it
+    metric: str  # short name, as stillhouse.components.evaluation.metric_name gives it
     lower_is_better: bool
     min_change: float  # a drop of at most d is -d
     min_change_per_slice: float | None = None

@@ -1,5 +1,5 @@
 """What the teachers know beyond the right answer."""
 
-from components.dark_knowledge.component import DarkKnowledge, DarkKnowledgeReport
+from stillhouse.components.dark_knowledge.component import DarkKnowledge, DarkKnowledgeReport
 
 __all__ = ["DarkKnowledge", "DarkKnowledgeReport"]

@@ -10,11 +10,11 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from components.dark_knowledge.figure import similarity_figure
-from modules.distillation.dark_knowledge import find_dark_knowledge
-from modules.distillation.soft_targets import read_soft_targets_card
-from modules.export import class_names
-from modules.ingestion.files import ExampleFiles, example_files, split_folder
+from stillhouse.components.dark_knowledge.figure import similarity_figure
+from stillhouse.modules.distillation.dark_knowledge import find_dark_knowledge
+from stillhouse.modules.ingestion.files import ExampleFiles, example_files, split_folder
+from stillhouse.modules.ingestion.soft_targets import read_soft_targets_card
+from stillhouse.modules.models.export import class_names
 
 DARK_KNOWLEDGE = "dark_knowledge.json"
 

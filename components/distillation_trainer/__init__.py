@@ -1,5 +1,5 @@
 """Trainer of a student that consumes any number of teachers."""
 
-from components.distillation_trainer.component import DistillationTrainer
+from stillhouse.components.distillation_trainer.component import DistillationTrainer
 
 __all__ = ["DistillationTrainer"]

@@ -10,8 +10,8 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import json_utils
 
-from components.distillation_trainer.executor import Executor
-from components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.distillation_trainer.executor import Executor
+from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
 
 
 class DistillationTrainerSpec(types.ComponentSpec):

@@ -1,5 +1,5 @@
 """N teachers as one servable model."""
 
-from components.ensemble.component import Ensemble
+from stillhouse.components.ensemble.component import Ensemble
 
 __all__ = ["Ensemble"]

@@ -8,8 +8,8 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.ensemble.executor import Executor
-from components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.ensemble.executor import Executor
+from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
 
 
 class EnsembleSpec(types.ComponentSpec):

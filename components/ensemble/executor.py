@@ -9,9 +9,9 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from components.numbered_inputs import numbered_artifacts
-from modules.export import export_ensemble
-from modules.heads import HEADS
+from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.modules.models.export import export_ensemble
+from stillhouse.modules.models.heads import HEADS
 
 
 class Executor(base_executor.BaseExecutor):

@@ -1,5 +1,5 @@
 """The stock Evaluator, for a baseline that may not exist yet."""
 
-from components.evaluator.component import Evaluator
+from stillhouse.components.evaluator.component import Evaluator
 
 __all__ = ["Evaluator"]

@@ -3,7 +3,7 @@
 from tfx.components import Evaluator as StockEvaluator
 from tfx.dsl.components.base import executor_spec
 
-from components.evaluator.executor import Executor
+from stillhouse.components.evaluator.executor import Executor
 
 
 class Evaluator(StockEvaluator):

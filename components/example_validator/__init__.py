@@ -1,5 +1,5 @@
 """The stock ExampleValidator, whose anomalies stop the run."""
 
-from components.example_validator.component import ExampleValidator
+from stillhouse.components.example_validator.component import ExampleValidator
 
 __all__ = ["ExampleValidator"]

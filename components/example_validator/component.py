@@ -3,7 +3,7 @@
 from tfx.components import ExampleValidator as StockExampleValidator
 from tfx.dsl.components.base import executor_spec
 
-from components.example_validator.executor import Executor
+from stillhouse.components.example_validator.executor import Executor
 
 
 class ExampleValidator(StockExampleValidator):

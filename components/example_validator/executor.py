@@ -10,7 +10,7 @@ from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 NAMED_AT_MOST = 10
 

@@ -1,5 +1,5 @@
 """A teacher that was trained elsewhere."""
 
-from components.imported_teacher.component import ImportedTeacher
+from stillhouse.components.imported_teacher.component import ImportedTeacher
 
 __all__ = ["ImportedTeacher"]

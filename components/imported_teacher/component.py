@@ -8,8 +8,8 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.imported_teacher.executor import Executor
-from modules.distillation.imported import SavedTeacher
+from stillhouse.components.imported_teacher.executor import Executor
+from stillhouse.modules.models.imported import SavedTeacher
 
 
 class ImportedTeacherSpec(types.ComponentSpec):

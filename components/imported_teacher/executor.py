@@ -9,10 +9,10 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from modules.distillation.imported import SavedTeacher, export_saved_teacher
-from modules.heads import HEADS
-from modules.ingestion.examples import first_batch
-from modules.ingestion.files import example_files
+from stillhouse.modules.ingestion.examples import first_batch
+from stillhouse.modules.ingestion.files import example_files
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.models.imported import SavedTeacher, export_saved_teacher
 
 # So many examples tell logits from probabilities.
 EXAMPLES_TO_TELL = 256

@@ -1,5 +1,5 @@
 """The model that is being served, as an artifact."""
 
-from components.last_pushed.component import LastPushed
+from stillhouse.components.last_pushed.component import LastPushed
 
 __all__ = ["LastPushed"]

@@ -8,8 +8,8 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.last_pushed.driver import Driver
-from components.last_pushed.executor import Executor
+from stillhouse.components.last_pushed.driver import Driver
+from stillhouse.components.last_pushed.executor import Executor
 
 
 class LastPushedSpec(types.ComponentSpec):
@@ -48,7 +48,7 @@ class LastPushed(base_component.BaseComponent):
           student: Model channel; if the newest version is this very model, the one before it is taken.
           examples: Examples channel; only versions that were pushed before these were ingested are taken, so that a
             pipeline that runs again on the same data starts from the same version.
-          folder: of the versions, below push_path: "" for students, or a teacher's of `components.pusher`.
+          folder: of the versions, below push_path: "" for students, or a teacher's of `stillhouse.components.pusher`.
         """
         super().__init__(
             spec=LastPushedSpec(

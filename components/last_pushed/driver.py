@@ -6,7 +6,7 @@ from tfx.orchestration.portable import base_driver as portable_driver
 from tfx.orchestration.portable import data_types
 from tfx.proto.orchestration import driver_output_pb2
 
-from components.last_pushed.versions import choose_version
+from stillhouse.components.last_pushed.versions import choose_version
 
 
 class Driver(base_driver.BaseDriver, portable_driver.BaseDriver):

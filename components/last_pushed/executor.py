@@ -8,7 +8,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.last_pushed.versions import NONE, choose_version
+from stillhouse.components.last_pushed.versions import NONE, choose_version
 
 
 class Executor(base_executor.BaseExecutor):

@@ -1,5 +1,5 @@
 """ExampleGen for Parquet files."""
 
-from components.parquet_example_gen.component import ParquetExampleGen
+from stillhouse.components.parquet_example_gen.component import ParquetExampleGen
 
 __all__ = ["ParquetExampleGen"]

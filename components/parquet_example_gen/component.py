@@ -3,7 +3,7 @@
 from tfx.components import FileBasedExampleGen
 from tfx.dsl.components.base import executor_spec
 
-from components.parquet_example_gen.executor import Executor
+from stillhouse.components.parquet_example_gen.executor import Executor
 
 
 class ParquetExampleGen(FileBasedExampleGen):

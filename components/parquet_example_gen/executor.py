@@ -11,7 +11,7 @@ import apache_beam as beam
 import tensorflow as tf
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 
 def _feature(column: str, value: Any) -> tf.train.Feature:

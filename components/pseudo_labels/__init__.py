@@ -1,5 +1,5 @@
 """What a teacher says about unlabelled examples, filtered and balanced, as the targets of a student."""
 
-from components.pseudo_labels.component import PseudoLabels
+from stillhouse.components.pseudo_labels.component import PseudoLabels
 
 __all__ = ["PseudoLabels"]

@@ -8,7 +8,7 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.pseudo_labels.executor import Executor
+from stillhouse.components.pseudo_labels.executor import Executor
 
 
 class PseudoLabelsSpec(types.ComponentSpec):

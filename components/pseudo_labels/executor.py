@@ -13,21 +13,21 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from modules import progress
-from modules.distillation.combination import combine
-from modules.distillation.pseudo_labels import certain_logits, confidence_of, copies_of, pseudo_logits
-from modules.distillation.soft_targets import (
+from stillhouse.modules import progress
+from stillhouse.modules.distillation.pseudo_labels import certain_logits, confidence_of, copies_of, pseudo_logits
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import BLOCK, RECORDS_AT_ONCE, example_files, read, split_folder, target_files
+from stillhouse.modules.ingestion.soft_targets import (
     KEY,
-    LOGITS,
     PREFIX,
     SoftTargetsCard,
     fingerprints,
     read_soft_targets_card,
 )
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import BLOCK, RECORDS_AT_ONCE, example_files, read, split_folder, target_files
-from modules.serving import size_in_bytes
+from stillhouse.modules.models.combination import combine
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.models.serving import size_in_bytes
+from stillhouse.modules.models.teachers import LOGITS
 
 TRAIN, TRANSFER = "train", "transfer"
 ONLY_BLOCK = f"{BLOCK}00000-of-00001.gz"

@@ -1,5 +1,5 @@
 """The stock Pusher, made atomic."""
 
-from components.pusher.component import Pusher
+from stillhouse.components.pusher.component import Pusher
 
 __all__ = ["Pusher"]

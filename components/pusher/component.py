@@ -9,8 +9,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
-from components.numbered_inputs import numbered, with_numbered_inputs
-from components.pusher.executor import Executor
+from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.pusher.executor import Executor
 
 
 class Pusher(base_component.BaseComponent):

@@ -14,7 +14,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from components.numbered_inputs import numbered_artifacts
+from stillhouse.components.numbered_inputs import numbered_artifacts
 
 UNFINISHED = ".unfinished"
 TEACHERS = ".teachers"

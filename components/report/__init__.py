@@ -1,5 +1,5 @@
 """The comparison of all models of a run."""
 
-from components.report.component import ComparedModel, Comparison, Page, Report
+from stillhouse.components.report.component import ComparedModel, Comparison, Page, Report
 
 __all__ = ["ComparedModel", "Comparison", "Page", "Report"]

@@ -9,9 +9,9 @@ from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.dark_knowledge.component import DarkKnowledgeReport
-from components.numbered_inputs import numbered, with_numbered_inputs
-from components.report.executor import Executor
+from stillhouse.components.dark_knowledge.component import DarkKnowledgeReport
+from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.report.executor import Executor
 
 
 class Comparison(types.Artifact):
@@ -34,7 +34,7 @@ class ComparedModel:
     role: str  # teacher, ensemble, round, baseline, student or pushed
     model: types.BaseChannel
     evaluation: types.BaseChannel
-    side: str  # components.evaluation.CANDIDATE or BASELINE: which of the evaluation's models it is
+    side: str  # stillhouse.components.evaluation.CANDIDATE or BASELINE: which of the evaluation's models it is
 
 
 class ReportSpec(types.ComponentSpec):

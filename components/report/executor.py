@@ -12,17 +12,17 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.blessing.executor import DECISIONS
-from components.dark_knowledge.executor import DARK_KNOWLEDGE
-from components.evaluation import EXAMPLES, OVERALL, read_evaluation
-from components.numbered_inputs import numbered_artifacts
-from components.report.data import data_of
-from components.report.page import DETAILS, PAGE, render
-from components.report.predictions import calibration, confusion_matrix, disagreements, image_of
-from components.serving_check.executor import DECISION
-from modules import saved_models
-from modules.model_card import read_card
-from modules.serving import (
+from stillhouse.components.blessing.executor import DECISIONS
+from stillhouse.components.dark_knowledge.executor import DARK_KNOWLEDGE
+from stillhouse.components.evaluation import EXAMPLES, OVERALL, read_evaluation
+from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.report.data import data_of
+from stillhouse.components.report.page import DETAILS, PAGE, render
+from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
+from stillhouse.components.serving_check.executor import DECISION
+from stillhouse.modules.models import saved_models
+from stillhouse.modules.models.card import read_card
+from stillhouse.modules.models.serving import (
     labels_of,
     probabilities_of,
     read_records,

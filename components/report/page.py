@@ -7,8 +7,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
-from components.report import figures
+from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
+from stillhouse.components.report import figures
 
 PAGE = "report.html"
 DETAILS = "details.json"  # what the page shows beside the comparison
@@ -40,7 +40,9 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
     calibrated = {name: (roles[name], found) for name, found in calibration.items() if name in compared}
     histories = {name: (roles[name], found) for name, found in details["histories"].items()}
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("components.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("stillhouse.components.report", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
     )
     return environment.get_template("report.html.jinja").render(
         comparison=comparison,

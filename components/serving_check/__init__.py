@@ -1,5 +1,5 @@
 """The exported student, asked by raw examples in a fresh process."""
 
-from components.serving_check.component import ServingCheck
+from stillhouse.components.serving_check.component import ServingCheck
 
 __all__ = ["ServingCheck"]

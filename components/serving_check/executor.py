@@ -12,7 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from components.evaluation import CANDIDATE, EXAMPLES, ModelMetrics, read_evaluation
+from stillhouse.components.evaluation import CANDIDATE, EXAMPLES, ModelMetrics, read_evaluation
 
 DECISION = "decision.json"
 # Both sides compute in float32, in batches of different sizes.
@@ -32,7 +32,7 @@ def compare(served: dict[str, float], evaluated: dict[str, float]) -> str | None
 
 def serve_in_fresh_process(saved_model: str, examples: str, label: str) -> tuple[dict[str, float] | None, str]:
     """Returns the metrics that a fresh process measured through the serving signature, or None and its last words."""
-    command = [sys.executable, "-m", "modules.serving", saved_model, examples, label]
+    command = [sys.executable, "-m", "stillhouse.modules.models.serving", saved_model, examples, label]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if process.returncode:

@@ -1,5 +1,5 @@
 """What the teachers say about every example, written once."""
 
-from components.soft_targets.component import SoftTargets
+from stillhouse.components.soft_targets.component import SoftTargets
 
 __all__ = ["SoftTargets"]

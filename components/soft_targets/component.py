@@ -7,8 +7,8 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.numbered_inputs import numbered, with_numbered_inputs
-from components.soft_targets.executor import Executor
+from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.soft_targets.executor import Executor
 
 
 class SoftTargetsSpec(types.ComponentSpec):

@@ -16,27 +16,27 @@ from tfx.utils import io_utils, path_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 
-from components.numbered_inputs import numbered_artifacts
-from components.record_blocks import BatchFunction, WriteBlocks
-from modules import progress
-from modules.distillation.hints import HIDDEN
-from modules.distillation.soft_targets import KEY, LOGITS, PREFIX, SoftTargetsCard, fingerprints
-from modules.distillation.teachers import Faults, Teacher, check_widths
-from modules.errors import UserError
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import example_files, split_folder
-from modules.learner import ask
-from modules.serving import size_in_bytes
+from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.record_blocks import BatchFunction, WriteBlocks
+from stillhouse.modules import progress
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import example_files, split_folder
+from stillhouse.modules.ingestion.soft_targets import KEY, PREFIX, SoftTargetsCard, fingerprints
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.models.serving import size_in_bytes
+from stillhouse.modules.models.teachers import (
+    LOGITS,
+    Faults,
+    check_widths,
+    load_teachers,
+    predict_targets,
+    target_shapes,
+)
 
 SPLITS = {"examples": "train", "transfer_examples": "transfer"}  # by input
 COUNTERS = "soft_targets"  # Beam's namespace
 LARGEST_HALF = float(np.finfo(np.float16).max)
-
-
-def load_teachers(paths: list[str], head: str) -> list[Teacher]:
-    """Returns the teachers, named as their nodes are."""
-    return [Teacher(path, f"Teacher-{number}", HEADS[head]) for number, path in enumerate(paths, start=1)]
 
 
 def answer_batches(paths: list[str], transform_graph: str, label: str, head: str, dtype: str) -> BatchFunction:
@@ -44,7 +44,7 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
 
     It counts in Beam's counters what is wrong with the answers.
     """
-    teachers = load_teachers(paths, head)
+    teachers = load_teachers(paths, HEADS[head])
     names = [teacher.name for teacher in teachers]
     feature_spec = tft.TFTransformOutput(transform_graph).transformed_feature_spec()
     parser = ExampleParser(feature_spec, label, HEADS[head])
@@ -52,7 +52,7 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
 
     def answers(records):
         features, _, _ = parser(records)
-        return {KEY: fingerprints(records), **ask(teachers, features)}
+        return {KEY: fingerprints(records), **predict_targets(teachers, features)}
 
     answers = tf.function(answers, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     specs = {
@@ -99,12 +99,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         label, head, dtype = (exec_properties[name] for name in ("label", "head", "dtype"))
         graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
         paths = [path_utils.serving_model_path(artifact.uri) for artifact in numbered_artifacts(input_dict, "teacher")]
-        teachers = load_teachers(paths, head)
+        teachers = load_teachers(paths, HEADS[head])
         widths = {teacher.name: teacher.outputs for teacher in teachers}
         check_widths(widths, teachers[0].outputs)
-        shapes = {LOGITS: [len(teachers), teachers[0].outputs]}
-        for number, teacher in enumerate(teachers, start=1):
-            shapes |= {f"{HIDDEN}{number}/{layer}": shape for layer, shape in teacher.hidden_shapes().items()}
+        shapes = target_shapes(teachers)
 
         targets = artifact_utils.get_single_instance(output_dict["soft_targets"])
         splits = {name: split for name, split in SPLITS.items() if input_dict.get(name)}

@@ -1,5 +1,5 @@
 """ExampleGen of the newest spans together."""
 
-from components.span_window_example_gen.component import SpanWindowExampleGen
+from stillhouse.components.span_window_example_gen.component import SpanWindowExampleGen
 
 __all__ = ["SpanWindowExampleGen"]

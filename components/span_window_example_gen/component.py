@@ -9,9 +9,9 @@ from tfx.components import FileBasedExampleGen
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
-from components.span_window_example_gen.driver import Driver
-from components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
-from components.span_window_example_gen.window import custom_config
+from stillhouse.components.span_window_example_gen.driver import Driver
+from stillhouse.components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
+from stillhouse.components.span_window_example_gen.window import custom_config
 
 EXECUTORS = {"csv": CsvExecutor, "tfrecord": TFRecordExecutor, "parquet": ParquetExecutor}
 

@@ -5,7 +5,7 @@ from typing import Any
 from tfx.components.example_gen.driver import FileBasedDriver
 from tfx.orchestration import data_types
 
-from components.span_window_example_gen.window import widened
+from stillhouse.components.span_window_example_gen.window import widened
 
 
 class Driver(FileBasedDriver):

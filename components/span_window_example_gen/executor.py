@@ -7,8 +7,8 @@ from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenE
 from tfx.components.example_gen.csv_example_gen import executor as csv
 from tfx.components.example_gen.import_example_gen import executor as tfrecord
 
-from components.parquet_example_gen import executor as parquet
-from components.span_window_example_gen.window import SEPARATOR
+from stillhouse.components.parquet_example_gen import executor as parquet
+from stillhouse.components.span_window_example_gen.window import SEPARATOR
 
 
 class SpanWindow(BaseExampleGenExecutor):

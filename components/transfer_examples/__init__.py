@@ -1,5 +1,5 @@
 """Unlabelled examples, transformed."""
 
-from components.transfer_examples.component import TransferExamples
+from stillhouse.components.transfer_examples.component import TransferExamples
 
 __all__ = ["TransferExamples"]

@@ -5,7 +5,7 @@ from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
-from components.transfer_examples.executor import Executor
+from stillhouse.components.transfer_examples.executor import Executor
 
 
 class TransferExamplesSpec(types.ComponentSpec):

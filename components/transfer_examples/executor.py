@@ -13,10 +13,10 @@ from tfx.utils import io_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 
-from components.record_blocks import BatchFunction, WriteBlocks
-from modules.errors import UserError
-from modules.export import request_spec
-from modules.ingestion.files import example_files, split_folder
+from stillhouse.components.record_blocks import BatchFunction, WriteBlocks
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.files import example_files, split_folder
+from stillhouse.modules.models.export import request_spec
 
 SPLIT = "transfer"
 BATCH = 1024

@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from modules.errors import MachineError, UserError
-from modules.strategies import task_name
+from stillhouse.modules.cluster.strategies import task_name
+from stillhouse.modules.errors import MachineError, UserError
 
 FOLDER = "members"
 SECONDS_BETWEEN_TRIES = 0.5
@@ -20,7 +20,7 @@ def check_port(cluster: dict[str, Any]) -> None:
     """Checks that this process can listen where TF_CONFIG says.
 
     Args:
-      cluster: as `modules.strategies.tf_config` returns it.
+      cluster: as `stillhouse.modules.cluster.strategies.tf_config` returns it.
 
     Raises:
       MachineError: another program listens there.

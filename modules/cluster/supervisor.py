@@ -25,11 +25,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from modules import progress
-from modules.cluster.task import PROGRESS
-from modules.errors import MachineError, UserError
-from modules.peak_memory import peak_mb
-from modules.strategies import STAGES
+from stillhouse.modules import progress
+from stillhouse.modules.cluster.strategies import STAGES
+from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.modules.peak_memory import peak_mb
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.1
@@ -50,7 +49,8 @@ class Job:
     most_restarts: int
     back_off_seconds: float  # before the first restart; doubled for each that follows
     folder: Path  # of the tasks' logs
-    run: dict[str, Any]  # the arguments of modules.training.run_fn
+    module: str  # import path of what each process runs, as `python -m MODULE JOB.json FAILURE.json`
+    run: dict[str, Any]  # JOB.json
 
     @property
     def tasks(self) -> list[tuple[str, int]]:
@@ -170,17 +170,17 @@ def _started(job: Job) -> Iterator[list[_Task]]:
             name = f"{kind}-{index}"
             task = _Task(kind, index, environment, job.folder / f"{name}.log", job.folder / f"{name}.failure.json")
             tasks.append(task)
-            _start(task, run_file, speaks=task is tasks[0])
+            _start(task, job.module, run_file, speaks=task is tasks[0])
         yield tasks
     finally:
         for task in tasks:
             _end(task)
 
 
-def _start(task: _Task, run_file: Path, speaks: bool) -> None:
+def _start(task: _Task, module: str, run_file: Path, speaks: bool) -> None:
     task.failure.unlink(missing_ok=True)
     task.process = subprocess.Popen(
-        [sys.executable, "-m", "modules.cluster.task", str(run_file), str(task.failure)],
+        [sys.executable, "-m", module, str(run_file), str(task.failure)],
         env=task.environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -198,9 +198,9 @@ def _read(task: _Task, output, speaks: bool) -> None:
     """Copies a task's output into its log, and its progress, if it speaks for all, to ours."""
     with task.log.open("a") as log:
         for line in output:
-            if line.startswith(PROGRESS):
+            if line.startswith(progress.LINE):
                 if speaks:
-                    progress.repeat(json.loads(line[len(PROGRESS) :]))
+                    progress.repeat(json.loads(line[len(progress.LINE) :]))
                 continue
             log.write(line)
             log.flush()
@@ -243,7 +243,7 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
             for task in failed:
                 _end(task)
                 _note(job, course, failure, "replacing it while the others go on")
-                _start(task, job.folder / "job.json", speaks=False)
+                _start(task, job.module, job.folder / "job.json", speaks=False)
 
 
 def _failed(tasks: list[_Task]) -> list[_Task]:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from modules.distillation.combination import combine
-from modules.distillation.soft_targets import LOGITS, SoftTargetsCard
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser, labelled_batches
-from modules.ingestion.files import ExampleFiles
+from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batches
+from stillhouse.modules.ingestion.files import ExampleFiles
+from stillhouse.modules.ingestion.soft_targets import SoftTargetsCard
+from stillhouse.modules.models.combination import combine
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.models.teachers import LOGITS
 
 TELLING = 12  # examples
 RUNNERS_UP = 3  # classes named for a telling example

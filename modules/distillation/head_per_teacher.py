@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.distillation.combination import combine
-from modules.heads import Head
+from stillhouse.modules.models.combination import combine
+from stillhouse.modules.models.heads import Head
 
 
 def with_heads(network: keras.Model, heads: int) -> keras.Model:

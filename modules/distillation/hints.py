@@ -10,9 +10,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
-
-HIDDEN = "hidden/"  # prefix of hidden states among the targets: hidden/TEACHER/LAYER
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.models.layers import layer_output
+from stillhouse.modules.models.teachers import HIDDEN
 
 
 def hidden_target(hint: dict[str, Any]) -> str:
@@ -42,23 +42,6 @@ def cosine_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
 
 
 KINDS = {"mean_squared": mean_squared_hint, "cosine": cosine_hint}
-
-
-def layer_output(network: keras.Model, name: str, who: str) -> tf.Tensor:
-    """Returns the symbolic output of the layer `name` of a functional model.
-
-    Raises:
-      UserError: it has no such layer, or the layer has several outputs; `who` names the network.
-    """
-    layers = {layer.name: layer for layer in network.layers}
-    if name not in layers:
-        raise UserError(f"student.distillation.hints: {who} has no layer {name!r}; it has: {', '.join(layers)}")
-    output = layers[name].output
-    if not hasattr(output, "shape"):
-        raise UserError(
-            f"student.distillation.hints: the layer {name!r} of {who} has several outputs; name one with one"
-        )
-    return output
 
 
 class Hints(keras.layers.Layer):

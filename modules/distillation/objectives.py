@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from modules.errors import UserError
-from modules.heads import MASKED
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.models.heads import MASKED
 
 Objective = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 

@@ -8,7 +8,7 @@ distribution (soft) or its most probable class (hard).
 
 import numpy as np
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 # Logit of a class that is certain, beside zeros: the softmax of the others is below 1e-12.
 CERTAIN = 30.0

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import tensorflow as tf
 
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import compression_of, is_parquet
-from modules.ingestion.memory import narrowed
-from modules.ingestion.options import Options
-from modules.ingestion.parquet import parquet_bytes
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import compression_of, is_parquet
+from stillhouse.modules.ingestion.in_memory import narrowed
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.parquet import parquet_bytes
 
 SAMPLE_BYTES = 1 << 20  # of a file
 FRAME = 12  # bytes before a record: its length and that number's checksum

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import google_crc32c
 import tensorflow as tf
 
-from modules import progress
-from modules.errors import UserError
-from modules.ingestion.files import compression_of
-from modules.ingestion.options import Options
+from stillhouse.modules import progress
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.files import compression_of
+from stillhouse.modules.ingestion.options import Options
 
 LENGTH = struct.Struct("<Q")
 CHECKSUM = struct.Struct("<I")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from modules.distillation.soft_targets import SoftTargetsCard
-from modules.errors import UserError
-from modules.heads import HEADS, Head
-from modules.ingestion.files import ExampleFiles, in_order, read
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.files import ExampleFiles, in_order, read
+from stillhouse.modules.ingestion.soft_targets import SoftTargetsCard
+from stillhouse.modules.models.heads import HEADS, Head
 
 
 def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classification"]):

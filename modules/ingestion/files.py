@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 RECORDS_AT_ONCE = 4096
 BLOCK = ".block-"  # between the name of a file of examples and the number of a block of its soft targets

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from modules.errors import UserError
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import RECORDS_AT_ONCE
-from modules.ingestion.options import Options
-from modules.ingestion.stream import Source
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.stream import Source
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from modules.ingestion.disk import on_disk
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import named_files, read, records_of_file
-from modules.ingestion.labels import scan_labels
-from modules.ingestion.memory import Columns
-from modules.ingestion.options import Options
-from modules.ingestion.stream import Source, parsed_batches, record_batches
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import named_files, read, records_of_file
+from stillhouse.modules.ingestion.in_memory import Columns
+from stillhouse.modules.ingestion.labels import scan_labels
+from stillhouse.modules.ingestion.on_disk import on_disk
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.stream import Source, parsed_batches, record_batches
 
 NAIVE = "naive: record by record, nothing in parallel"
 LIMIT = "limit: read and parse, no order, no shuffling"

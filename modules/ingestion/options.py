@@ -9,7 +9,7 @@ AUTO = 0  # tf.data tunes it while it runs
 
 @dataclass(frozen=True)
 class Options:
-    """The settings `ingestion`, by the same names; `pipelines.settings.Ingestion` explains and checks them."""
+    """The settings `ingestion`, by the same names; `stillhouse.modules.settings.Ingestion` explains and checks them."""
 
     cache: str = "auto"  # auto, memory, disk, none
     memory_share: float = 0.25

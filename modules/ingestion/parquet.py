@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from modules.errors import UserError
-from modules.ingestion.files import RECORDS_AT_ONCE
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE
 
 
 def _as_lists(file: str, name: str, column: pa.Array) -> pa.Array:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from modules import progress
-from modules.cluster.parent import end_with_parent
+from stillhouse.modules import progress
+from stillhouse.modules.parent_process import end_with_parent
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -58,7 +58,7 @@ class InputService:
     def _started(self) -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         return subprocess.Popen(
-            [sys.executable, "-m", "modules.ingestion.service", self._address],
+            [sys.executable, "-m", "stillhouse.modules.ingestion.service", self._address],
             env=environment,
             stdin=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C is for us

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
-from modules.errors import UserError
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import ExampleFiles, Shard, named_files, records_of_file
-from modules.ingestion.options import Options
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import ExampleFiles, Shard, named_files, records_of_file
+from stillhouse.modules.ingestion.options import Options
 
 # From a parsed batch (features, labels, targets) and a seed int32 [2] that differs from batch to batch to such a batch:
 # what augments or masks it.

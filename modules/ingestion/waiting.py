@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from modules.ingestion.options import Options
+from stillhouse.modules.ingestion.options import Options
 
 # Names in a training's history: seconds of a batch, mean, and share of the time of an epoch.
 INPUT_WAIT = "input_wait"

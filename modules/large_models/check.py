@@ -3,11 +3,11 @@
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.large_models.memory import Memory
-from modules.large_models.parallelism import Parallelism
-from modules.large_models.segments import cuts_after, refuse_activity_regularisers, units_of
-from modules.large_models.swap import refuse_host_as_device
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.fitting import Memory
+from stillhouse.modules.large_models.parallelism import Parallelism
+from stillhouse.modules.large_models.segments import cuts_after, refuse_activity_regularisers, units_of
+from stillhouse.modules.large_models.swap import refuse_host_as_device
 
 
 def check_network(network: keras.Model, memory: Memory, parallelism: Parallelism, who: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.large_models.rematerialisation import Rematerialised
-from modules.large_models.segments import Segment, bytes_of, bytes_of_variables, cut, shape_of
-from modules.large_models.swap import Swapped, is_activation
+from stillhouse.modules.large_models.rematerialisation import Rematerialised
+from stillhouse.modules.large_models.segments import Segment, bytes_of, bytes_of_variables, cut, shape_of
+from stillhouse.modules.large_models.swap import Swapped, is_activation
 
 # Operations whose output is their input's memory.
 VIEWS = ("Identity", "IdentityN", "Reshape", "ExpandDims", "Squeeze")

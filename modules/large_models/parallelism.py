@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import tensorflow as tf
 import tf_keras as keras
 
-from modules import progress
-from modules.cluster.members import wait_for
-from modules.errors import UserError
-from modules.large_models.partition import Partition, balance, measure, partition_at
-from modules.large_models.pipeline import Pipeline, most_in_flight
-from modules.strategies import STAGES, local_devices, prepare_devices, tf_config
+from stillhouse.modules import progress
+from stillhouse.modules.cluster.members import wait_for
+from stillhouse.modules.cluster.strategies import STAGES, local_devices, prepare_devices, tf_config
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.partition import Partition, balance, measure, partition_at
+from stillhouse.modules.large_models.pipeline import Pipeline, most_in_flight
 
 # GPipe, section 2: with four times as many micro-batches as stages the bubble is negligible.
 MICRO_BATCHES_PER_STAGE = 4
@@ -23,7 +23,7 @@ SECONDS_TO_COME_UP = 120.0  # for the processes of stages; they import TensorFlo
 
 @dataclass(frozen=True)
 class Parallelism:
-    """The settings; as `pipelines.settings.Parallelism` documents them."""
+    """The settings; as `stillhouse.modules.settings.Parallelism` documents them."""
 
     stages: int = 1
     replicas: int = 1

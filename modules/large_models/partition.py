@@ -8,8 +8,8 @@ from itertools import pairwise
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.large_models.segments import bytes_of_variables, cut, shape_of, units_of
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.segments import bytes_of_variables, cut, shape_of, units_of
 
 REPETITIONS = 3
 

@@ -16,9 +16,9 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.large_models.rematerialisation import recomputed
-from modules.large_models.segments import Segment, cut, refuse_activity_regularisers
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.rematerialisation import recomputed
+from stillhouse.modules.large_models.segments import Segment, cut, refuse_activity_regularisers
 
 SCHEDULES = ("gpipe", "1f1b")
 CLOCK = "clock"  # among the totals

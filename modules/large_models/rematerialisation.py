@@ -12,8 +12,8 @@ from itertools import pairwise
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.large_models.segments import (
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.segments import (
     Segment,
     bytes_of,
     crossing,
@@ -22,7 +22,7 @@ from modules.large_models.segments import (
     run_segments,
     units_of,
 )
-from modules.random_generators import generators_of
+from stillhouse.modules.models.random_generators import generators_of
 
 # Sizes of the largest segment that are tried.
 TRIALS = 64

@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from itertools import pairwise
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.large_models.rematerialisation import Plan, in_turn, sizes_of
-from modules.large_models.segments import Segment, cut, refuse_activity_regularisers, run_segments
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.rematerialisation import Plan, in_turn, sizes_of
+from stillhouse.modules.large_models.segments import Segment, cut, refuse_activity_regularisers, run_segments
 
 HOST = "/device:CPU:0"  # of the task that a device belongs to
 

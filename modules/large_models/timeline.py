@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from modules.large_models.pipeline import BACKWARD, CLOCK, FORWARD, LossOf, Pass, Pipeline
+from stillhouse.modules.large_models.pipeline import BACKWARD, CLOCK, FORWARD, LossOf, Pass, Pipeline
 
 COLOURS = {FORWARD: "#4c78a8", BACKWARD: "#f58518"}
 MOST_NUMBERED = 200  # passes, above which there is no room for the numbers of their micro-batches

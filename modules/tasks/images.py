@@ -16,8 +16,8 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.images.noise import random_augment
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.tasks.image_noise import random_augment
 
 IMAGE = "image"
 NOISE_OPERATIONS, NOISE_MAGNITUDE = 2, 0.5

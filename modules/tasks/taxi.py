@@ -8,7 +8,7 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
-from modules.tasks.columns import dense
+from stillhouse.modules.tasks.columns import dense
 
 LABEL = "tips"
 TIPPED_ABOVE = 0.2  # of the fare

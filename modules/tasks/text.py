@@ -13,11 +13,11 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
 
-from modules.errors import UserError
-from modules.tasks.columns import dense
-from modules.text.encoder import VocabularyLogits, encoder
-from modules.text.masking import POSITIONS
-from modules.text.wordpiece import matches_of, token_ids
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.tasks.columns import dense
+from stillhouse.modules.text.encoder import VocabularyLogits, encoder
+from stillhouse.modules.text.masking import POSITIONS
+from stillhouse.modules.text.wordpiece import matches_of, token_ids
 
 TOKENS, SEGMENTS, MATCHES = "tokens", "segments", "matches"
 

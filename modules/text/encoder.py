@@ -8,7 +8,7 @@ another by name.
 import tensorflow as tf
 import tf_keras as keras
 
-from modules.text.reserved import PADDING
+from stillhouse.modules.text.reserved import PADDING
 
 EPSILON = 1e-12  # of the normalisation, as in BERT
 DEVIATION = 0.02  # of initial weights, as in BERT

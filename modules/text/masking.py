@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from modules.text.reserved import MASK, RESERVED
+from stillhouse.modules.text.reserved import MASK, RESERVED
 
 POSITIONS = "masked_positions"  # name of the feature
 MASKED_SHARE, OTHER_SHARE = 0.8, 0.1  # of what is chosen; the rest stays

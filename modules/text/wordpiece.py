@@ -19,7 +19,7 @@ import tensorflow_transform as tft
 from tensorflow_text.tools.wordpiece_vocab import wordpiece_tokenizer_learner_lib as learner
 from tensorflow_transform.beam.experimental import PTransformAnalyzer
 
-from modules.text.reserved import BEGIN, END, PADDING, RESERVED, UNKNOWN
+from stillhouse.modules.text.reserved import BEGIN, END, PADDING, RESERVED, UNKNOWN
 
 FEWEST_OCCURRENCES = 2  # of a word that the vocabulary is learnt from
 # Of the most frequent words, for each sub-word: rarer ones change little, and learning takes two milliseconds a word.

@@ -1,7 +1,7 @@
 """Whether a run has anything new to learn from: what two tasks of the compiled pipeline run.
 
-  python -m pipelines.kubeflow.changes compare '{{$}}'     are data, pipeline and parameters those of the last run?
-  python -m pipelines.kubeflow.changes remember '{{$}}'    they are now
+  python -m stillhouse.pipelines.kubeflow.changes compare '{{$}}'    are data, pipeline, parameters those of last time?
+  python -m stillhouse.pipelines.kubeflow.changes remember '{{$}}'   they are now
 
 The last run that came to its end is remembered in the push folder, in .stillhouse/PIPELINE.json, whether its student
 was pushed or refused: the same would be refused again.

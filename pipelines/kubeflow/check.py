@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 SCHEMA_VERSION = "2.1.0"
 PIPELINE_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")

@@ -11,14 +11,14 @@ from typing import Any
 import yaml
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
-from pipelines.distillation import create_pipeline
-from pipelines.kubeflow import only_if_changed
-from pipelines.kubeflow.check import refuse_unfit
-from pipelines.kubeflow.parameters import PREFIX, Parameter, parameters_of
-from pipelines.kubeflow.place import kubeflow_place
-from pipelines.settings import Kubeflow, Resources, Settings
+from stillhouse.modules.settings import Kubeflow, Resources, Settings
+from stillhouse.pipelines.dag.create import create_pipeline
+from stillhouse.pipelines.kubeflow import only_if_changed
+from stillhouse.pipelines.kubeflow.check import refuse_unfit
+from stillhouse.pipelines.kubeflow.parameters import PREFIX, Parameter, parameters_of
+from stillhouse.pipelines.kubeflow.place import kubeflow_place
 
-ENTRY_POINT = ("python", "-m", "pipelines.kubeflow.entrypoint")
+ENTRY_POINT = ("python", "-m", "stillhouse.pipelines.kubeflow.entrypoint")
 
 # What these do depends on a folder outside of the pipeline, which Kubeflow's cache does not look into.
 NEVER_CACHED = (

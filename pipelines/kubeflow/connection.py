@@ -14,7 +14,7 @@ from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp_server_api.exceptions import ApiException
 
-from modules.errors import MachineError, UserError
+from stillhouse.modules.errors import MachineError, UserError
 
 Result = TypeVar("Result")
 

@@ -1,6 +1,6 @@
 """The command of every container: does what open-source Kubeflow Pipelines does not do for TFX, then runs TFX's own.
 
-  python -m pipelines.kubeflow.entrypoint --executor_class_path CLASS --json_serialized_invocation_args '{{$}}'
+python -m stillhouse.pipelines.kubeflow.entrypoint --executor_class_path CLASS --json_serialized_invocation_args '{{$}}'
       --json_serialized_inputs_spec_args SPEC [Beam's options]
 
 Before:  artifacts of inputs get the types that the inputs spec names; minio://, s3:// and gs:// become the folders to
@@ -20,7 +20,7 @@ from typing import Any
 
 # The launcher's folders, by scheme.
 FOLDERS = {"minio://": "/minio/", "s3://": "/s3/", "gs://": "/gcs/"}
-PAGE = "report.html"  # as components.report.page has it, which imports TFX
+PAGE = "report.html"  # as stillhouse.components.report.page has it, which imports TFX
 LAUNCHER_ROOT = "STILLHOUSE_LAUNCHER_ROOT"  # in the environment: where those folders stand, in tests
 
 
@@ -48,8 +48,8 @@ def prepared(executor_input: dict[str, Any], inputs_spec: dict[str, Any], root: 
       inputs_spec: the component's input definitions.
       root: where the launcher's folders stand.
     """
-    from pipelines.kubeflow.artifact_types import OWN
-    from pipelines.kubeflow.parameters import apply
+    from stillhouse.pipelines.kubeflow.artifact_types import OWN
+    from stillhouse.pipelines.kubeflow.parameters import apply
 
     inputs = executor_input.setdefault("inputs", {})
     for name, found in inputs.get("artifacts", {}).items():
@@ -81,7 +81,7 @@ def run(executor_class_path: str, executor_input: dict[str, Any], inputs_spec: s
     from tfx.orchestration.kubeflow.v2.file_based_example_gen import driver
     from tfx.utils import import_utils
 
-    from components.span_window_example_gen.executor import SpanWindow
+    from stillhouse.components.span_window_example_gen.executor import SpanWindow
 
     given = argparse.Namespace(
         executor_class_path=executor_class_path,
@@ -101,7 +101,7 @@ def run(executor_class_path: str, executor_input: dict[str, Any], inputs_spec: s
 
 def widen(executor_input: dict[str, Any]) -> None:
     """Adds the spans before the newest to what the driver of an ExampleGen has left in the ExecutorOutput."""
-    from components.span_window_example_gen.window import widened
+    from stillhouse.components.span_window_example_gen.window import widened
 
     output_file = Path(executor_input["outputs"]["outputFile"])
     told = json.loads(output_file.read_text())
@@ -138,7 +138,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     given, beam_options = parser.parse_known_args()
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from modules.errors import UserError
+    from stillhouse.modules.errors import UserError
 
     executor_input = json.loads(given.json_serialized_invocation_args)
     output_file = Path(executor_input["outputs"]["outputFile"])

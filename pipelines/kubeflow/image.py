@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from modules.errors import UserError
-from pipelines.kubeflow.image_name import check_image
+from stillhouse.modules.errors import UserError
+from stillhouse.pipelines.kubeflow.image_name import check_image
 
 DOCKERFILE = Path(__file__).parents[2] / "Dockerfile"
 

@@ -2,7 +2,7 @@
 
 import re
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 IMAGE = re.compile(r"^(?P<name>[^\s@]+?)(?P<tag>:[\w][\w.-]{0,127})?(?P<digest>@sha256:[0-9a-f]{64})?$")
 

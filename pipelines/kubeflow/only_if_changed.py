@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from pipelines.kubeflow.changes import CHANGED, FINGERPRINT, ONLY_IF_CHANGED
+from stillhouse.pipelines.kubeflow.changes import CHANGED, FINGERPRINT, ONLY_IF_CHANGED
 
 FIRST, COMPARE, REMEMBER, LAST = "ExampleGen", "CompareData", "RememberData", "Report"
 RETRAIN = "retrain"
@@ -88,7 +88,7 @@ def _add(
     spec["deploymentSpec"]["executors"][label] = {
         "container": {
             "image": image,
-            "command": ["python", "-m", "pipelines.kubeflow.changes", action],
+            "command": ["python", "-m", "stillhouse.pipelines.kubeflow.changes", action],
             "args": ["{{$}}"],
         }
     }

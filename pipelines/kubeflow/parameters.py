@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.distillation import student_names, teacher_names
-from pipelines.settings import Settings
+from stillhouse.modules.settings import Settings
+from stillhouse.pipelines.dag.create import student_names, teacher_names
 
 PREFIX = "set_"
 NEWEST = -1  # the span that is not named
@@ -92,7 +92,7 @@ def _data(properties: dict[str, Any], path: str) -> dict[str, Any]:
 
     The patterns of the splits keep what stood behind the old path.
     """
-    from pipelines.example_gen import base_and_prefix
+    from stillhouse.pipelines.dag.example_gen import base_and_prefix
 
     config = json.loads(properties["input_config"])
     base, prefix = base_and_prefix(path)

@@ -2,10 +2,10 @@
 
 from pathlib import Path, PurePosixPath
 
-from modules.errors import UserError
-from pipelines.commit import commit_of
-from pipelines.dag import Place
-from pipelines.settings import Settings
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.settings import Settings
+from stillhouse.pipelines.dag.commit import commit_of
+from stillhouse.pipelines.dag.nodes import Place
 
 # What TensorFlow's and Beam's file systems open from within a container.
 SEEN = ("gs://",)

@@ -12,8 +12,8 @@ from typing import Any
 
 import kfp_server_api
 
-from modules.errors import UserError
-from pipelines.kubeflow.connection import TIMEOUT, Server
+from stillhouse.modules.errors import UserError
+from stillhouse.pipelines.kubeflow.connection import TIMEOUT, Server
 
 DIGITS_OF_HASH = 12
 EQUALS = 1  # of the API's filters

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import filelock
 
-from modules.errors import MachineError, UserError
-from pipelines.schedules.local import Execution, LocalSchedule, Store, local_zone, stop
-from pipelines.schedules.timing import until
+from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.pipelines.schedules.store import Execution, LocalSchedule, Store, local_zone, stop
+from stillhouse.pipelines.schedules.timing import until
 
 MOST_ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -143,7 +143,7 @@ class Scheduler:
         log, self._started[name] = self._store.log(name), due
         missed = f", after {due.missed} that were missed" if due.missed else ""
         self._told(f"{name}: running for {in_local_time(due.due)}{missed}; output in {_shown(log)}")
-        command = [sys.executable, "-m", "pipelines.cli", "schedule", "run-now", name, "--on", "local"]
+        command = [sys.executable, "-m", "stillhouse", "schedule", "run-now", name, "--on", "local"]
         command += ["--folder", str(self._store.folder), "--due", due.due.isoformat(), "--missed", str(due.missed)]
         with open(log, "a", encoding="utf-8") as output:
             # A session of its own, so that it outlives a scheduler that is killed.

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from croniter import croniter
 from croniter.croniter import CroniterBadDateError, CroniterError
 
-from modules.errors import UserError
+from stillhouse.modules.errors import UserError
 
 FIELDS = "minute hour day-of-month month day-of-week"
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from components.evaluation import OVERALL, _model_metrics
+from stillhouse.components.evaluation import OVERALL, _model_metrics
 
 
 def test_metrics_come_with_their_intervals_where_there_are_some():

@@ -1,6 +1,6 @@
 from tensorflow_metadata.proto.v0 import anomalies_pb2
 
-from components.example_validator.executor import describe
+from stillhouse.components.example_validator.executor import describe
 
 
 def test_each_anomaly_is_a_line_with_feature_and_reason():

@@ -1,9 +1,9 @@
 import pytest
 
-from components.blessing.gates import Gate, decide
-from components.evaluation import ModelMetrics, metric_name
-from components.serving_check.executor import compare
-from components.serving_check.executor import decide as decide_serving
+from stillhouse.components.blessing.gates import Gate, decide
+from stillhouse.components.evaluation import ModelMetrics, metric_name
+from stillhouse.components.serving_check.executor import compare
+from stillhouse.components.serving_check.executor import decide as decide_serving
 
 
 def metrics(overall, **slices):

@@ -2,8 +2,8 @@ import datetime
 
 import pytest
 
-from components.parquet_example_gen.executor import row_to_example
-from modules.errors import UserError
+from stillhouse.components.parquet_example_gen.executor import row_to_example
+from stillhouse.modules.errors import UserError
 
 
 def feature(value):

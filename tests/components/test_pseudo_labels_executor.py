@@ -8,13 +8,13 @@ import tensorflow as tf
 from artifacts import Artifacts, artifact
 from tfx.types import standard_artifacts
 
-from components.pseudo_labels.executor import Executor
-from components.soft_targets.executor import Executor as SoftTargets
-from modules.distillation.soft_targets import check_match, read_soft_targets_card
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser, labelled_batches
-from modules.ingestion.files import ExampleFiles, example_files
-from pipelines.local import LOCAL_BEAM_OPTIONS
+from stillhouse.components.pseudo_labels.executor import Executor
+from stillhouse.components.soft_targets.executor import Executor as SoftTargets
+from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batches
+from stillhouse.modules.ingestion.files import ExampleFiles, example_files
+from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS
 
 HEAD = HEADS["classification"]
 WEIGHTS = [1.0, 3.0]

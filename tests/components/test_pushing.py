@@ -5,9 +5,9 @@ import pytest
 from tfx.components.pusher import executor as stock
 from tfx.types import standard_artifacts
 
-from components.last_pushed.executor import Executor as LastPushed
-from components.last_pushed.versions import NONE, choose_version, pushed_versions, version_before, version_of
-from components.pusher.executor import UNFINISHED, Executor, teacher_folder
+from stillhouse.components.last_pushed.executor import Executor as LastPushed
+from stillhouse.components.last_pushed.versions import NONE, choose_version, pushed_versions, version_before, version_of
+from stillhouse.components.pusher.executor import UNFINISHED, Executor, teacher_folder
 
 
 def saved_model(folder, content="model"):

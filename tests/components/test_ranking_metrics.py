@@ -8,7 +8,7 @@ import tensorflow_model_analysis as tfma
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.ranking_metrics import precision_at_one, reciprocal_rank
+from stillhouse.components.ranking_metrics import precision_at_one, reciprocal_rank
 
 candidates = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 0.5, 0.9])), min_size=1, max_size=6).filter(
     lambda rows: any(relevant for relevant, _ in rows)
@@ -44,7 +44,7 @@ def test_in_tfma_candidates_are_ranked_query_by_query(tmp_path):
             tfma.MetricsSpec(
                 query_key="query",
                 metrics=[
-                    tfma.MetricConfig(class_name=name, module="components.ranking_metrics")
+                    tfma.MetricConfig(class_name=name, module="stillhouse.components.ranking_metrics")
                     for name in ("MeanReciprocalRank", "PrecisionAtOne")
                 ],
             )

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from components.report.page import compared_slices, compression, render
-from components.report.predictions import calibration, confusion_matrix, disagreements, image_of
+from stillhouse.components.report.page import compared_slices, compression, render
+from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 NASTY = "<script>alert('x')</script> ∆ 日本語 $\\alpha$"

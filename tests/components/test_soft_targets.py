@@ -10,16 +10,16 @@ import tensorflow as tf
 from artifacts import Artifacts, artifact, network, training_config
 from tfx.types import standard_artifacts
 
-from components.record_blocks import WriteBlocks
-from components.soft_targets.executor import Executor
-from modules.distillation.soft_targets import check_match, read_soft_targets_card, target_files
-from modules.distillation.teachers import Teacher
-from modules.errors import UserError
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser, labelled_batches
-from modules.ingestion.files import ExampleFiles, example_files
-from modules.training import train
-from pipelines.local import LOCAL_BEAM_OPTIONS
+from stillhouse.components.record_blocks import WriteBlocks
+from stillhouse.components.soft_targets.executor import Executor
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batches
+from stillhouse.modules.ingestion.files import ExampleFiles, example_files
+from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card, target_files
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.models.teachers import Teacher
+from stillhouse.modules.training.train import train
+from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS
 
 
 @pytest.fixture(scope="module")

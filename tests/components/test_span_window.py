@@ -10,8 +10,8 @@ from tfx.components.example_gen.driver import update_output_artifact
 from tfx.proto import example_gen_pb2
 from tfx.utils import proto_utils
 
-from components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
-from components.span_window_example_gen.window import custom_config, spans_in, widened
+from stillhouse.components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
+from stillhouse.components.span_window_example_gen.window import custom_config, spans_in, widened
 
 
 def write_span(folder, span, rows, columns=("a", "b"), version=None):
@@ -115,7 +115,7 @@ def test_the_span_of_the_output_is_the_newest(spans):
     from ml_metadata.proto import metadata_store_pb2
     from tfx.orchestration import metadata
 
-    from components.span_window_example_gen.driver import Driver
+    from stillhouse.components.span_window_example_gen.driver import Driver
 
     config = metadata_store_pb2.ConnectionConfig()
     config.fake_database.SetInParent()

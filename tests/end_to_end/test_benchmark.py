@@ -2,7 +2,7 @@
 
 import json
 
-from modules.ingestion.measure import CACHES, LIMIT, NAIVE
+from stillhouse.modules.ingestion.measure import CACHES, LIMIT, NAIVE
 
 
 def test_ingestion_of_a_run_is_measured(finished):

@@ -19,10 +19,10 @@ from artifacts import Artifacts, training_config
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tfx.components.trainer.fn_args_utils import FnArgs
 
-from modules import progress
-from modules.errors import MachineError, UserError
-from modules.model_card import read_card
-from modules.training import run_fn, train
+from stillhouse.modules import progress
+from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.modules.models.card import read_card
+from stillhouse.modules.training.train import run_fn, train
 
 SYNCHRONOUS = {"name": "multi_worker_mirrored", "workers": 2, "parameter_servers": None}
 ASYNCHRONOUS = {"name": "parameter_server", "workers": 2, "parameter_servers": 2}
@@ -46,7 +46,7 @@ def tasks(of: int | None = None) -> dict[tuple[str, int], psutil.Process]:
     """Returns the processes of clusters that this process, or another one, started."""
     found = {}
     for process in psutil.Process(of).children():
-        if "modules.cluster.task" in process.cmdline():
+        if "stillhouse.modules.training.member" in process.cmdline():
             name = re.search(r'"type": "(\w+)", "index": (\d+)', process.environ()["TF_CONFIG"])
             found[name[1], int(name[2])] = process
     return found
@@ -296,7 +296,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
     (tmp_path / "supervise.py").write_text(
         "import logging\n"
         "from types import SimpleNamespace\n"
-        "from modules.training import run_fn\n"
+        "from stillhouse.modules.training.train import run_fn\n"
         "logging.basicConfig(level=logging.INFO)\n"
         f"run_fn(SimpleNamespace(train_files={arguments.train_files}, eval_files={arguments.eval_files},"
         f"transform_graph_path={arguments.transform_graph_path!r}, serving_model_dir={arguments.serving_model_dir!r},"

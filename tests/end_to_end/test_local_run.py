@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 from conftest import Project
 
-from modules.serving import read_records, without_feature
-from pipelines.settings import load_settings
+from stillhouse.modules.models.serving import read_records, without_feature
+from stillhouse.modules.settings import load_settings
 
 
 def comparison(project, root="runs/blobs"):

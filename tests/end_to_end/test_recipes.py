@@ -10,9 +10,9 @@ import tensorflow as tf
 import yaml
 from conftest import Project
 
-from components.ranking_metrics import reciprocal_rank
-from modules.serving import read_records, without_feature
-from pipelines.example_data.few_digits import PIXELS
+from stillhouse.components.ranking_metrics import reciprocal_rank
+from stillhouse.modules.models.serving import read_records, without_feature
+from stillhouse.pipelines.example_data.few_digits import PIXELS
 
 WORDS = ("red", "green", "blue", "black", "white", "pink", "gold", "fast", "slow", "round", "flat", "tall", "small")
 QUESTIONS, CANDIDATES = 60, 4
@@ -44,7 +44,7 @@ def write_questions(folder):
 SIZE = {"vocabulary": 80, "length": 20, "layers": 2, "width": 16, "heads": 2}
 TEXT = {
     "name": "answers",
-    "task": "modules.tasks.text",
+    "task": "stillhouse.modules.tasks.text",
     "data": {
         "path": "questions/pairs",
         "label": "relevant",
@@ -163,7 +163,7 @@ def test_the_student_has_a_head_for_each_teacher(text):
 
 NOISY = {
     "name": "few",
-    "task": "modules.tasks.images",
+    "task": "stillhouse.modules.tasks.images",
     "data": {
         "path": "digits/labelled",
         "label": "label",

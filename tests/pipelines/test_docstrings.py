@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from pipelines.example_data import docstrings
+from stillhouse.pipelines.example_data import docstrings
 
 LONG = "To {} goes through all of the rows one after the other until there is nothing left to do for anyone."
 

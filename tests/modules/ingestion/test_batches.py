@@ -8,14 +8,14 @@ import pytest
 import tensorflow as tf
 from records import SPEC, write
 
-from modules.heads import HEADS
-from modules.ingestion.disk import on_disk
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import ExampleFiles, Shard
-from modules.ingestion.labels import scan_labels
-from modules.ingestion.memory import Columns
-from modules.ingestion.options import Options
-from modules.ingestion.stream import Portion, Source, parsed_batches, record_batches
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import ExampleFiles, Shard
+from stillhouse.modules.ingestion.in_memory import Columns
+from stillhouse.modules.ingestion.labels import scan_labels
+from stillhouse.modules.ingestion.on_disk import on_disk
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.stream import Portion, Source, parsed_batches, record_batches
+from stillhouse.modules.models.heads import HEADS
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 BATCH = 7

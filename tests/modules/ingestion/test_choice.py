@@ -3,12 +3,12 @@ import pytest
 import tensorflow as tf
 from records import SPEC, write
 
-from modules.heads import HEADS
-from modules.ingestion import choice
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import ExampleFiles
-from modules.ingestion.memory import Columns
-from modules.ingestion.options import Options
+from stillhouse.modules.ingestion import choice
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import ExampleFiles
+from stillhouse.modules.ingestion.in_memory import Columns
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.models.heads import HEADS
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 

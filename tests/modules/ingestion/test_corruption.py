@@ -6,12 +6,12 @@ import struct
 import pytest
 from records import SPEC, example, write
 
-from modules.errors import UserError
-from modules.heads import HEADS
-from modules.ingestion.corruption import BrokenFileError, explain_misfit, records_of, without_damage
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import read
-from modules.ingestion.options import Options
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.corruption import BrokenFileError, explain_misfit, records_of, without_damage
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import read
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.models.heads import HEADS
 
 
 def damage(path, record, where="record"):

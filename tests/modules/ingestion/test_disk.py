@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from records import example, write
 
-from modules.errors import UserError
-from modules.ingestion.disk import CARD, UNFINISHED, on_disk
-from modules.ingestion.files import ExampleFiles, read
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.files import ExampleFiles, read
+from stillhouse.modules.ingestion.on_disk import CARD, UNFINISHED, on_disk
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ import pytest
 import tensorflow as tf
 from records import SPEC, write
 
-from modules.errors import UserError
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser, label_spec
-from modules.ingestion.files import ExampleFiles, Shard, example_files
-from modules.ingestion.labels import scan_labels, scan_of
-from modules.ingestion.stream import Source
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
+from stillhouse.modules.ingestion.files import ExampleFiles, Shard, example_files
+from stillhouse.modules.ingestion.labels import scan_labels, scan_of
+from stillhouse.modules.ingestion.stream import Source
+from stillhouse.modules.models.heads import HEADS
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from modules.ingestion.memory import narrowed
+from stillhouse.modules.ingestion.in_memory import narrowed
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from modules.errors import UserError
-from modules.heads import HEADS
-from modules.ingestion.choice import decoded_bytes
-from modules.ingestion.disk import on_disk
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import ExampleFiles, read
-from modules.ingestion.parquet import parquet_records
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.choice import decoded_bytes
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import ExampleFiles, read
+from stillhouse.modules.ingestion.on_disk import on_disk
+from stillhouse.modules.ingestion.parquet import parquet_records
+from stillhouse.modules.models.heads import HEADS
 
 SPEC = {
     "x": tf.io.FixedLenFeature([2], tf.float32),

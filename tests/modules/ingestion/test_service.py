@@ -8,12 +8,12 @@ import psutil
 import pytest
 from records import SPEC, write
 
-from modules.heads import HEADS
-from modules.ingestion.examples import ExampleParser
-from modules.ingestion.files import ExampleFiles
-from modules.ingestion.options import Options
-from modules.ingestion.service import input_service
-from modules.ingestion.stream import Source, parsed_batches, record_batches
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import ExampleFiles
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.service import input_service
+from stillhouse.modules.ingestion.stream import Source, parsed_batches, record_batches
+from stillhouse.modules.models.heads import HEADS
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 OPTIONS = Options(deterministic=False)
@@ -30,7 +30,7 @@ def batches(tmp_path):
 def test_workers_read_every_example_and_one_that_is_killed_is_replaced(batches):
     with input_service(2) as service:
         first = service.processes
-        assert all("modules.ingestion.service" in psutil.Process(pid).cmdline() for pid in first)
+        assert all("stillhouse.modules.ingestion.service" in psutil.Process(pid).cmdline() for pid in first)
         iterator = iter(service.distributed(batches))
         seen = [int(label) for _ in range(40) for label in next(iterator)[1]]
         assert set(seen) == set(range(30))

@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 from artifacts import Artifacts, training_config
 
-from modules.errors import UserError
-from modules.training import train
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.training.train import train
 
 
 @pytest.fixture

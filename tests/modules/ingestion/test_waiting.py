@@ -4,8 +4,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from modules.ingestion.options import Options
-from modules.ingestion.waiting import clocked, verdict
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.waiting import clocked, verdict
 
 SLEEP = 0.02
 

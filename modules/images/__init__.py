@@ -1,1 +1,0 @@
-"""Small images as examples: noise on their way into a training."""

@@ -1,0 +1,153 @@
+"""Batches from examples that stand in memory, parsed, one tensor per feature.
+
+An epoch is a permutation of all rows, a function of the seed and the number of the epoch
+(tf.random.experimental.index_shuffle), so a batch is looked up by the number of its step: nothing is passed over when
+a training is resumed, and every example can follow every other.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, Shard, named_files, records_of_file
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.stream import Change, Portion, changed, slice_size, steps_in
+
+# The column of the serialized examples, where they differ in their shapes and so cannot be kept parsed.
+RECORDS = "serialized example"
+SMALL_INTEGERS = (np.uint8, np.int16, np.int32)
+
+
+def narrowed(values: np.ndarray) -> np.ndarray:
+    """Returns the values in the smallest type that holds them without loss: class ids and pixels are often bytes."""
+    if values.dtype == np.int64 and values.size:
+        for kind in map(np.iinfo, SMALL_INTEGERS):
+            if kind.min <= values.min() and values.max() <= kind.max:
+                return values.astype(kind.dtype)
+    if values.dtype == np.float32 and values.size and values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max:
+        whole = values.astype(np.uint8)
+        # A negative zero is a number of its own.
+        if np.array_equal(whole, values) and not np.signbit(values).any():
+            return whole
+    return values
+
+
+class Columns:
+    """Examples in memory."""
+
+    def __init__(self, parser: ExampleParser, values: dict[str, np.ndarray]):
+        """Takes {feature: [examples, ...]} as the parser gives them, or {RECORDS: [examples], label: [examples]}."""
+        self._parser = parser
+        self._kinds = {name: tf.as_dtype(found.dtype) for name, found in values.items()}
+        with tf.device("/CPU:0"):
+            # Taken out one by one, so that no more than one column is there twice.
+            self._columns = {name: tf.constant(narrowed(values.pop(name))) for name in list(values)}
+
+    @classmethod
+    def load(
+        cls, files: ExampleFiles, parser: ExampleParser, shard: Shard | None = None, omit_classes: Sequence[int] = ()
+    ) -> "Columns":
+        """Reads all examples of the files; their order is always the same."""
+        paired = files.soft_targets is not None
+        batches = named_files(files).interleave(
+            lambda *named: records_of_file(*named, paired=paired).batch(RECORDS_AT_ONCE),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        batches = batches.map(
+            lambda records: _kept(parser, records), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+        spec = batches.element_spec
+        parts = {name: [np.zeros([0, *of.shape[1:]], of.dtype.as_numpy_dtype)] for name, of in spec.items()}
+        for batch in batches.prefetch(1).as_numpy_iterator():
+            for name, found in batch.items():
+                parts[name].append(found)
+        labels = np.concatenate(parts[parser.label])
+        rows = np.arange(len(labels))[shard.index :: shard.of] if shard else np.arange(len(labels))
+        if len(omit_classes):
+            rows = rows[~np.isin(labels[rows].reshape(-1), omit_classes)]
+        every = len(rows) == len(labels)
+        values = {}
+        for name in list(parts):
+            found = np.concatenate(parts.pop(name))
+            values[name] = found if every else found[rows]
+        return cls(parser, values)
+
+    def joined(self, other: "Columns") -> "Columns":
+        """Returns these examples and others."""
+
+        def values(columns, name):
+            return columns._columns[name].numpy().astype(columns._kinds[name].as_numpy_dtype)
+
+        names = self._columns
+        return Columns(
+            self._parser, {name: np.concatenate([values(self, name), values(other, name)]) for name in names}
+        )
+
+    @property
+    def count(self) -> int:
+        """Examples."""
+        return len(self.labels)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels as they stand in the examples."""
+        return self._columns[self._parser.label].numpy()
+
+    @property
+    def bytes(self) -> int:
+        """Size, without that of strings."""
+        return sum(column.dtype.size * column.shape.num_elements() for column in self._columns.values())
+
+    def batches(
+        self,
+        batch_size: int,
+        seed: int,
+        options: Options,
+        *,
+        first_step: int = 0,
+        drop_remainder: bool = False,
+        change: Change | None = None,
+        portion: Portion | None = None,
+    ) -> tf.data.Dataset:
+        """Returns shuffled batches, epoch after epoch without end; the arguments are those of the stream's functions.
+
+        The tensors are held by the returned dataset.
+        """
+        parser, count = self._parser, self.count
+        portion = portion or Portion(0, 1, 1)
+        steps = steps_in(count, batch_size, drop_remainder)
+        columns, kinds = self._columns, self._kinds
+        static_size = slice_size(batch_size, portion.of) if drop_remainder else None
+
+        def rows_of(step, replica):
+            begin = step % steps * batch_size
+            end = tf.minimum(begin + batch_size, count)
+            size = slice_size(end - begin, portion.of)
+            own = tf.range(tf.minimum(begin + replica * size, end), tf.minimum(begin + (replica + 1) * size, end))
+            order = tf.stack([tf.constant(seed, tf.int64), step // steps])
+            # The operation does not take an empty vector, which the last replica may have.
+            shuffled = tf.random.experimental.index_shuffle(
+                tf.concat([own, [0]], axis=0), seed=order, max_index=tf.constant(count - 1, tf.int64)
+            )
+            return tf.ensure_shape(shuffled[:-1], [static_size])
+
+        def batch_of(number):
+            step, replica = number // portion.count, portion.first + number % portion.count
+            rows = rows_of(step, replica)
+            found = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
+            example = parser(found[RECORDS]) if RECORDS in found else parser.example(found)
+            return changed(example, change, seed, step * portion.of + replica)
+
+        return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
+            batch_of, num_parallel_calls=options.or_autotune("parallel_calls"), deterministic=options.deterministic
+        )
+
+
+def _kept(parser: ExampleParser, records: tf.Tensor) -> dict[str, tf.Tensor]:
+    if parser.is_dense:
+        return parser.columns(records)
+    only_label = {parser.label: parser.spec[parser.label]}
+    return {RECORDS: records} | tf.io.parse_example(records, only_label)

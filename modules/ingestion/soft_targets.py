@@ -1,0 +1,118 @@
+"""Cached soft targets: what the teachers say about each example, in files that run parallel to the examples'.
+
+For each file of examples there are one or more files of targets, whose names begin with the name of that file and whose
+concatenation, in the order of their names, has one record per example in the examples' order. A record is a tf.Example
+with the fingerprint of its example and the teachers' answers:
+
+  soft_target/example        int64, fingerprint of the serialized example
+  soft_target/logits         [teachers * outputs] floats, or the bytes of as many float16
+  soft_target/hidden/N/LAYER a hidden state of teacher N, likewise
+
+An example and its targets, one after the other in one string, are a tf.Example with the features of both, as protocol
+buffers define it; so they travel through the input pipeline as one record and are parsed at once.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, read, target_files
+
+CARD = "soft_targets.json"
+PREFIX = "soft_target/"  # of features in the files
+KEY = "example"
+DTYPES = ("float32", "float16")
+_BUCKETS = 2**62  # of the fingerprint, FarmHash64
+
+
+@dataclass(frozen=True)
+class SoftTargetsCard:
+    """What a folder of soft targets holds."""
+
+    teachers: list[str]  # names
+    dtype: str
+    shapes: dict[str, list[int]]  # of each target, without the batch; logits: [teachers, outputs]
+    examples: int  # in all splits
+    bytes: dict[str, int]  # size of the files, by split
+
+    def write(self, folder: str) -> None:
+        """Writes the card into `folder`."""
+        with tf.io.gfile.GFile(os.path.join(folder, CARD), "w") as file:
+            json.dump(asdict(self), file, indent=1)
+
+    def spec(self) -> dict:
+        """Returns the parsing spec of the targets in a record."""
+        half = self.dtype == "float16"
+        return {
+            PREFIX + name: tf.io.FixedLenFeature([] if half else shape, tf.string if half else tf.float32)
+            for name, shape in self.shapes.items()
+        }
+
+    def targets_of(self, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Takes what `spec` describes out of parsed records and returns {target: float32 [batch, ...]}."""
+        targets = {}
+        for name, shape in self.shapes.items():
+            target = parsed.pop(PREFIX + name)
+            if self.dtype == "float16":
+                target = tf.reshape(tf.cast(tf.io.decode_raw(target, tf.float16), tf.float32), [-1, *shape])
+            targets[name] = target
+        return targets
+
+
+def read_soft_targets_card(folder: str) -> SoftTargetsCard:
+    """Returns the card of a folder of soft targets.
+
+    Raises:
+      UserError: the folder has none.
+    """
+    try:
+        with tf.io.gfile.GFile(os.path.join(folder, CARD)) as file:
+            return SoftTargetsCard(**json.load(file))
+    except (tf.errors.NotFoundError, ValueError, TypeError) as error:
+        raise UserError(f"{folder}: these are no soft targets: {CARD} is missing or damaged") from error
+
+
+def fingerprints(records: tf.Tensor) -> tf.Tensor:
+    """Returns the fingerprint of each serialized example, int64 [batch]."""
+    return tf.strings.to_hash_bucket_fast(records, _BUCKETS)
+
+
+def _values(files: list[str], values) -> np.ndarray:
+    if not files:
+        return np.zeros([0], np.int64)
+    batches = list(
+        read(files).batch(RECORDS_AT_ONCE).map(values, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
+    )
+    return np.concatenate(batches) if batches else np.zeros([0], np.int64)
+
+
+def check_match(example_files: list[str], folder: str, card: SoftTargetsCard) -> None:
+    """Checks that the targets below the split's `folder` are those of the examples: count, keys, order.
+
+    Raises:
+      UserError: they are not, or a file of theirs is damaged; the message says which file and how.
+    """
+    spec = card.spec() | {PREFIX + KEY: tf.io.FixedLenFeature([], tf.int64)}
+    for file in example_files:
+        targets = target_files(file, folder)
+        try:
+            found = _values(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+            raise UserError(f"soft targets of {file}: damaged: {error.message.splitlines()[0]}") from error
+        wanted = _values([file], fingerprints)
+        again = "; make them again (remove the SoftTargets folder below --root, or choose another --root)"
+        if len(found) != len(wanted):
+            raise UserError(f"soft targets of {file}: {len(found)} targets for {len(wanted)} examples{again}")
+        differing = np.flatnonzero(found != wanted)
+        if not len(differing):
+            continue
+        if np.array_equal(np.sort(found), np.sort(wanted)):
+            raise UserError(f"soft targets of {file}: in another order, from example {differing[0] + 1} on{again}")
+        raise UserError(
+            f"soft targets of {file}: {len(differing)} of {len(wanted)} belong to other examples, the first at example "
+            f"{differing[0] + 1}{again}"
+        )

@@ -1,0 +1,77 @@
+"""How a training that does not fit into memory is made to fit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+import tf_keras as keras
+
+from stillhouse.modules import progress
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.large_models.rematerialisation import Plan, Rematerialised, estimate, plan
+from stillhouse.modules.large_models.segments import cuts_after
+from stillhouse.modules.large_models.swap import Swapped, estimate_swap, refuse_host_as_device
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The settings; as `stillhouse.modules.settings.Memory` documents them."""
+
+    micro_batches: int = 1
+    rematerialise: str | list[str] = "none"
+    activation_budget_mb: float | None = None
+    swap: str | list[str] = "none"
+
+
+def examples_passing(batch_size: int, strategy: tf.distribute.Strategy, memory: Memory) -> int:
+    """Returns how many examples of a batch pass through a replica's network at a time.
+
+    Raises:
+      UserError: there are more micro-batches than examples.
+    """
+    of_replica = -(-batch_size // strategy.num_replicas_in_sync)
+    if memory.micro_batches > of_replica:
+        raise UserError(
+            f"memory.micro_batches: {of_replica} examples of a batch of {batch_size} make no {memory.micro_batches} "
+            "micro-batches"
+        )
+    return -(-of_replica // memory.micro_batches)
+
+
+def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Callable:
+    """Returns what to call for the forward pass of a training instead of `network`; in the strategy's scope.
+
+    Args:
+      network: functional or sequential.
+      memory: the settings.
+      batch: examples that pass at a time, of which the budget has to hold the activations.
+      who: names the network in messages.
+
+    Raises:
+      UserError: the network cannot be cut, no cuts meet the budget, or it is to be swapped from the host to itself.
+    """
+    if memory.swap != "none":
+        return _swapped(network, memory.swap, batch, who)
+    if memory.rematerialise == "none":
+        return network
+    if memory.rematerialise == "auto":
+        budget = memory.activation_budget_mb
+        found: Plan = plan(network, None if budget is None else int(budget * 1e6 / batch))
+    else:
+        found = estimate(network, cuts_after(network, memory.rematerialise, who))
+    progress.note(
+        f"{who}: {len(found.places)} of {len(found.places) + 1} segments are computed again in the backward pass; "
+        f"activations of about {found.peak * batch / 1e6:.1f} MB instead of {found.whole * batch / 1e6:.1f} MB"
+    )
+    return Rematerialised(network, found.places, who)
+
+
+def _swapped(network: keras.Model, cuts: str | list[str], batch: int, who: str) -> Swapped:
+    refuse_host_as_device(tf.distribute.get_strategy().extended.worker_devices, who)
+    places = plan(network).places if cuts == "auto" else cuts_after(network, cuts, who)
+    found = estimate_swap(network, places)
+    progress.note(
+        f"{who}: the activations of {len(places)} of {len(places) + 1} blocks wait in the host's memory; about "
+        f"{found.peak * batch / 1e6:.1f} MB of {found.whole * batch / 1e6:.1f} MB are on the device at a time"
+    )
+    return Swapped(network, places, who)

@@ -1,0 +1,1 @@
+"""Networks: heads, the task contract, teachers, export, serving, weights."""

@@ -1,0 +1,1 @@
+"""One training job: what it needs, its loop, its checkpoints, its report."""

@@ -1,0 +1,287 @@
+"""The examples of a training: checked, and as the datasets of its strategy."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+import tensorflow_transform as tft
+import tf_keras as keras
+
+from stillhouse.modules import progress
+from stillhouse.modules.cluster.strategies import in_step, is_asynchronous, task_name, tf_config
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.choice import choose, decoded_bytes, remember, remembered
+from stillhouse.modules.ingestion.corruption import explain_misfit, without_damage
+from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
+from stillhouse.modules.ingestion.files import ExampleFiles, Shard, example_files, is_parquet, split_folder
+from stillhouse.modules.ingestion.in_memory import Columns
+from stillhouse.modules.ingestion.labels import LabelScan, scan_labels, scan_of
+from stillhouse.modules.ingestion.on_disk import on_disk
+from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.service import InputService
+from stillhouse.modules.ingestion.shared_input import SharedInput
+from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
+from stillhouse.modules.ingestion.stream import (
+    Change,
+    Portion,
+    Source,
+    parsed_batches,
+    portion_of,
+    record_batches,
+    slice_size,
+)
+from stillhouse.modules.ingestion.waiting import clocked
+from stillhouse.modules.models.heads import HEADS, MASKED
+from stillhouse.modules.models.task import find_augment
+from stillhouse.modules.text.masking import Masking
+from stillhouse.modules.training.config import TrainingConfig, identity_of
+
+if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
+    from tfx.components.trainer.fn_args_utils import FnArgs
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of a training, in memory or in files that are read again in every epoch."""
+
+    source: Source  # counted; what this process reads
+    columns: Columns | None
+    parser: ExampleParser
+    options: Options  # with the cache decided
+    workers: int  # that have files of their own; 1: every process reads all of them
+    train_labels: LabelScan  # of all processes
+    eval_labels: LabelScan
+    transfer_examples: int  # those without a label
+
+    @property
+    def examples(self) -> int:
+        """Of an epoch."""
+        return self.train_labels.examples + self.transfer_examples
+
+
+def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:
+    """Checks that the labels of every split fit the network's output.
+
+    Raises:
+      UserError: they do not; the message says what was found and what fits.
+    """
+    width = network.output_shape[-1] // config.heads
+    smallest, largest = min(scan.smallest for scan in scans), max(scan.largest for scan in scans)
+    name = f"{config.task}.{config.builder}"
+    if config.head == "regression":
+        if width != 1:
+            raise UserError(f"{name}: the output width is {width}; a regression has one output")
+    elif config.head == "multi_label":
+        if smallest < 0 or largest > 1:
+            wrong = smallest if smallest < 0 else largest
+            raise UserError(f"{name}: with the head multi_label each label is 0 or 1, but {config.label!r} has {wrong}")
+    elif config.head == MASKED:
+        if largest >= width:
+            raise UserError(
+                f"{name}: the network tells {width} sub-words apart, but {config.label!r} has the id {largest:.0f}; "
+                "give it the size of the vocabulary as a hyperparameter"
+            )
+    else:
+        classes = max(2, width)
+        if smallest < 0 or largest >= classes:
+            wrong = smallest if smallest < 0 else largest
+            unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
+            raise UserError(
+                f"{name}: the model tells {classes} classes apart (output width {width}), so the label "
+                f"{config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
+            )
+
+
+def feature_spec_of(config: TrainingConfig, fn_args: "FnArgs") -> dict:
+    """Returns the parsing spec of the transformed features of a training, its label's included."""
+    spec = tft.TFTransformOutput(fn_args.transform_graph_path).transformed_feature_spec()
+    if config.masking:
+        spec.pop(config.masking["label"], None)  # examples without it are as good
+    return spec
+
+
+def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
+    """Returns the configuration with ingestion.cache: auto decided, and says how.
+
+    The order of the examples depends on it, so all workers have one decision, and a training that is resumed keeps it.
+    """
+    options = Options(**config.ingestion)
+    if options.cache != "auto":
+        return config
+    identity = identity_of(config, fn_args)
+    cache = remembered(config.checkpoint_folder, identity)
+    if cache is None:
+        spec = feature_spec_of(config, fn_args)
+        card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
+        label_spec(spec, config.label, HEADS[config.head])
+        parser = ExampleParser(spec, config.label, HEADS[config.head], card)
+        decoded = decoded_bytes(example_files([*fn_args.train_files, *config.transfer_files]), parser)
+        cache, why = choose(options, decoded, config.strategy.get("workers") or 1)
+        progress.note(f"{config.name}: {why}")
+        remember(config.checkpoint_folder, identity, cache)
+    return replace(config, ingestion=config.ingestion | {"cache": cache})
+
+
+def read_data(config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict) -> TrainingData:
+    """Returns the examples of the training, looked through once; the cache of `config` is decided.
+
+    Raises:
+      UserError: there are none, they are damaged or do not fit the schema, labels do not fit the head, or soft targets
+        are those of other examples.
+    """
+    label_spec(feature_spec, config.label, HEADS[config.head])
+    files = {
+        "train": example_files(fn_args.train_files),
+        "eval": example_files(fn_args.eval_files),
+        "transfer": example_files(config.transfer_files) if config.transfer_files else [],
+    }
+    try:
+        return _looked_through(config, files, feature_spec)
+    except tf.errors.DataLossError:
+        options = Options(**config.ingestion)
+        return _looked_through(config, without_damage(files, options), feature_spec)
+    except tf.errors.InvalidArgumentError as error:
+        parser = ExampleParser(feature_spec, config.label, HEADS[config.head])
+        raise explain_misfit([name for names in files.values() for name in names], parser.columns, error) from error
+
+
+def _looked_through(config: TrainingConfig, files: dict[str, list[str]], feature_spec: dict) -> TrainingData:
+    options, head = Options(**config.ingestion), HEADS[config.head]
+    card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
+    parser = ExampleParser(feature_spec, config.label, head, card)
+
+    def part(split: str) -> ExampleFiles | None:
+        if not files[split]:
+            return None
+        if not card:
+            found = ExampleFiles(files[split])
+        else:
+            found = ExampleFiles(files[split], split_folder(config.soft_targets, split))
+            check_match(found.examples, found.soft_targets, card)
+        kept = options.cache == "disk" or any(map(is_parquet, found.examples))
+        return on_disk(found, options.cache_folder) if kept else found
+
+    shard = Shard(**config.shard) if config.shard else None
+    source = Source(part("train"), part("transfer"), shard, config.omit_classes)
+    in_memory = options.cache == "memory" and config.strategy["name"] != "parameter_server"
+    own, workers = source, 1
+    if options.sharding == "file" and config.strategy["name"] == "multi_worker_mirrored":
+        tasks = in_step(tf_config())
+        own, workers = source.of_worker(tasks.index(task_name(tf_config())), len(tasks)), len(tasks)
+    own, columns, labels = _counted(own, parser, in_memory)
+    transfer_examples = own.transfer.count if own.transfer else 0
+    if workers > 1:
+        whole, _, labels = _counted(source, parser, in_memory=False)
+        transfer_examples = whole.transfer.count if whole.transfer else 0
+    eval_parser = ExampleParser({config.label: feature_spec[config.label]}, config.label, head)
+    eval_labels = scan_labels(Source(ExampleFiles(files["eval"])), eval_parser)
+    return TrainingData(own, columns, parser, options, workers, labels, eval_labels, transfer_examples)
+
+
+def _counted(source: Source, parser: ExampleParser, in_memory: bool) -> tuple[Source, Columns | None, LabelScan]:
+    """Reads all examples once and returns the source with their numbers, them if wanted, and what their labels are."""
+    transfer = Source(source.transfer) if source.transfer else None
+    columns = None
+    if in_memory:
+        columns = Columns.load(source.files, parser, source.shard, source.omit_classes)
+        labels = scan_of([columns.labels], source.files.examples, parser.label)
+        if transfer:
+            unlabelled = Columns.load(source.transfer, parser)
+            count, columns = unlabelled.count, columns.joined(unlabelled)
+    else:
+        labels = scan_labels(source, parser)
+        count = scan_labels(transfer, parser, labelled=False).examples if transfer else 0
+    files = replace(source.files, count=labels.examples)
+    return (
+        replace(source, files=files, transfer=replace(source.transfer, count=count) if transfer else None),
+        columns,
+        labels,
+    )
+
+
+def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, examples: int) -> None:
+    """Checks that every replica gets a part of every whole batch.
+
+    Raises:
+      UserError: there are more replicas than examples in a batch, or a TPU would get batches of differing sizes.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if is_asynchronous(strategy):
+        return
+    if config.batch_size < replicas:
+        raise UserError(
+            f"{config.name}: batch_size is {config.batch_size}, but there are {replicas} replicas to share it"
+        )
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        if config.batch_size % replicas:
+            raise UserError(
+                f"{config.name}: batch_size {config.batch_size} does not divide by the {replicas} replicas of the TPU, "
+                "which wants batches of one size"
+            )
+        if examples < config.batch_size:
+            raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
+
+
+def masking_of(config: TrainingConfig, data: TrainingData) -> Masking | None:
+    """Returns what masks the examples of a pre-training; None: the training is none."""
+    if not config.masking:
+        return None
+    return Masking(config.label, config.masking["share"], largest=int(data.train_labels.largest))
+
+
+def change_of(config: TrainingConfig, data: TrainingData) -> Change | None:
+    """Returns what is done to each batch of a training."""
+    if config.masking:
+        return masking_of(config, data)
+    if not config.augment:
+        return None
+    augment = find_augment(config.task)
+    return lambda example, seed: (augment(example[0], seed), *example[1:])
+
+
+def make_datasets(
+    config: TrainingConfig, data: TrainingData, strategy: tf.distribute.Strategy, service: InputService | None = None
+):
+    """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input.
+
+    A batch is ((features, labels, targets), waited), as `stillhouse.modules.ingestion.waiting.clocked` has it.
+    """
+    options = data.options
+    change = change_of(config, data)
+    whole_batches = {"drop_remainder": isinstance(strategy, tf.distribute.TPUStrategy)}
+    # A worker that has files of its own takes its part of a global batch from them.
+    replicas = strategy.num_replicas_in_sync // data.workers
+    own_batch = (
+        config.batch_size if data.workers == 1 else slice_size(config.batch_size, data.workers * replicas) * replicas
+    )
+
+    def ready(batches):
+        return options.applied(clocked(batches.prefetch(options.or_autotune("prefetch"))))
+
+    def records(first_step, **more):
+        return record_batches(
+            data.source, data.parser, own_batch, config.seed, options, first_step=first_step, **whole_batches, **more
+        )
+
+    def parsed(batches, portion=None):
+        batches = parsed_batches(batches, data.parser, config.seed, options, change=change, portion=portion)
+        return ready(service.distributed(batches) if service else batches)
+
+    served = []  # lives as long as the returned function
+
+    def shared(first_step):
+        host = tf_config()["cluster"]["chief"][0].rpartition(":")[0]
+        served[:] = [SharedInput(records(first_step, cached=options.cache == "memory"), host)]
+        return lambda context: parsed(served[0].batches())
+
+    def separate(first_step):
+        def of_pipeline(context):
+            portion = Portion(0, replicas, replicas) if data.workers > 1 else portion_of(context)
+            if data.columns is None:
+                return parsed(records(first_step), portion)
+            more = {"first_step": first_step, "change": change, "portion": portion, **whole_batches}
+            return ready(data.columns.batches(own_batch, config.seed, options, **more))
+
+        return of_pipeline
+
+    return shared if is_asynchronous(strategy) else separate

@@ -1,0 +1,50 @@
+"""What TensorBoard shows of a training: its hyperparameters, and every epoch's figures."""
+
+from typing import Any
+
+import tensorflow as tf
+import tf_keras as keras
+from tensorboard.plugins.hparams import api as hparams
+
+from stillhouse.modules.training.config import TrainingConfig
+
+
+class EventFiles(keras.callbacks.Callback):
+    """Writes an event file; a training that goes on writes another beside it."""
+
+    def __init__(self, folder: str, config: TrainingConfig):
+        super().__init__()
+        self._folder = folder
+        self._told = {"network": config.builder, **hyperparameters(config)}
+        self._writer: tf.summary.SummaryWriter | None = None
+
+    def on_train_begin(self, logs=None):
+        """Writes the hyperparameters, once; an epoch that was begun is a fit of its own."""
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self._folder)
+            with self._writer.as_default():
+                hparams.hparams(self._told)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Writes a scalar for each figure; `epoch` counts from 0, the step in the file from 1."""
+        with self._writer.as_default(step=epoch + 1):
+            for name, value in (logs or {}).items():
+                tf.summary.scalar(name, float(value))
+        self._writer.flush()
+
+
+def hyperparameters(config: TrainingConfig) -> dict[str, Any]:
+    """Returns the hyperparameters of a training by their keys in the settings; what is no plain value as text."""
+    named = {
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "precision": config.precision,
+        "label_smoothing": config.label_smoothing,
+        **{f"optimizer.{name}": value for name, value in config.optimizer.items()},
+        **{f"hyperparameters.{name}": value for name, value in config.hyperparameters.items()},
+    }
+    if config.distillation:
+        told = ("objective", "temperature", "alpha", "combination")
+        named |= {f"distillation.{name}": config.distillation[name] for name in told}
+    return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in named.items()}

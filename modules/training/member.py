@@ -1,0 +1,85 @@
+"""One process of a cluster, with TF_CONFIG in its environment.
+
+python -m stillhouse.modules.training.member JOB.json [FAILURE.json]
+
+Started by the supervisor, or by the Kubeflow Training Operator.
+"""
+
+import json
+import logging
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+from stillhouse.modules import progress
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.parent_process import end_with_parent
+
+# Between operations. A worker on one core would have one, which waits for the shared input while others wait for it.
+LEAST_THREADS = 4
+MOST_CHARACTERS = 500  # of an error that is told to the supervisor; its log has all
+
+
+class _ToSupervisor(logging.Handler):
+    """Writes progress as lines that the supervisor understands."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        told = progress.told_by(record)
+        if told:
+            sys.stdout.write(progress.LINE + json.dumps(told) + "\n")
+            sys.stdout.flush()
+
+
+def gist(message: str) -> str:
+    """Returns the line of an error that says what is wrong; TensorFlow's begin with where, at length."""
+    lines = [line.strip() for line in message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[[")]
+    if not lines:
+        return ""
+    return lines[-1 if lines[0] == "Graph execution error:" else 0][:MOST_CHARACTERS]
+
+
+def name_stages(text: str) -> str:
+    """Returns a TF_CONFIG whose workers are stages: the Training Operator has no type of that name for them."""
+    from stillhouse.modules.cluster.strategies import STAGES  # TensorFlow reads its environment when it is imported
+
+    given = json.loads(text)
+    if "worker" in given["cluster"]:
+        given["cluster"][STAGES] = given["cluster"].pop("worker")
+    if given["task"]["type"] == "worker":
+        given["task"]["type"] = STAGES
+    return json.dumps(given)
+
+
+def run(job_file: str, failure_file: str | None) -> None:
+    """Runs the task; writes why it failed to `failure_file`."""
+    with open(job_file) as file:
+        arguments: dict[str, Any] = json.load(file)
+    try:
+        from stillhouse.modules.training.train import run_fn
+
+        if arguments["custom_config"]["parallelism"].get("processes"):
+            os.environ["TF_CONFIG"] = name_stages(os.environ["TF_CONFIG"])
+        run_fn(SimpleNamespace(**arguments))
+    except Exception as error:
+        of_user = isinstance(error, UserError)
+        reason = str(error) if of_user else f"{type(error).__name__}: {gist(str(error))}"
+        if failure_file:
+            with open(failure_file, "w") as file:
+                json.dump({"reason": reason, "of_user": of_user}, file)
+        if not of_user:
+            raise
+        print(reason, file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(LEAST_THREADS, os.cpu_count() or 1)))
+    failure = sys.argv[2] if len(sys.argv) > 2 else None
+    if failure:
+        end_with_parent()
+        progress.LOGGER.setLevel(logging.INFO)
+        progress.LOGGER.addHandler(_ToSupervisor())
+        progress.LOGGER.propagate = False
+    run(sys.argv[1], failure)

@@ -1,0 +1,122 @@
+"""What a training tells: each epoch, where its memory goes, and, in stages, a picture of a step."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tensorflow as tf
+import tf_keras as keras
+
+from stillhouse.modules import progress
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.examples import ExampleParser
+from stillhouse.modules.ingestion.files import read
+from stillhouse.modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT
+from stillhouse.modules.large_models.ledger import ledgers_of_stages, whole_ledger
+from stillhouse.modules.large_models.parallelism import Stages
+from stillhouse.modules.large_models.timeline import busy, drawn
+from stillhouse.modules.text.masking import Masking
+from stillhouse.modules.training.config import TrainingConfig
+from stillhouse.modules.training.learner import STALENESS, Learner
+
+EVALUATED_AT_ONCE = 256
+TIMELINE = "timeline.svg"  # in model_run_dir
+
+
+@dataclass(frozen=True)
+class EpochSize:
+    """What an epoch has."""
+
+    examples: int
+    updates: int
+    batches: int  # that an input pipeline gives one after the other
+
+
+class EpochReport(keras.callbacks.Callback):
+    """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
+
+    def __init__(self, name: str, epochs: int, size: EpochSize):
+        super().__init__()
+        self._name = name
+        self._epochs = epochs
+        self._size = size
+        self._began = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Starts the clock."""
+        self._began = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Raises UserError on a loss that is NaN or infinite."""
+        seconds = time.monotonic() - self._began
+        waited = logs.pop(INPUT_WAIT) * self._size.batches
+        if STALENESS in logs:  # of interest where workers do not wait for each other
+            logs["updates_per_second"] = self._size.updates / seconds
+        metrics = {name: float(value) for name, value in logs.items()}
+        logs["examples_per_second"] = self._size.examples / seconds
+        logs[INPUT_SHARE] = min(1.0, float(waited) / seconds)
+        if not tf.math.is_finite(metrics["loss"]):
+            raise UserError(
+                f"{self._name}: the loss is {metrics['loss']} in epoch {epoch + 1}; lower optimizer.learning_rate, "
+                "or look for NaN in the features that preprocessing_fn returns"
+            )
+        progress.epoch_done(self._name, epoch + 1, self._epochs, metrics)
+
+
+def held_out(network: keras.Model, masking: Masking, files: Sequence[str], parser: ExampleParser) -> dict[str, float]:
+    """Returns loss (nats) and accuracy at masked positions of the eval split, mean over its examples.
+
+    Args:
+      network: a masked language model.
+      masking: masks each example once, the same at every call.
+      files: of the eval split.
+      parser: of its examples.
+    """
+    sums, count = {}, 0
+    for number, records in enumerate(read(files).batch(EVALUATED_AT_ONCE)):
+        features, labels, _ = masking(parser(records), tf.constant([0, number]))
+        logits = parser.head.logits(network({name: features[name] for name in network.input_names}, training=False))
+        found = {"loss": parser.head.hard_loss(labels, logits), "accuracy": parser.head.quality_of(labels, logits)}
+        count += len(labels)
+        sums = {name: sums.get(name, 0.0) + float(tf.reduce_sum(of)) for name, of in found.items()}
+    return {name: total / count for name, total in sums.items()}
+
+
+def draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets, folder: str) -> None:
+    """Leaves the picture of a step in `folder`."""
+    replicas = stages.settings.replicas
+    context = tf.distribute.InputContext(num_replicas_in_sync=replicas)
+    batch, _ = next(iter(datasets(0)(context)))
+    passes = learner.clocked(batch)
+    title = f"{config.name}: {stages.settings.schedule}, {stages.micro_batches} micro-batches"
+    path = os.path.join(folder, TIMELINE)
+    tf.io.gfile.makedirs(folder)
+    with tf.io.gfile.GFile(path, "wb") as file:
+        file.write(drawn(passes, title))
+    progress.note(f"{config.name}: a step as it ran: stages were busy for {busy(passes):.0%} of the time; {path}")
+
+
+def ledgers_of(
+    network: keras.Model, learner: Learner, stages: Stages | None, passing: int, batch_size: int
+) -> dict[str, dict[str, int]]:
+    """Returns the bytes by kind on a replica's device, or on each of its stages."""
+    if stages is None:
+        return {"a replica": whole_ledger(network, learner.optimizer, learner.forward, passing)}
+    settings = stages.settings
+    micro_batch = batch_size // settings.replicas // stages.micro_batches
+    found = ledgers_of_stages(
+        network,
+        learner.optimizer,
+        stages.partition.places,
+        stages.in_flight,
+        settings.rematerialise,
+        micro_batch,
+    )
+    return {f"stage {number}": kinds for number, kinds in enumerate(found)}
+
+
+def listed(figures: dict[str, float]) -> str:
+    """Returns the figures as text, with two digits at the least."""
+    known = {name.replace("_", " "): value for name, value in figures.items() if value is not None}
+    return ", ".join(f"{name} {value:.1f}" if value >= 1 else f"{name} {value:.2g}" for name, value in known.items())

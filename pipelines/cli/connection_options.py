@@ -1,0 +1,46 @@
+"""The options of all commands that speak with Kubeflow Pipelines."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "host": (
+        Annotated[str | None, typer.Option(help="URL of Kubeflow Pipelines; default: the cluster we run in.")],
+        None,
+    ),
+    "namespace": (Annotated[str | None, typer.Option(help="Namespace, of a multi-user installation.")], None),
+    "token_file": (Annotated[Path | None, typer.Option(help="File with a bearer token.")], None),
+    "cookies_file": (Annotated[Path | None, typer.Option(help="File with the cookies of a signed-in browser.")], None),
+    "ca_cert": (Annotated[Path | None, typer.Option(help="Certificate of the authority to trust.")], None),
+    "insecure": (Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")], False),
+}
+
+
+def with_connection(command: Callable) -> Callable:
+    """Adds the options to a command, which gets `connect`: a function that returns the `Server` they describe."""
+    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "connect"]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in OPTIONS.items()
+    ]
+
+    @functools.wraps(command)
+    def with_options(**given: Any) -> Any:
+        options = {name: given.pop(name) for name in OPTIONS}
+
+        def connect():
+            from stillhouse.pipelines.kubeflow.connection import Connection, Server
+
+            return Server(Connection(verify_tls=not options.pop("insecure"), **options))
+
+        return command(connect=connect, **given)
+
+    with_options.__signature__ = inspect.Signature([*own, *added])
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+    del with_options.__wrapped__
+    return with_options

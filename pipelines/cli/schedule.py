@@ -1,0 +1,317 @@
+"""The commands `stillhouse schedule ...` and `stillhouse scheduler`."""
+
+import json
+import os
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.modules.settings import load_settings
+from stillhouse.pipelines.cli.connection_options import with_connection
+from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, compiled, output
+from stillhouse.pipelines.schedules.scheduler import Scheduler, in_local_time, next_due
+from stillhouse.pipelines.schedules.store import FOLDER, LocalSchedule, Store, lines_for_others, now
+from stillhouse.pipelines.schedules.timing import parse_timing, until
+
+SHOWN_RUNS = 10
+
+app = typer.Typer(help="Train again and again: on Kubeflow Pipelines, or on this machine.", no_args_is_help=True)
+
+On = Annotated[Literal["kubeflow", "local"], typer.Option(help="Where the schedule is kept and runs.")]
+Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
+Folder = Annotated[Path, typer.Option(help="Folder of the local schedules.")]
+# What only makes sense in one of the two places.
+ONLY = {"kubeflow": ("image", "experiment", "parameters", "max_concurrency"), "local": ("root",)}
+
+
+@app.command()
+@with_connection
+def create(
+    connect: Callable,
+    settings_file: SettingsFile,
+    cron: Annotated[
+        str | None, typer.Option(help="minute hour day-of-month month day-of-week, or six fields with seconds first.")
+    ] = None,
+    every: Annotated[str | None, typer.Option(help="An interval: 30m, 6h, 1d, 2w.")] = None,
+    on: On = "kubeflow",
+    name: Annotated[str | None, typer.Option(help="Name of the schedule; default: the pipeline's.")] = None,
+    always: Annotated[
+        bool, typer.Option("--always", help="Run even if nothing has changed since the last run.")
+    ] = False,
+    catch_up: Annotated[
+        bool, typer.Option("--catch-up", help="Run every time that was missed, not only the newest.")
+    ] = False,
+    overrides: Overrides = None,
+    image: Annotated[str | None, typer.Option(help="kubeflow: container image, NAME:TAG.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="kubeflow: experiment; default: the pipeline's name.")] = None,
+    parameters: Annotated[
+        list[str] | None, typer.Option("--parameter", metavar="NAME=VALUE", help="kubeflow: a pipeline's parameter.")
+    ] = None,
+    max_concurrency: Annotated[
+        int | None, typer.Option(min=1, max=10, help="kubeflow: runs at the same time; default: 1.")
+    ] = None,
+    root: Root = None,
+    folder: Folder = FOLDER,
+    as_json: Json = False,
+) -> None:
+    """Make a schedule, or change the one of its name. The same once more changes nothing."""
+    timing = parse_timing(cron, every)
+    given = {"image": image, "experiment": experiment, "parameters": parameters, "root": root}
+    given["max_concurrency"] = max_concurrency
+    other = "local" if on == "kubeflow" else "kubeflow"
+    for option in ONLY[other]:
+        if given[option] is not None:
+            shown = option.removesuffix("s") if option == "parameters" else option.replace("_", "-")
+            raise UserError(f"--{shown} is of no use --on {on}; it is for --on {other}")
+    settings = load_settings(settings_file, overrides)
+    name, console = name or settings.name, Console(stderr=True, soft_wrap=True)
+    if on == "local":
+        wanted = LocalSchedule(
+            name=_checked(name),
+            settings_file=str(settings_file.absolute()),
+            working_directory=os.getcwd(),
+            root=str((root or Path("runs") / settings.name).absolute()),
+            overrides=overrides or [],
+            cron=timing.cron,
+            every_seconds=timing.every_seconds,
+            catch_up=catch_up,
+            only_if_changed=not always,
+            created=now(),
+        )
+        found = _create_local(wanted, Store(folder), console)
+    else:
+        if image is None:
+            raise UserError("--image: missing; the containers of the pipeline run it (stillhouse image says how)")
+        documents = compiled(settings_file, settings, image, console)
+        from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+        from stillhouse.pipelines.kubeflow.compile import as_yaml
+        from stillhouse.pipelines.kubeflow.submit import check_parameters
+
+        values = {"only_if_changed": not always} | check_parameters(parameters or [], documents[0])
+        wanted = kubeflow.Wanted(
+            name=name,
+            timing=timing,
+            text=as_yaml(documents),
+            pipeline=settings.name,
+            experiment=experiment or settings.name,
+            parameters=values,
+            root=settings.kubeflow.pipeline_root,
+            catch_up=catch_up,
+            max_concurrency=max_concurrency or 1,
+        )
+        found = _create_on_kubeflow(wanted, connect(), console)
+    if as_json:
+        print(json.dumps(found, indent=1))
+
+
+def _create_local(wanted: LocalSchedule, store: Store, console: Console) -> dict[str, Any]:
+    outcome = store.create(wanted)
+    schedule = store.get(wanted.name)
+    upcoming = next_due(schedule, now())
+    console.print(f"schedule {wanted.name} {outcome}: {_when(schedule.timing, upcoming)}", highlight=False)
+    console.print("it runs while `stillhouse scheduler` does, or by one of these:", highlight=False)
+    for line in lines_for_others(schedule, store):
+        console.print(f"  {line}", highlight=False, markup=False)
+    return {"name": wanted.name, "outcome": outcome, "timing": str(schedule.timing), "next": _iso(upcoming)}
+
+
+def _create_on_kubeflow(wanted: Any, server: Any, console: Console) -> dict[str, Any]:
+    from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+
+    schedule, outcome = kubeflow.create(server, wanted)
+    console.print(f"schedule {wanted.name} {outcome}: {_when(wanted.timing, schedule.next)}", highlight=False)
+    if wanted.timing.cron:
+        console.print(
+            f"Kubeflow reads {wanted.timing.cron!r} (seconds first) in UTC, unless its administrator has set "
+            "CRON_SCHEDULE_TIMEZONE",
+            highlight=False,
+        )
+    return {
+        "name": wanted.name,
+        "outcome": outcome,
+        "timing": str(wanted.timing),
+        "next": _iso(schedule.next),
+        "recurring_run_id": schedule.id,
+        "version": schedule.version,
+    }
+
+
+def _checked(name: str) -> str:
+    """Returns the name of a local schedule, which is a file's too."""
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"--name {name!r}: letters, digits, hyphens and underscores are allowed")
+    return name
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _when(timing: Any, upcoming: datetime | None) -> str:
+    if upcoming is None:
+        return f"{timing}, paused"
+    utc = upcoming.astimezone(timezone.utc)
+    here = in_local_time(upcoming)
+    shown = here if here.endswith("UTC") else f"{here} = {utc:%H:%M} UTC"
+    return f"{timing}, next at {shown} ({until(upcoming, now())})"
+
+
+@app.command("list")
+@with_connection
+def list_(connect: Callable, on: On = "kubeflow", folder: Folder = FOLDER, as_json: Json = False) -> None:
+    """List the schedules."""
+    if on == "local":
+        store = Store(folder)
+        rows = []
+        for name in store.names():
+            schedule, history = store.get(name), store.history(name)
+            rows.append(
+                _row(name, schedule.timing, next_due(schedule, now()), history[-1].outcome if history else None)
+            )
+    else:
+        from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+
+        rows = [
+            _row(one.name, one.timing, one.next, "its pipeline was deleted" if one.version is None else one.version)
+            for one in kubeflow.schedules(connect())
+        ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    table = Table("schedule", "when", "next", "last run" if on == "local" else "version")
+    for row in rows:
+        table.add_row(
+            row["name"],
+            row["timing"],
+            in_local_time(datetime.fromisoformat(row["next"])) if row["next"] else "paused",
+            row["state"] or "",
+        )
+    output().print(table)
+
+
+def _row(name: str, timing: Any, upcoming: datetime | None, state: str | None) -> dict[str, Any]:
+    return {"name": name, "timing": str(timing), "next": _iso(upcoming), "state": state}
+
+
+@app.command()
+@with_connection
+def show(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FOLDER, as_json: Json = False) -> None:
+    """Show a schedule and its last runs."""
+    if on == "local":
+        store = Store(folder)
+        schedule = store.get(name)
+        found = schedule.model_dump(mode="json") | {"timing": str(schedule.timing)}
+        found["next"] = _iso(next_due(schedule, now()))
+        found["log"] = str(store.log(name))
+        found["runs"] = [run.model_dump(mode="json") for run in store.history(name)[-SHOWN_RUNS:][::-1]]
+    else:
+        from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+
+        server = connect()
+        of = kubeflow.find(server, name)
+        found = {
+            "name": of.name,
+            "recurring_run_id": of.id,
+            "timing": str(of.timing),
+            "next": _iso(of.next),
+            "enabled": of.enabled,
+            "version": of.version or "its pipeline was deleted",
+            "parameters": of.parameters,
+            "catch_up": of.catch_up,
+            "max_concurrency": of.max_concurrency,
+            "runs": [
+                {"run_id": run.run_id, "state": run.state, "created": _iso(run.created_at)}
+                for run in kubeflow.last_runs(server, of)
+            ],
+        }
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    console = output()
+    runs = found.pop("runs")
+    for key, value in found.items():
+        console.print(f"{key:<18} {value}", highlight=False, markup=False, soft_wrap=True)
+    for run in runs:
+        console.print(
+            "  " + "  ".join(f"{k} {v}" for k, v in run.items()), highlight=False, markup=False, soft_wrap=True
+        )
+
+
+def _change(connect: Callable, name: str, on: str, folder: Path, action: str, done: str) -> None:
+    if on == "local":
+        store = Store(folder)
+        if action == "delete":
+            store.delete(name)
+        else:
+            store.enable(name, action == "resume")
+    else:
+        from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+
+        getattr(kubeflow, action)(connect(), name)
+    Console(stderr=True).print(f"schedule {name} {done}", highlight=False)
+
+
+@app.command()
+@with_connection
+def pause(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FOLDER) -> None:
+    """Let a schedule start nothing until it is resumed."""
+    _change(connect, name, on, folder, "pause", "paused")
+
+
+@app.command()
+@with_connection
+def resume(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FOLDER) -> None:
+    """Let a paused schedule start runs again."""
+    _change(connect, name, on, folder, "resume", "resumed")
+
+
+@app.command()
+@with_connection
+def delete(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FOLDER) -> None:
+    """Delete a schedule. Its pipeline, its runs and what they pushed stay."""
+    _change(connect, name, on, folder, "delete", "deleted")
+
+
+@app.command("run-now")
+@with_connection
+def run_now(
+    connect: Callable,
+    name: Name,
+    on: On = "kubeflow",
+    folder: Folder = FOLDER,
+    due: Annotated[datetime | None, typer.Option(hidden=True, parser=datetime.fromisoformat)] = None,
+    missed: Annotated[int, typer.Option(hidden=True)] = 0,
+) -> None:
+    """Run what a schedule runs, at once. On this machine: to its end, with the exit code of `stillhouse run`."""
+    console = Console(stderr=True)
+    if on == "kubeflow":
+        from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+
+        run = kubeflow.run_now(connect(), name)
+        console.print(f"run {run.run_id} of {run.version}: {run.link}", highlight=False, soft_wrap=True)
+        return
+    try:
+        run = Store(folder).execute(name, due, missed)
+    except KeyboardInterrupt as interrupt:
+        raise MachineError(f"{name}: interrupted; the next run goes on where this one stopped") from interrupt
+    console.print(f"{name}: {run.outcome}", highlight=False)
+    if run.exit_code:
+        raise typer.Exit(run.exit_code)
+
+
+def scheduler(folder: Folder = FOLDER) -> None:
+    """Run the local schedules when they are due, until Ctrl-C."""
+    console = Console(stderr=True)
+
+    def told(line: str) -> None:
+        console.print(
+            f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {line}", highlight=False, markup=False, soft_wrap=True
+        )
+
+    Scheduler(Store(folder), told).run()

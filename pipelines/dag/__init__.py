@@ -1,0 +1,1 @@
+"""Settings -> TFX pipeline: its nodes, and what they have in common."""

@@ -1,0 +1,347 @@
+"""Settings -> TFX pipeline: the DAG."""
+
+from ml_metadata.proto import metadata_store_pb2
+from tfx.components import SchemaGen, StatisticsGen, Transform
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2
+from tfx.types import BaseChannel
+
+from stillhouse.components.blessing import Blessing
+from stillhouse.components.dark_knowledge import DarkKnowledge
+from stillhouse.components.ensemble import Ensemble
+from stillhouse.components.evaluation import BASELINE, CANDIDATE
+from stillhouse.components.example_validator import ExampleValidator
+from stillhouse.components.imported_teacher import ImportedTeacher
+from stillhouse.components.last_pushed import LastPushed
+from stillhouse.components.pseudo_labels import PseudoLabels
+from stillhouse.components.pusher import Pusher
+from stillhouse.components.pusher.executor import teacher_folder
+from stillhouse.components.report import ComparedModel, Report
+from stillhouse.components.serving_check import ServingCheck
+from stillhouse.components.soft_targets import SoftTargets
+from stillhouse.components.transfer_examples import TransferExamples
+from stillhouse.modules.code_fingerprint import code_fingerprint
+from stillhouse.modules.models.heads import MASKED
+from stillhouse.modules.models.imported import SavedTeacher, fingerprint
+from stillhouse.modules.settings import Settings
+from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate
+from stillhouse.pipelines.dag.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
+from stillhouse.pipelines.dag.nodes import Dag, Place
+
+ONE_TEACHER = {"weights": [1.0], "combination": "arithmetic"}
+CERTAIN = {"start": 1.0, "end": 1.0, "schedule": "linear"}
+
+
+def teacher_names(settings: Settings) -> list[str]:
+    """Returns the names of the teachers' nodes."""
+    return [f"Teacher-{number}" for number in range(1, len(settings.all_teachers()) + 1)]
+
+
+def student_names(settings: Settings) -> list[str]:
+    """Returns the names of the nodes of students: those of the rounds before the last, and the last."""
+    pseudo_labels = settings.student.distillation.pseudo_labels
+    rounds = pseudo_labels.rounds if pseudo_labels else 1
+    return [*(f"Student-{number}" for number in range(1, rounds)), "Student"]
+
+
+def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str, SavedTeacher]:
+    """Returns, by the names of their nodes, the teachers that exist already; `saved_models` tells where they are."""
+    return {
+        name: SavedTeacher(name, saved_models[of.saved_model], of.signature, of.output, of.outputs)
+        for name, of in zip(teacher_names(settings), settings.all_teachers(), strict=True)
+        if of.saved_model
+    }
+
+
+def create_pipeline(settings: Settings, place: Place) -> Pipeline:
+    """Returns the distillation pipeline of the settings.
+
+    ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform (-> Pretraining) ->
+    Teacher-1..N, Baseline -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student ->
+    Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
+    """
+    dag = Dag(settings, place)
+    _add_data(dag)
+    _add_pretraining(dag)
+    teachers = _add_teachers(dag)
+    baseline = _add_baseline(dag) if settings.evaluation.gates.baseline else None
+    students = _add_students(dag, teachers)
+    _add_comparison(dag, teachers, baseline, students)
+    return Pipeline(
+        pipeline_name=settings.name,
+        pipeline_root=place.root,
+        components=dag.nodes,
+        enable_cache=True,
+        metadata_connection_config=sqlite(place.metadata_path),
+        beam_pipeline_args=place.beam_options,
+    )
+
+
+def _add_data(dag: Dag) -> None:
+    settings, place = dag.settings, dag.place
+    dag.raw = dag.evaluated = dag.add(example_gen(settings.data, place.data_path))["examples"]
+    if settings.data.spans > 1:
+        dag.evaluated = dag.add(newest_span_example_gen(settings.data, place.data_path))["examples"]
+    statistics = dag.add(StatisticsGen(examples=dag.raw))["statistics"]
+    if place.schema_path:
+        schema = dag.add(ImportSchemaGen(schema_file=place.schema_path), "SchemaGen")["schema"]
+    else:
+        schema = dag.add(SchemaGen(statistics=statistics))["schema"]
+    validator = ExampleValidator(statistics=statistics, schema=schema)
+    anomalies = dag.add(validator)["anomalies"]
+    dag.described = {"statistics": statistics, "schema": schema, "anomalies": anomalies}
+    transform = Transform(
+        examples=dag.raw,
+        schema=schema,
+        preprocessing_fn=f"{settings.task}.preprocessing_fn",
+        custom_config={
+            "code": code_fingerprint(settings.task, without=tuple(settings.builders())),
+            "label": settings.data.label,
+            "preprocessing": settings.preprocessing,
+        },
+        disable_statistics=True,
+    )
+    transform.add_upstream_node(validator)
+    transformed = dag.add(transform)
+    dag.data = {"examples": transformed["transformed_examples"], "transform_graph": transformed["transform_graph"]}
+    if place.transfer_path:
+        raw = dag.add(transfer_example_gen(settings.data, place.transfer_path))["examples"]
+        unlabelled = TransferExamples(
+            examples=raw,
+            transform_graph=dag.data["transform_graph"],
+            label=settings.data.label,
+            code=code_fingerprint("stillhouse.components.transfer_examples.executor"),
+        )
+        dag.transfer = dag.add(unlabelled)["transformed_examples"]
+
+
+def _add_pretraining(dag: Dag) -> None:
+    settings = dag.settings
+    for name, of in settings.pretraining.items():
+        node = f"Pretraining.{name}"
+        learners = [later.distillation for later in settings.pretraining.values() if later.distillation]
+        hidden = {hint.teacher_layer for one in learners if one.teacher == name for hint in one.hints}
+        masking = {"share": of.mask_share, "label": settings.data.label}
+        more = {"head": MASKED, "label": of.tokens, "masking": masking, "hidden_layers": sorted(hidden)}
+        teachers = []
+        if of.distillation:
+            teachers = [dag.pretrained[of.distillation.teacher]]
+            learning = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
+            more["distillation"] = learning | ONE_TEACHER | {"objective": "kl_divergence"}
+        config = dag.config(node, "pretraining", of, **more)
+        start = dag.start_of(node, of)
+        dag.pretrained[name] = dag.distillation_trainer(config, start, dag.transfer, teachers=teachers)
+
+
+def _add_teachers(dag: Dag) -> list[BaseChannel]:
+    settings = dag.settings
+    existing, teachers = saved_teachers(settings, dag.place.saved_models), []
+    for number, (name, of, shard) in enumerate(
+        zip(teacher_names(settings), settings.all_teachers(), settings.shards(), strict=True), start=1
+    ):
+        if name in existing:
+            imported = ImportedTeacher(
+                teacher=existing[name],
+                fingerprint=fingerprint(existing[name].path),
+                label=settings.data.label,
+                head=settings.head,
+                code=code_fingerprint("stillhouse.modules.models.imported"),
+                **dag.data,
+            )
+            teachers.append(dag.add(imported, name)["model"])
+            continue
+        hints = settings.student.distillation.hints
+        hidden = sorted({hint.teacher_layer for hint in hints if hint.teacher == number})
+        config = dag.config(name, "teacher", of, shard=shard, hidden_layers=hidden)
+        teachers.append(dag.trainer(config, dag.start_of(name, of, teacher_folder(number))))
+    return teachers
+
+
+def _add_baseline(dag: Dag) -> BaseChannel:
+    """The student's twin, which learns without teachers."""
+    of = dag.settings.student
+    # What a pre-training has learnt from a teacher, the twin must not have.
+    if of.start and dag.settings.pretraining[of.start.pretraining].distillation:
+        of = of.model_copy(update={"start": None})
+    config = dag.config("Baseline", "baseline", of, omit_classes=of.omit_classes)
+    return dag.trainer(config, dag.start_of("Baseline", of) if of.start else None)
+
+
+def _ensemble(settings: Settings) -> dict:
+    weights = [of.weight for of in settings.all_teachers()]
+    return {"weights": weights, "combination": settings.ensemble.combination}
+
+
+def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChannel]:
+    """Returns the students by their names: of the rounds, if there are several, and the last one."""
+    settings, found = dag.settings, {}
+    distillation = settings.student.distillation
+    rounds = student_names(settings)
+    for number, name in enumerate(rounds, start=1):
+        suffix = "" if number == 1 else f"-{number}"
+        ensemble = _ensemble(settings) if number == 1 else ONE_TEACHER
+        looked_into = distillation.dark_knowledge if number == 1 and settings.head == "classification" else []
+        asked: dict = {"teachers": teachers}
+        if distillation.targets == "cached" or looked_into:
+            soft_targets = _add_soft_targets(dag, teachers, suffix)
+            if distillation.targets == "cached":
+                asked = {"soft_targets": soft_targets}
+        if looked_into:
+            dark_knowledge = DarkKnowledge(
+                soft_targets=soft_targets,
+                label=settings.data.label,
+                temperatures=looked_into,
+                ensemble=ensemble,
+                code=code_fingerprint("stillhouse.components.dark_knowledge.executor"),
+                **dag.data,
+            )
+            dag.described["dark_knowledge"] = dag.add(dark_knowledge)["dark_knowledge"]
+        transfer = dag.transfer
+        if distillation.pseudo_labels:
+            pseudo_labels = PseudoLabels(
+                soft_targets=soft_targets,
+                transfer_examples=transfer,
+                label=settings.data.label,
+                rule=distillation.pseudo_labels.model_dump(exclude={"rounds"}),
+                ensemble=ensemble,
+                code=code_fingerprint("stillhouse.components.pseudo_labels.executor"),
+                **dag.data,
+            )
+            outputs = dag.add(pseudo_labels, f"PseudoLabels{suffix}")
+            transfer, asked = outputs["pseudo_labelled"], {"soft_targets": outputs["targets"]}
+            ensemble = ONE_TEACHER
+        # Of the rounds only the last student has the seed of the settings.
+        of = settings.student.model_copy(update={"seed": settings.student.seed + len(rounds) - number})
+        found[name] = _add_student(dag, name, of, ensemble, transfer, asked)
+        teachers = [found[name]]
+    return found
+
+
+def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> BaseChannel:
+    settings = dag.settings
+    writer = SoftTargets(
+        teachers=teachers,
+        transfer_examples=dag.transfer,
+        label=settings.data.label,
+        head=settings.head,
+        dtype=settings.student.distillation.targets_dtype,
+        batch_size=settings.student.distillation.teacher_batch_size,
+        code=code_fingerprint("stillhouse.components.soft_targets.executor"),
+        **dag.data,
+    )
+    return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]
+
+
+def _add_student(dag: Dag, name: str, of, ensemble: dict, transfer: BaseChannel | None, asked: dict) -> BaseChannel:
+    settings, distillation = dag.settings, of.distillation
+    learning = distillation.model_dump(include={"temperature", "alpha", "hints", "head_per_teacher"})
+    learning |= ensemble | {"objective": settings.objective}
+    if "." in settings.objective:  # a user's own, whose code the cache has to see
+        learning["code"] = code_fingerprint(settings.objective.rpartition(".")[0])
+    omitted = {"omit_classes": of.omit_classes}
+    base_model = dag.start_of(name, of)
+    start = {}
+    if distillation.pretraining:
+        stage = of.model_copy(update=dict(distillation.pretraining))
+        first = dag.config(
+            f"{name}.pretraining", "pretraining", stage, distillation=learning | {"alpha": CERTAIN}, **omitted
+        )
+        base_model = dag.distillation_trainer(first, base_model, transfer, **asked)
+        start, transfer = {"start": {"layers": {}}}, None
+    config = dag.config(name, "student", of, distillation=learning, **omitted, **start)
+    return dag.distillation_trainer(config, base_model, transfer, **asked)
+
+
+def _add_comparison(
+    dag: Dag, teachers: list[BaseChannel], baseline: BaseChannel | None, students: dict[str, BaseChannel]
+) -> None:
+    settings, place, gates = dag.settings, dag.place, dag.settings.evaluation.gates
+    names, label = teacher_names(settings), settings.data.label
+    *rounds, student = students.values()
+    compared: list[ComparedModel] = []
+    if len(teachers) > 1:
+        for name, model in zip(names, teachers, strict=True):
+            evaluation = dag.evaluate(name, model)["evaluation"]
+            compared.append(ComparedModel(name, "teacher", model, evaluation, CANDIDATE))
+        joined = Ensemble(
+            teachers=teachers,
+            transform_graph=dag.data["transform_graph"],
+            label=label,
+            head=settings.head,
+            ensemble=_ensemble(settings),
+            code=code_fingerprint("stillhouse.modules.models.export"),
+        )
+        reference, reference_name, reference_role = dag.add(joined)["model"], "Ensemble", "ensemble"
+    else:
+        reference, reference_name, reference_role = teachers[0], names[0], "teacher"
+
+    gate = drop_gate("teacher", settings, gates.teacher)
+    against_teacher = dag.evaluate("teacher", student, gate, reference)
+    passed = [(gate, against_teacher)]
+    compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
+    for name, model in zip(students, rounds):  # noqa: B905  the last student comes below
+        compared.append(ComparedModel(name, "round", model, dag.evaluate(name, model)["evaluation"], CANDIDATE))
+    if gates.baseline:
+        gate = baseline_gate(settings)
+        against = dag.evaluate("baseline", student, gate, baseline)
+        passed.append((gate, against))
+        compared.append(ComparedModel("Baseline", "baseline", baseline, against["evaluation"], BASELINE))
+    compared.append(ComparedModel("Student", "student", student, against_teacher["evaluation"], CANDIDATE))
+    if gates.pushed:
+        gate = drop_gate("pushed", settings, gates.pushed)
+        last_pushed = dag.add(LastPushed(push_path=place.push_path, student=student))["model"]
+        against = dag.evaluate("pushed", student, gate, last_pushed)
+        passed.append((gate, against))
+        compared.append(ComparedModel("Pushed", "pushed", last_pushed, against["evaluation"], BASELINE))
+
+    blessing = dag.add(
+        Blessing(
+            model=student,
+            gates=[gate for gate, _ in passed],
+            evaluations=[outputs["evaluation"] for _, outputs in passed],
+            blessings=[outputs["blessing"] for _, outputs in passed],
+            code=code_fingerprint("stillhouse.components.blessing.executor"),
+        )
+    )["blessing"]
+    serving_check = ServingCheck(
+        model=student,
+        examples=dag.evaluated,
+        evaluation=against_teacher["evaluation"],
+        label=label,
+        code=code_fingerprint("stillhouse.modules.models.serving"),
+    )
+    infra_blessing = dag.add(serving_check)["blessing"]
+    pusher = Pusher(
+        model=student,
+        model_blessing=blessing,
+        infra_blessing=infra_blessing,
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=place.push_path)
+        ),
+        custom_config={"lost_push": place.lost_push} if place.lost_push else None,
+        teachers=teachers if any(teacher.warm_start for teacher in settings.teachers) else (),
+    )
+    pushed_model = dag.add(pusher)["pushed_model"]
+    report = Report(
+        pipeline=settings.name,
+        label=label,
+        models=compared,
+        examples=dag.evaluated,
+        blessing=blessing,
+        infra_blessing=infra_blessing,
+        pushed_model=pushed_model,
+        settings=settings.model_dump_json(by_alias=True),
+        commit=place.commit,
+        **dag.described,
+        code=code_fingerprint("stillhouse.components.report.executor"),
+    )
+    dag.add(report)
+
+
+def sqlite(path: str) -> metadata_store_pb2.ConnectionConfig:
+    """Returns the connection to a metadata store in the file `path`, which is made when it is first used."""
+    config = metadata_store_pb2.ConnectionConfig()
+    config.sqlite.filename_uri = path
+    config.sqlite.connection_mode = metadata_store_pb2.SqliteMetadataSourceConfig.READWRITE_OPENCREATE
+    return config

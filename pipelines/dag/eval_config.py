@@ -1,0 +1,94 @@
+"""What TFMA computes, and the gates on it."""
+
+import tensorflow_model_analysis as tfma
+
+from stillhouse.components import multi_label_metrics, ranking_metrics
+from stillhouse.components.blessing.gates import ROUNDING, Gate
+from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
+from stillhouse.modules.models.export import evaluation_label
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import (
+    BINARY_METRICS,
+    RANKING_METRICS,
+    REPORTED_METRICS,
+    PushedGate,
+    Settings,
+    TeacherGate,
+)
+
+
+def drop_gate(name: str, settings: Settings, limits: TeacherGate | PushedGate) -> Gate:
+    """Returns the gate of `limits`."""
+    per_slice = limits.max_drop_per_slice
+    return Gate(
+        name,
+        **_metric(settings),
+        min_change=-limits.max_drop,
+        min_change_per_slice=None if per_slice is None else -per_slice,
+        min_slice_examples=limits.min_slice_examples,
+    )
+
+
+def baseline_gate(settings: Settings) -> Gate:
+    """Returns the gate against the undistilled twin."""
+    return Gate("baseline", **_metric(settings), min_change=settings.evaluation.gates.baseline.min_gain)
+
+
+def _metric(settings: Settings) -> dict:
+    return {"metric": metric_name(settings.metric), "lower_is_better": settings.metric in LOWER_IS_BETTER}
+
+
+def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
+    """Returns TFMA's configuration: loss, accuracy (or error), example count, and the metric with the gate's threshold.
+
+    The threshold of the gate is on the change against the baseline model, over all examples. A binary metric is
+    computed for class 1.
+    """
+    head, evaluation = settings.head, settings.evaluation
+    count = tfma.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')
+    plain, binary, ranking = [], [], []
+    reported = [*REPORTED_METRICS[head], *(RANKING_METRICS if evaluation.query else ())]
+    for name in dict.fromkeys([*reported, settings.metric]):
+        module = multi_label_metrics.__name__ if head == "multi_label" else ""
+        if name in RANKING_METRICS:
+            module = ranking_metrics.__name__
+        metric = tfma.MetricConfig(class_name=name, module=module, config=f'{{"name": "{metric_name(name)}"}}')
+        if gate and name == settings.metric:
+            _set_threshold(metric, gate)
+        kind = binary if name in BINARY_METRICS else ranking if name in RANKING_METRICS else plain
+        kind.append(metric)
+    specs = [tfma.MetricsSpec(metrics=[count, *plain])]
+    if binary:
+        class_one = tfma.BinarizationOptions(class_ids={"values": [1]})
+        specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
+    if ranking:
+        specs.append(tfma.MetricsSpec(metrics=ranking, query_key=evaluation.query))
+    slices = [[columns] if isinstance(columns, str) else columns for columns in evaluation.slices]
+    return tfma.EvalConfig(
+        model_specs=[
+            tfma.ModelSpec(
+                signature_name="serving_default",
+                prediction_key=HEADS[head].prediction_key,
+                label_key=evaluation_label(settings.data.label),
+            )
+        ],
+        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
+        metrics_specs=specs,
+        options=tfma.Options(
+            include_default_metrics={"value": False},
+            # By leaving out a twentieth of the examples in turn; a slice with too few has none.
+            compute_confidence_intervals={"value": evaluation.confidence_intervals},
+            confidence_intervals={"method": tfma.ConfidenceIntervalOptions.JACKKNIFE},
+        ),
+    )
+
+
+def _set_threshold(metric: tfma.MetricConfig, gate: Gate) -> None:
+    # A plain `threshold` would hold for every slice; the empty slicing spec is that of all examples.
+    overall = metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
+    change = overall.threshold.change_threshold
+    least = gate.min_change - ROUNDING
+    if gate.lower_is_better:
+        change.direction, change.absolute.value = tfma.MetricDirection.LOWER_IS_BETTER, -least
+    else:
+        change.direction, change.absolute.value = tfma.MetricDirection.HIGHER_IS_BETTER, least

@@ -1,0 +1,140 @@
+"""The nodes of a pipeline as they are added one by one, and what all trainings of one have in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from tfx.components import Trainer
+from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.proto import trainer_pb2
+from tfx.types import BaseChannel
+
+from stillhouse.components.blessing.gates import Gate
+from stillhouse.components.distillation_trainer import DistillationTrainer
+from stillhouse.components.evaluator import Evaluator
+from stillhouse.components.last_pushed import LastPushed
+from stillhouse.modules.code_fingerprint import code_fingerprint
+from stillhouse.modules.settings import Settings, Training
+from stillhouse.pipelines.dag.eval_config import eval_config
+
+RUN_FN = "stillhouse.modules.training.train.run_fn"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a pipeline's artifacts, metadata and pushes go: what differs between runners."""
+
+    root: str
+    data_path: str
+    push_path: str
+    metadata_path: str
+    schema_path: str | None = None
+    transfer_path: str | None = None
+    saved_models: dict[str, str] = field(default_factory=dict)  # where each teachers[].saved_model is
+    # A push that was recorded but is gone from the push folder; naming it makes the Pusher run again.
+    lost_push: str | None = None
+    beam_options: list[str] = field(default_factory=list)
+    checkpoints: str | None = None  # folder of trainings that are under way; None: they start over
+    cache: str | None = None  # folder of ingestion.cache: disk
+    commit: str = ""  # of the version control that the pipeline stands in
+
+
+@dataclass
+class Dag:
+    """The nodes so far, and the data that every training reads."""
+
+    settings: Settings
+    place: Place
+    nodes: list[BaseComponent] = field(default_factory=list)
+    raw: BaseChannel | None = None  # what ExampleGen gives
+    evaluated: BaseChannel | None = None  # raw examples that models are compared on
+    data: dict[str, BaseChannel] = field(default_factory=dict)  # transformed examples, transform_graph
+    transfer: BaseChannel | None = None  # transformed examples without labels
+    described: dict[str, BaseChannel] = field(default_factory=dict)  # by statistics, schema, anomalies, dark_knowledge
+    pretrained: dict[str, BaseChannel] = field(default_factory=dict)  # models by the names in settings.pretraining
+
+    def add(self, component: BaseComponent, name: str | None = None) -> dict[str, BaseChannel]:
+        """Adds a node and returns its outputs."""
+        self.nodes.append(component.with_id(name) if name else component)
+        return component.outputs
+
+    @cached_property
+    def own_code(self) -> str:
+        """Fingerprint of all code of ours that trains."""
+        return code_fingerprint(RUN_FN.rpartition(".")[0])
+
+    def config(self, name: str, role: str, of: Training, **more) -> dict[str, Any]:
+        """Returns the configuration of a training, JSON-able: stillhouse.modules.training.config.TrainingConfig."""
+        settings, place = self.settings, self.place
+        told = of.model_dump(include=set(Training.model_fields) - {"warm_start", "start"})
+        told["builder"] = builder = settings.builder_of(of)
+        ingestion = settings.ingestion.model_dump()
+        ingestion["cache_folder"] = ingestion["cache_folder"] or place.cache
+        others = settings.builders() - {builder}
+        return (
+            told
+            | {
+                "name": name,
+                "checkpoint_folder": f"{place.checkpoints}/{name}" if place.checkpoints else None,
+                "ingestion": ingestion,
+                "role": role,
+                "task": settings.task,
+                "label": settings.data.label,
+                "head": settings.head,
+                "start": {"layers": of.start.layers} if of.start else None,
+                "code": self.own_code + code_fingerprint(settings.task, without=("preprocessing_fn", *others)),
+            }
+            | more
+        )
+
+    def trainer(self, config: dict[str, Any], base_model: BaseChannel | None = None) -> BaseChannel:
+        """Adds the stock Trainer and returns its model."""
+        split_args = {
+            "train_args": trainer_pb2.TrainArgs(splits=["train"]),
+            "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
+        }
+        made = Trainer(run_fn=RUN_FN, custom_config=config, base_model=base_model, **self.data, **split_args)
+        return self.add(made, config["name"])["model"]
+
+    def distillation_trainer(
+        self,
+        config: dict[str, Any],
+        base_model: BaseChannel | None,
+        transfer: BaseChannel | None,
+        teachers: Sequence[BaseChannel] = (),
+        soft_targets: BaseChannel | None = None,
+    ) -> BaseChannel:
+        """Adds a Trainer that has teachers, or their soft targets, or unlabelled examples, and returns its model."""
+        made = DistillationTrainer(
+            run_fn=RUN_FN,
+            custom_config=config,
+            transfer_examples=transfer,
+            base_model=base_model,
+            teachers=teachers,
+            soft_targets=soft_targets,
+            **self.data,
+        )
+        return self.add(made, config["name"])["model"]
+
+    def start_of(self, name: str, of: Training, folder: str = "") -> BaseChannel | None:
+        """Returns the model that a training starts from: pre-trained, pushed before, or none."""
+        if of.start:
+            return self.pretrained[of.start.pretraining]
+        if not of.warm_start:
+            return None
+        pushed = LastPushed(self.place.push_path, examples=self.raw, folder=folder)
+        return self.add(pushed, f"WarmStart.{name}")["model"]
+
+    def evaluate(
+        self, name: str, model: BaseChannel, gate: Gate | None = None, other: BaseChannel | None = None
+    ) -> dict[str, BaseChannel]:
+        """Adds an Evaluator of a model, against another one if there is a gate; returns its outputs."""
+        evaluator = Evaluator(
+            examples=self.evaluated,
+            model=model,
+            baseline_model=other,
+            eval_config=eval_config(self.settings, gate),
+            example_splits=["eval"],
+        )
+        return self.add(evaluator, f"Evaluator.{name}")

@@ -1,0 +1,1 @@
+"""Runs on this machine: the checks before, the run, its progress, its failures."""

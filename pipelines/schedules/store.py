@@ -1,0 +1,289 @@
+"""Schedules on this machine: a file each, with the history of their runs beside it.
+
+`execute` runs a schedule once and writes down what came of it; whoever starts it (the scheduler, cron, a person), two
+runs of one schedule never overlap, because a run holds the schedule's lock, which the system takes back from a process
+that dies.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime, timezone, tzinfo
+from pathlib import Path
+from typing import Literal
+
+import filelock
+from dateutil import tz
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.errors import GATE_REFUSED, MachineError, UserError
+from stillhouse.pipelines.local.unchanged import last_comparison
+from stillhouse.pipelines.schedules.timing import Timing
+
+FOLDER = Path("runs/schedules")
+KEPT_RUNS = 100  # of the history
+Outcome = Literal["pushed", "refused", "unchanged", "failed", "interrupted", "running"]
+
+
+class LocalSchedule(BaseModel):
+    """A schedule as its file has it; paths are absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    settings_file: str
+    working_directory: str
+    root: str
+    overrides: list[str] = []
+    cron: str | None = None
+    every_seconds: int | None = None
+    catch_up: bool = False
+    only_if_changed: bool = True
+    enabled: bool = True
+    created: datetime
+
+    @property
+    def timing(self) -> Timing:
+        """When it is due; cron expressions are in this machine's time zone."""
+        return Timing(self.cron, self.every_seconds)
+
+    def settings(self) -> dict:
+        """Returns what makes it the same as another."""
+        return self.model_dump(exclude={"created", "enabled"})
+
+
+class Execution(BaseModel):
+    """One run of a schedule."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    due: datetime | None  # None: asked for by a person
+    started: datetime
+    ended: datetime | None = None
+    outcome: Outcome = "running"
+    exit_code: int | None = None
+    missed: int = 0  # times before `due` that nothing was run for
+    attempt: int = 1
+
+
+def now() -> datetime:
+    """Returns the time, in whole seconds of UTC."""
+    return datetime.now(timezone.utc).replace(microsecond=0)
+
+
+def local_zone() -> tzinfo:
+    """Returns this machine's time zone, with its changes between summer and winter."""
+    return tz.gettz() or timezone.utc
+
+
+class Store:
+    """The schedules of a folder."""
+
+    def __init__(self, folder: Path = FOLDER):
+        """The folder is made when something is written to it."""
+        self.folder = folder.absolute()
+
+    def _path(self, name: str, what: str = "json") -> Path:
+        return self.folder / f"{name}.{what}"
+
+    def log(self, name: str) -> Path:
+        """Returns the file with the output of the runs that the scheduler starts."""
+        return self._path(name, "log")
+
+    def names(self) -> list[str]:
+        """Returns the names of the schedules."""
+        return sorted(path.stem for path in self.folder.glob("*.json") if not path.stem.endswith(".history"))
+
+    def get(self, name: str) -> LocalSchedule:
+        """Returns a schedule.
+
+        Raises:
+          UserError: there is none of this name, or its file is damaged.
+        """
+        path = self._path(name)
+        try:
+            return LocalSchedule.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            known = ", ".join(self.names()) or "none"
+            raise UserError(f"{self.folder}: there is no schedule {name!r}; there are: {known}") from error
+        except ValidationError as error:
+            raise UserError(
+                f"{path}: damaged ({error.errors()[0]['msg']}); delete it, and create the schedule"
+            ) from error
+
+    def create(self, wanted: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
+        """Keeps a schedule, in the place of the one of its name; one that is paused stays paused.
+
+        Raises:
+          UserError: the folder cannot be written.
+        """
+        outcome: Literal["created", "changed", "unchanged"] = "created"
+        if wanted.name in self.names():
+            old = self.get(wanted.name)
+            if old.settings() == wanted.settings():
+                return "unchanged"
+            outcome, wanted = "changed", wanted.model_copy(update={"enabled": old.enabled})
+        self._write(wanted)
+        return outcome
+
+    def _write(self, schedule: LocalSchedule) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self._path(schedule.name), schedule.model_dump_json(indent=1))
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from error
+
+    def enable(self, name: str, enabled: bool) -> None:
+        """Pauses a schedule, or resumes it: then it counts from now, and nothing is caught up."""
+        update = {"enabled": enabled} | ({"created": now()} if enabled else {})
+        self._write(self.get(name).model_copy(update=update))
+
+    def delete(self, name: str) -> None:
+        """Removes a schedule and its history.
+
+        Raises:
+          UserError: there is none of this name.
+          MachineError: a run of it is going on.
+        """
+        self.get(name)
+        with self.lock(name):
+            for what in ("json", "history.json", "log"):
+                self._path(name, what).unlink(missing_ok=True)
+        self._path(name, "lock").unlink(missing_ok=True)
+
+    def history(self, name: str) -> list[Execution]:
+        """Returns the runs of a schedule, oldest first. One that says it is running, while nothing does, was killed."""
+        path = self._path(name, "history.json")
+        try:
+            return [Execution.model_validate(one) for one in json.loads(path.read_bytes())]
+        except FileNotFoundError:
+            return []
+        except ValueError as error:
+            raise UserError(f"{path}: damaged; delete it") from error
+
+    def record(self, name: str, history: list[Execution]) -> None:
+        """Writes the runs of a schedule."""
+        text = json.dumps([one.model_dump(mode="json") for one in history[-KEPT_RUNS:]], indent=1)
+        write_whole(self._path(name, "history.json"), text)
+
+    @contextmanager
+    def lock(self, name: str):
+        """Holds the lock of a schedule's run.
+
+        Raises:
+          MachineError: a run of it is going on.
+        """
+        lock = filelock.FileLock(self._path(name, "lock"), timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise MachineError(f"{name}: a run of this schedule is going on") from error
+        with lock:
+            yield
+
+    def is_running(self, name: str) -> bool:
+        """Tells whether a run of the schedule is going on."""
+        try:
+            with self.lock(name):
+                return False
+        except MachineError:
+            return True
+
+    def execute(self, name: str, due: datetime | None = None, missed: int = 0) -> Execution:
+        """Runs a schedule once, to its end.
+
+        Args:
+          name: of the schedule.
+          due: the time that it is run for; None: now.
+          missed: times that were missed before.
+
+        Raises:
+          UserError: there is none of this name, or its history is damaged.
+          MachineError: a run of it is going on.
+        """
+        schedule = self.get(name)
+        with self.lock(name):
+            history = self.history(name)
+            for one in history:
+                if one.outcome == "running":
+                    one.outcome = "interrupted"
+            attempt = 1 + sum(due is not None and one.due == due for one in history)
+            run = Execution(due=due, started=now(), missed=missed, attempt=attempt)
+            history.append(run)
+            self.record(name, history)
+            try:
+                run.exit_code, run.outcome = _run(schedule)
+            except KeyboardInterrupt:
+                run.outcome = "interrupted"
+                raise
+            finally:
+                run.ended = now()
+                self.record(name, history)
+        return run
+
+
+def _run(schedule: LocalSchedule) -> tuple[int, Outcome]:
+    overrides = [f"--set={override}" for override in schedule.overrides]
+    command = [
+        sys.executable,
+        "-m",
+        "stillhouse",
+        "run",
+        schedule.settings_file,
+        "--root",
+        schedule.root,
+        *overrides,
+    ]
+    if schedule.only_if_changed:
+        command.append("--only-if-changed")
+    before = _finished_run(schedule.root)
+    child = subprocess.Popen(command, cwd=schedule.working_directory)
+    try:
+        child.wait()
+    except KeyboardInterrupt:
+        # The child has got the same Ctrl-C; it ends by itself, and the run can go on later.
+        child.wait()
+        raise
+    if child.returncode not in (0, GATE_REFUSED):
+        return child.returncode, "failed"
+    if before is not None and _finished_run(schedule.root) == before:
+        return child.returncode, "unchanged"
+    return child.returncode, "pushed" if child.returncode == 0 else "refused"
+
+
+def _finished_run(root: str) -> str | None:
+    """Returns the id of the last run that has come to its end."""
+    last = last_comparison(Path(root))
+    return last["run_id"] if last else None
+
+
+def lines_for_others(schedule: LocalSchedule, store: Store) -> list[str]:
+    """Returns how cron or systemd run the schedule, for those who do without `stillhouse scheduler`."""
+    command = [os.path.join(os.path.dirname(sys.executable), "stillhouse"), "schedule", "run-now", schedule.name]
+    command += ["--on", "local", "--folder", str(store.folder)]
+    directory, quoted = shlex.quote(schedule.working_directory), shlex.join(command)
+    lines = []
+    if schedule.cron and schedule.cron.startswith("0 "):
+        # In a crontab % is the end of the command.
+        lines.append(f"crontab: {schedule.cron[2:]} cd {directory} && {quoted}".replace("%", r"\%"))
+    if schedule.every_seconds:
+        unit = f"--unit=stillhouse-{schedule.name} --working-directory={directory}"
+        every = f"--on-active={schedule.every_seconds} --on-unit-active={schedule.every_seconds}"
+        lines.append(f"systemd: systemd-run --user {unit} {every} {quoted}")
+    return lines
+
+
+def stop(child: subprocess.Popen, signal_number: int, seconds: float) -> None:
+    """Signals the processes of a run that the scheduler has started, and waits for them; kills what does not end."""
+    os.killpg(child.pid, signal_number)
+    deadline = time.monotonic() + seconds
+    while child.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if child.poll() is None:
+        os.killpg(child.pid, 9)
+        child.wait()

@@ -1,0 +1,62 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("tensorflow", "tfx", "apache_beam", "tensorflow_model_analysis", "kfp")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"]])
+def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
+    program = (
+        "import sys\n"
+        f"sys.argv = ['stillhouse', *{arguments}]\n"
+        "from stillhouse.pipelines.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
+        (["run", "blobs.yaml", "--set", "student.epochs=0"], "student.epochs: found 0; allowed: greater than or equal"),
+        (["run", "blobs.yaml", "--set", "data.schema=none.pbtxt"], "data.schema: no file none.pbtxt"),
+        (["report", "nowhere"], "nowhere/comparison.json: no such file"),
+        (["report"], "there is no finished run under runs/"),
+        (["init", "2fast"], "a task's name has lower-case letters"),
+        (
+            ["init", "mine", "--recipe", "bert"],
+            "there is none of that name; there are: distilbert, noisy-student, tmkd",
+        ),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(project, arguments, message):
+    done = project.stillhouse(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dry_run_prints_the_dag_and_runs_nothing(project):
+    done = project.stillhouse("run", "blobs.yaml", "--dry-run", "--json")
+    assert done.returncode == 0, done.stderr
+    nodes = json.loads(done.stdout)["nodes"]
+    assert nodes["Student"] == ["SoftTargets", "Transform"]
+    assert nodes["SoftTargets"] == ["Teacher-1", "Transform"]
+    assert nodes["Pusher"] == ["Blessing", "ServingCheck", "Student"]
+    assert "ExampleValidator" in nodes["Transform"]
+    assert not (project.folder / "runs").exists()
+
+
+def test_init_overwrites_nothing(project):
+    (project.folder / "mine.yaml").write_text("precious")
+    done = project.stillhouse("init", "mine")
+    assert done.returncode == 2
+    assert "mine.yaml: exists already" in done.stderr
+    assert (project.folder / "mine.yaml").read_text() == "precious"
+    assert not (project.folder / "mine_task.py").exists()

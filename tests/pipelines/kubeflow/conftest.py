@@ -1,0 +1,28 @@
+import blobs
+import pytest
+from kubeflow_api import serving
+
+from stillhouse.modules.settings import parse_settings
+from stillhouse.pipelines.kubeflow.compile import compile_pipeline
+
+IMAGE = "registry.example/stillhouse:1.0"
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory):
+    """The compiled pipeline of the blobs task; tests must leave it as it is."""
+    folder = tmp_path_factory.mktemp("task")
+    blobs.write_project(folder)
+    raw = blobs.settings()
+    raw["data"]["path"], raw["push"]["path"] = "/data/blobs", "/data/serving"
+    raw["kubeflow"] = {"volumes": [{"claim": "data", "mount": "/data"}]}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        return compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
+
+
+@pytest.fixture
+def api():
+    """A fresh API server."""
+    with serving() as found:
+        yield found

@@ -1,0 +1,182 @@
+"""Submitting to an API server on this machine, whatever it does wrong."""
+
+import json
+import socket
+
+import pytest
+from kubeflow_api import Fault
+
+from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.pipelines.kubeflow.compile import as_yaml
+from stillhouse.pipelines.kubeflow.connection import Connection, Server
+from stillhouse.pipelines.kubeflow.submit import check_parameters, submit, version_name, watch
+
+IMAGE = "registry.example/stillhouse:1.0"
+ROOT = "minio://mlpipeline/v2/artifacts"
+
+
+def server(api, **options):
+    return Server(Connection(api.address, **{"back_off_seconds": 0.01} | options))
+
+
+def submitted(api, documents, parameters=None, **options):
+    return submit(server(api, **options), "blobs", as_yaml(documents), "trials", parameters or {}, ROOT)
+
+
+def counts(api):
+    return len(api.pipelines), len(api.versions), len(api.experiments), len(api.runs)
+
+
+def test_a_run_is_started_and_its_link_told(api, documents):
+    found = submitted(api, documents, {"student_epochs": 3})
+    assert counts(api) == (1, 1, 1, 1)
+    (run,) = api.runs.values()
+    assert found.link == f"{api.address}/#/runs/details/{run['run_id']}"
+    assert run["runtime_config"] == {"parameters": {"student_epochs": 3}, "pipeline_root": ROOT}
+    assert found.version == version_name("blobs", as_yaml(documents))
+
+
+def test_the_same_content_is_not_uploaded_twice_and_other_content_is_a_new_version(api, documents):
+    submitted(api, documents)
+    submitted(api, documents)
+    assert counts(api) == (1, 1, 1, 2)
+    changed = [documents[0] | {"sdkVersion": "another"}, *documents[1:]]
+    submitted(api, changed)
+    assert counts(api) == (1, 2, 1, 3)
+
+
+WRITES = ("pipelines", "pipelines/upload_version", "experiments", "runs")
+
+
+@pytest.mark.parametrize("path", WRITES)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"status": 429, "headers": {"Retry-After": "0"}},
+        {"status": 500},
+        {"status": 503},
+        {"status": 503, "applied": True},
+        {"status": 409, "applied": True},
+        {"status": 0},
+        {"status": 0, "applied": True},
+    ],
+    ids=str,
+)
+def test_nothing_is_made_twice_or_left_out_by_a_fault_that_passes(api, documents, path, fault):
+    api.faults = [Fault("POST", path, **fault)]
+    submitted(api, documents)
+    assert not api.faults
+    assert counts(api) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("path", ["pipelines", "experiments"])
+def test_a_listing_that_fails_is_tried_again(api, documents, path):
+    api.faults = [Fault("GET", path, 500), Fault("GET", path, 0)]
+    submitted(api, documents)
+    assert counts(api) == (1, 1, 1, 1)
+
+
+def test_a_slow_answer_is_waited_for(api, documents):
+    api.faults = [Fault("POST", "runs", 200, applied=True, seconds=0.5)]
+    api.faults[0].status = 503
+    submitted(api, documents)
+    assert counts(api) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (401, r"not signed in \(401\); give --token-file"),
+        (403, r"starting the run is not allowed in the namespace team \(403\)"),
+        (400, r"starting the run: refused: told to fail \(400\)"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_not_tried_again(api, documents, status, message):
+    api.faults = [Fault("POST", "runs", status), Fault("POST", "runs", status)]
+    with pytest.raises(UserError, match=message):
+        submitted(api, documents, namespace="team")
+    assert len(api.faults) == 1
+
+
+def test_a_server_that_fails_again_and_again_is_given_up(api, documents):
+    api.faults = [Fault("POST", "runs", 503) for _ in range(5)]
+    with pytest.raises(MachineError, match=r"starting the run: told to fail \(5 attempts\); check --host"):
+        submitted(api, documents)
+    assert not api.runs
+
+
+def test_a_host_that_cannot_be_reached_is_named():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(MachineError, match=rf"{address}: looking for the pipeline: .*refused.*check --host"):
+        submit(Server(Connection(address, attempts=2, back_off_seconds=0.01)), "blobs", "x", "trials", {}, ROOT)
+
+
+@pytest.mark.parametrize("host", ["kubeflow.example", "ftp://kubeflow.example"])
+def test_a_host_that_is_no_url_is_refused(host):
+    with pytest.raises(UserError, match="--host: found .*; expected http"):
+        Server(Connection(host))
+
+
+def test_a_token_is_sent_and_never_told(api, documents, tmp_path):
+    api.token = "secret-token"
+    (tmp_path / "token").write_text("secret-token\n")
+    submitted(api, documents, token_file=tmp_path / "token")
+    assert counts(api) == (1, 1, 1, 1)
+    (tmp_path / "token").write_text("wrong-token")
+    with pytest.raises(UserError) as refused:
+        submitted(api, documents, token_file=tmp_path / "token")
+    assert "not signed in" in str(refused.value)
+    assert "wrong-token" not in str(refused.value)
+    with pytest.raises(UserError, match="--token-file: cannot read"):
+        submitted(api, documents, token_file=tmp_path / "none")
+
+
+def test_a_pipeline_that_the_server_refuses_is_explained(api, documents):
+    with pytest.raises(UserError, match=r"uploading the pipeline: refused: invalid pipeline: schemaVersion is '1'"):
+        submitted(api, [documents[0] | {"schemaVersion": "1"}, *documents[1:]])
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELED"])
+def test_a_run_is_followed_to_its_end(api, documents, state):
+    run = submitted(api, documents)
+    api.states = [
+        ("RUNNING", {"examplegen": "RUNNING"}),
+        ("RUNNING", {"examplegen": "SUCCEEDED", "transform": "RUNNING"}),
+        (state, {"examplegen": "SUCCEEDED", "transform": state}),
+    ]
+    api.faults = [Fault("GET", "runs/", 503)]
+    told = []
+    found, reason = watch(server(api), run.run_id, lambda *change: told.append(change), seconds=0.01)
+    assert found == state
+    assert reason == ("transform" if state == "FAILED" else "")
+    assert told == [
+        ("examplegen", "RUNNING"),
+        ("examplegen", "SUCCEEDED"),
+        ("transform", "RUNNING"),
+        ("transform", state),
+    ]
+
+
+def test_parameters_are_checked_before_anything_is_sent(documents):
+    spec = documents[0]
+    assert check_parameters(["student_epochs=3", "data_path=/data/x"], spec) == {
+        "student_epochs": 3,
+        "data_path": "/data/x",
+    }
+    with pytest.raises(UserError, match="--parameter epochs=3: expected NAME=VALUE with one of: .*student_epochs"):
+        check_parameters(["epochs=3"], spec)
+    with pytest.raises(UserError, match="--parameter student_epochs=many: student_epochs is an integer"):
+        check_parameters(["student_epochs=many"], spec)
+
+
+def test_the_command_submits_and_follows(project, api):
+    mount = f"kubeflow.volumes=[{{claim: data, mount: {project.folder}}}]"
+    paths = [f"--set=data.path={project.folder}/data", f"--set=push.path={project.folder}/serving", f"--set={mount}"]
+    command = ["submit", "blobs.yaml", "--image", IMAGE, "--host", api.address, "--watch", "--json", *paths]
+    done = project.stillhouse(*command)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "SUCCEEDED"
+    assert counts(api) == (1, 1, 1, 1)
+    assert "/#/runs/details/" in done.stderr

@@ -1,0 +1,104 @@
+"""What is checked before anything runs."""
+
+import os
+import sys
+
+import blobs
+import pytest
+from artifacts import network, save
+from rich.console import Console
+from tfx.orchestration import metadata
+
+from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.modules.settings import parse_settings
+from stillhouse.pipelines.dag.create import sqlite
+from stillhouse.pipelines.local import run as local
+from stillhouse.pipelines.local.run_view import RunView
+
+
+@pytest.fixture
+def parsed(tmp_path, monkeypatch):
+    """Returns the blobs settings with changes, in a project's folder."""
+    blobs.write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    sys.modules.pop("blobs_task", None)
+    task = tmp_path / "blobs_task.py"
+    task.write_text(task.read_text() + "\n\ndef build_wide(classes=4):\n    return network(4, classes)\n")
+    task.write_text(task.read_text().replace("def network(units):", "def network(units, classes=3):"))
+    task.write_text(task.read_text().replace("keras.layers.Dense(3)(hidden)", "keras.layers.Dense(classes)(hidden)"))
+    yield lambda **changes: parse_settings(blobs.settings(**changes), "x.yaml")
+    sys.modules.pop("blobs_task", None)
+
+
+@pytest.fixture
+def check(parsed):
+    """Checks the blobs settings with changes."""
+    return lambda **changes: local.check_settings(parsed(**changes))
+
+
+def test_what_is_right_passes(check):
+    check(teachers=[{"copies": 2}, {"builder": "build_student"}])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"teachers": [{"copies": 2}, {"builder": "build_wide"}]},
+            "differ: Teacher-1 3, Teacher-2 3, Teacher-3 4, the student 3",
+        ),
+        ({"teachers": [{"builder": "build_giant"}]}, "the task module 'blobs_task' has no function 'build_giant'"),
+        (
+            {"teachers": [{"parallelism": {"stages": 9}}]},
+            "Teacher-1: parallelism.stages: 9 stages are wanted, but there are 2 layers",
+        ),
+        (
+            {"student": {"memory": {"rematerialise": ["nowhere"]}}},
+            "Student: there is no layer 'nowhere' to cut after; there are: ",
+        ),
+        (
+            {"student": {"memory": {"swap": "auto"}}},
+            "Student: memory.swap: it trains on the CPU, whose memory is the host's already",
+        ),
+        ({"teachers": [{"saved_model": "nowhere"}]}, r"Teacher-1 .teachers.*: no SavedModel there"),
+        ({"teachers": [{"augment": True}]}, r"has no function augment\(features, seed\)"),
+        ({"student": {"distillation": {"objective": "blobs_task.loss"}}}, "'blobs_task' has no function 'loss'"),
+        (
+            {"student": {"distillation": {"hints": [{"teacher_layer": "deep", "student_layer": "deep"}]}}},
+            "Teacher-1 has no layer 'deep'; it has: features, dense",
+        ),
+        (
+            {"data": {"path": "data", "label": "tree", "transfer": "nowhere"}},
+            "data.transfer: no files in nowhere",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told_before_anything_runs(check, changes, message):
+    with pytest.raises(UserError, match=message):
+        check(**changes)
+
+
+def test_a_saved_model_of_other_classes_is_told_before_anything_runs(check, tmp_path):
+    save(network(units=5), tmp_path / "five")
+    with pytest.raises(UserError, match="differ: Teacher-1 5, the student 3"):
+        check(teachers=[{"saved_model": "five", "signature": "serving_default"}])
+
+
+def _foreign(path):
+    path.write_text("no database, " * 100)
+
+
+def _cut_short(path):
+    with metadata.Metadata(sqlite(str(path))):
+        pass
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [_foreign, _cut_short])
+def test_a_damaged_metadata_store_is_told_before_anything_runs(parsed, tmp_path, damage):
+    root = tmp_path / "runs" / "blobs"
+    root.mkdir(parents=True)
+    damage(root / "metadata.sqlite")
+    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is damaged; remove {root}, "):
+        local.run(parsed(), root, RunView(Console(stderr=True), quiet=True))

@@ -1,0 +1,114 @@
+import gzip
+
+import blobs
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tensorflow as tf
+
+from stillhouse.modules.errors import UserError
+from stillhouse.modules.settings import Data
+from stillhouse.pipelines.local.data_check import check_data, find_fault
+
+
+@pytest.fixture
+def csv(tmp_path):
+    path = tmp_path / "data" / "blobs.csv"
+    blobs.write_csv(path, blobs.rows(20))
+    return path
+
+
+def data(path, **changes):
+    return Data.model_validate({"path": str(path), "label": "tree"} | changes)
+
+
+def test_good_data_passes(csv):
+    check_data(data(csv.parent))
+    find_fault(data(csv.parent))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "blobs.csv: the file is empty"),
+        ("a,b,tree\n", "a header line, but no example"),
+        ("a,b,trees\n1,2,ash\n", "has no column 'tree'; it has: a, b, trees"),
+        ("a,b,tree\n1,2,ash\n1,ash\n", "line 3: 2 values, but the header names 3 columns"),
+        ("a,b,tree\n1,2,ash\n1,2,3,ash\n", "line 3: 4 values"),
+    ],
+)
+def test_the_fault_of_a_csv_is_named_with_its_place(csv, text, message):
+    csv.write_text(text)
+    with pytest.raises(UserError, match=message):
+        find_fault(data(csv.parent))
+
+
+def test_a_csv_that_is_not_utf8_is_named(csv):
+    csv.write_bytes(b"a,b,tree\n1,2,\xff\xfe\n")
+    with pytest.raises(UserError, match="not UTF-8"):
+        check_data(data(csv.parent))
+
+
+def test_csv_files_with_different_headers_are_refused(csv):
+    csv.with_name("other.csv").write_text("b,a,tree\n1,2,ash\n")
+    with pytest.raises(UserError, match="its header differs"):
+        check_data(data(csv.parent))
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="data.path: no folder"):
+        check_data(data(tmp_path / "none"))
+
+
+def test_spans_and_patterns_are_looked_into(csv, tmp_path):
+    folder = tmp_path / "span-1" / "v2"
+    folder.mkdir(parents=True)
+    csv.rename(folder / "train.csv")
+    (folder / "eval.csv").write_text((folder / "train.csv").read_text())
+    path = str(tmp_path / "span-{SPAN}" / "v{VERSION}")
+    check_data(data(path, splits={"train": "train*", "eval": "eval*"}))
+    with pytest.raises(UserError, match="no files match"):
+        check_data(data(path, splits={"train": "train*", "eval": "test*"}))
+
+
+def tfrecords(path, count=500):
+    example = tf.train.Example()
+    example.features.feature["tree"].bytes_list.value.append(b"ash")
+    with tf.io.TFRecordWriter(str(path), "GZIP") as writer:
+        for i in range(count):
+            example.features.feature["a"].float_list.value[:] = [i * 1.37]
+            writer.write(example.SerializeToString())
+
+
+def test_truncated_gzip_is_named_with_the_record(tmp_path):
+    path = tmp_path / "x.gz"
+    tfrecords(path)
+    find_fault(data(tmp_path, format="tfrecord"))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(UserError, match=r"x.gz: damaged or truncated after record \d+"):
+        find_fault(data(tmp_path, format="tfrecord"))
+
+
+def test_a_record_that_is_no_example_is_named(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "x")) as writer:
+        writer.write(b"\xff\xff\xff")
+    with pytest.raises(UserError, match="record 1 is no tf.Example"):
+        check_data(data(tmp_path, format="tfrecord"))
+
+
+def test_parquet_faults_are_named(tmp_path):
+    path = tmp_path / "x.parquet"
+    with gzip.open(path, "wb") as file:
+        file.write(b"not parquet")
+    with pytest.raises(UserError, match="not a Parquet file"):
+        check_data(data(tmp_path, format="parquet"))
+    pyarrow.parquet.write_table(pyarrow.table({"a": [1.0]}), path)
+    with pytest.raises(UserError, match="has no column 'tree'"):
+        check_data(data(tmp_path, format="parquet"))
+
+
+def test_a_folder_that_matches_but_is_no_span_is_named(tmp_path):
+    for span in ("1", "old"):
+        blobs.write_csv(tmp_path / f"span-{span}" / "x.csv", blobs.rows(3))
+    with pytest.raises(UserError, match=r"data.path: .*span-old matches .*\{SPAN\} and \{VERSION\} are numbers"):
+        check_data(data(tmp_path / "span-{SPAN}"))
