@@ -1,7 +1,7 @@
 # make run    set up, and run the digits pipeline to a pushed student
 # make test   set up, and run every test
 # make soak   what takes longer than the suite may
-# make lint   format check and lint
+# make lint   format check, lint and types
 # make lock   write the hashed locks anew from pyproject.toml
 
 PYTHON ?=
@@ -24,6 +24,7 @@ soak: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	requirements/as-installed $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p stillhouse
 
 format: .venv/installed
 	$(BIN)/ruff format .
