@@ -59,7 +59,8 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
     model = saved_models.load(saved_model)
     head = HEADS[read_card(saved_model)["head"]]
     serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
-    examples, sums = 0, {}
+    examples = 0
+    sums: dict[str, float] = {}
     for batch in read_records(pattern).batch(BATCH).as_numpy_iterator():
         requests = [without_feature(record, label) for record in batch]
         served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
@@ -103,9 +104,17 @@ def labels_of(model: Any, records: Sequence[bytes]) -> np.ndarray:
 
 def probabilities_of(model: Any, records: Sequence[bytes], label: str) -> np.ndarray:
     """Returns what a loaded classifier serves for raw examples, sent without their label: [examples, classes]."""
+    return predictions_of(model, records, label, "probabilities")
+
+
+def predictions_of(model: Any, records: Sequence[bytes], label: str, key: str) -> np.ndarray:
+    """Returns what a loaded SavedModel serves under `key` for raw examples, sent without their label.
+
+    Its first axis is the examples; the others are those of the head's prediction.
+    """
     signature = model.signatures["serving_default"]
     requests = [without_feature(record, label) for record in records]
-    parts = (signature(examples=tf.constant(batch))["probabilities"] for batch in _batches(requests))
+    parts = (signature(examples=tf.constant(batch))[key] for batch in _batches(requests))
     return np.concatenate([part.numpy() for part in parts])
 
 
