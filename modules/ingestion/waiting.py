@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.settings import Ingestion
 
 # Names in a training's history: seconds of a batch, mean, and share of the time of an epoch.
 INPUT_WAIT = "input_wait"
@@ -37,7 +37,7 @@ def typical(of_epochs: Sequence[float]) -> float:
     return statistics.median(of_epochs[1:] or of_epochs)
 
 
-def verdict(name: str, shares: Sequence[float], options: Options, augments: bool) -> str:
+def verdict(name: str, shares: Sequence[float], options: Ingestion, augments: bool) -> str:
     """Returns one line: how much of the step time a training waited for input, and what to change if that is much.
 
     Args:

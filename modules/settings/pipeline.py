@@ -5,13 +5,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillhouse.modules.settings.data import Beam, Data, Ingestion
+from stillhouse.modules.settings.data import Beam, Data, Ingestion, Shard
 from stillhouse.modules.settings.distillation import OBJECTIVES, Student
 from stillhouse.modules.settings.evaluation import METRICS, Evaluation, Push
 from stillhouse.modules.settings.kubeflow import Kubeflow
 from stillhouse.modules.settings.pretraining import Pretraining
+from stillhouse.modules.settings.scaling import CLUSTER_STRATEGIES
 from stillhouse.modules.settings.section import Section
-from stillhouse.modules.settings.training import Ensemble, Teacher, Training
+from stillhouse.modules.settings.training import Ensemble, Teacher, Training, WeightedEnsemble
 
 PRETRAINING_NAME = r"[A-Za-z0-9_]+"  # it becomes part of a node's
 
@@ -67,7 +68,7 @@ class Settings(Section):
             raise ValueError("ensemble.combination: geometric is for distributions; numbers have arithmetic")
         if self.head == "regression" and any(t.label_smoothing for t in [*self.teachers, student]):
             raise ValueError("label_smoothing: a regression has none")
-        clusters = {t.strategy.name for t in self.trainings()} & {"multi_worker_mirrored", "parameter_server"}
+        clusters = {t.strategy.name for t in self.trainings()} & set(CLUSTER_STRATEGIES)
         if self.ingestion.service_workers and clusters:
             raise ValueError(
                 f"ingestion.service_workers: the workers of {', '.join(sorted(clusters))} read for themselves"
@@ -151,10 +152,15 @@ class Settings(Section):
         """Returns the names of all functions of the task that build networks."""
         return {self.builder_of(training) for training in self.trainings()}
 
-    def shards(self) -> list[dict[str, int] | None]:
-        """Returns, for each of `all_teachers`, the part {index, of} of the train split that it sees; None: all."""
+    def weighted_ensemble(self) -> WeightedEnsemble:
+        """Returns how the teachers are combined, with the weight of each of `all_teachers`."""
+        weights = [teacher.weight for teacher in self.all_teachers()]
+        return WeightedEnsemble(weights=weights, combination=self.ensemble.combination)
+
+    def shards(self) -> list[Shard | None]:
+        """Returns, for each of `all_teachers`, the part of the train split that it sees; None: all."""
         return [
-            {"index": copy, "of": teacher.copies} if teacher.shard_copies else None
+            Shard(index=copy, of=teacher.copies) if teacher.shard_copies else None
             for teacher in self.teachers
             for copy in range(teacher.copies)
         ]

@@ -31,8 +31,8 @@ class Start(Section):
     )
 
 
-class Training(Section):
-    """What every training has."""
+class TrainingSettings(Section):
+    """The settings that a training takes along as they are, into the process that trains."""
 
     hyperparameters: Hyperparameters = Field({}, description="Keyword arguments of the task's build function.")
     epochs: int = Field(10, ge=1, description="Passes over the train split.")
@@ -54,6 +54,11 @@ class Training(Section):
     )
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the hard term.")
     augment: bool = Field(False, description="Change the training inputs by the task's augment(features, seed).")
+
+
+class Training(TrainingSettings):
+    """What every training has."""
+
     warm_start: bool = Field(
         False, description="Start from the weights of the last pushed version, if it has the same shape."
     )
@@ -112,9 +117,19 @@ class Teacher(Training):
         return self
 
 
+Combination = Literal["arithmetic", "geometric", "logits"]
+
+
 class Ensemble(Section):
     """How several teachers are combined to one."""
 
-    combination: Literal["arithmetic", "geometric", "logits"] = Field(
+    combination: Combination = Field(
         "arithmetic", description="Mean of the softened distributions, their geometric mean, or mean of the logits."
     )
+
+
+class WeightedEnsemble(Section):
+    """The teachers of one training: `Ensemble`, and the weight of each of them."""
+
+    weights: list[float]  # they need not sum to 1
+    combination: Combination = "arithmetic"

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import numpy as np
 import psutil
@@ -22,7 +21,8 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from stillhouse.modules import progress
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.models.card import read_card
-from stillhouse.modules.training.train import run_fn, train
+from stillhouse.modules.training.launch import run_fn
+from stillhouse.modules.training.train import train
 
 SYNCHRONOUS = {"name": "multi_worker_mirrored", "workers": 2, "parameter_servers": None}
 ASYNCHRONOUS = {"name": "parameter_server", "workers": 2, "parameter_servers": 2}
@@ -86,7 +86,7 @@ def trained(run, folder, strategy, kill=None, train_files=None, **changes) -> Tr
     config = training_config(run, True, strategy=strategy, **settings)
     arguments = run.fn_args(folder)
     arguments.train_files = train_files or arguments.train_files
-    arguments.custom_config = asdict(config)
+    arguments.custom_config = config.model_dump(mode="json")
     epoch = random.randint(3, config.epochs // 2) if kill else None
     watch = Watch(epoch, lambda: os.kill(tasks()[kill].pid, signal.SIGKILL))
     progress.LOGGER.addHandler(watch)
@@ -293,14 +293,15 @@ def test_a_mistake_of_the_users_ends_a_job_at_once(run, tmp_path):
 def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
     config = training_config(run, True, strategy=SYNCHRONOUS, epochs=100_000)
     arguments = run.fn_args(tmp_path)
+    arguments.custom_config = config.model_dump(mode="json")
     (tmp_path / "supervise.py").write_text(
         "import logging\n"
         "from types import SimpleNamespace\n"
-        "from stillhouse.modules.training.train import run_fn\n"
+        "from stillhouse.modules.training.launch import run_fn\n"
         "logging.basicConfig(level=logging.INFO)\n"
         f"run_fn(SimpleNamespace(train_files={arguments.train_files}, eval_files={arguments.eval_files},"
         f"transform_graph_path={arguments.transform_graph_path!r}, serving_model_dir={arguments.serving_model_dir!r},"
-        f"model_run_dir={arguments.model_run_dir!r}, base_model=None, custom_config={asdict(config)}))\n"
+        f"model_run_dir={arguments.model_run_dir!r}, base_model=None, custom_config={arguments.custom_config}))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with (tmp_path / "output").open("w") as output:

@@ -13,7 +13,7 @@ from tensorflow.python.eager import context  # nothing public shows the graph th
 
 from stillhouse.modules.cluster.strategies import local_devices
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.large_models.fitting import Memory, examples_passing, prepared
+from stillhouse.modules.large_models.fitting import examples_passing, prepared
 from stillhouse.modules.large_models.ledger import (
     activations,
     kept_bytes,
@@ -25,6 +25,7 @@ from stillhouse.modules.large_models.rematerialisation import Rematerialised, es
 from stillhouse.modules.large_models.segments import cut, cuts_after, units_of
 from stillhouse.modules.large_models.swap import Swapped, estimate_swap
 from stillhouse.modules.peak_memory import forget_peak, peak_mb
+from stillhouse.modules.settings import Memory
 
 
 @pytest.mark.parametrize(

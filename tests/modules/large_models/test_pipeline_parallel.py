@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from stillhouse.modules.cluster.strategies import local_devices
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.large_models.parallelism import (
-    Parallelism,
     micro_batches_of,
     plan_stages,
     stage_devices,
@@ -32,6 +31,7 @@ from stillhouse.modules.large_models.pipeline import (
 )
 from stillhouse.modules.large_models.segments import cuts_after, units_of
 from stillhouse.modules.large_models.timeline import Timed, busy, clock, drawn
+from stillhouse.modules.settings import Parallelism
 
 DEVICES = ["CPU:0", "CPU:1"]
 
