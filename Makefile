@@ -35,7 +35,7 @@ lock:
 	PYTHON="$(PYTHON)" requirements/lock
 
 docs: .venv-docs/installed
-	requirements/as-installed $(CURDIR)/.venv-docs/bin/mkdocs build --strict --config-file $(CURDIR)/mkdocs.yml
+	NO_MKDOCS_2_WARNING=1 requirements/as-installed $(CURDIR)/.venv-docs/bin/mkdocs build --strict --config-file $(CURDIR)/mkdocs.yml
 
 .venv-docs/installed: requirements/docs.txt requirements/pip.txt
 	python=$$(PYTHON="$(PYTHON)" requirements/find-python) && "$$python" -m venv --clear .venv-docs

@@ -18,7 +18,7 @@ DOCS = Path(__file__).parent
 REPOSITORY = DOCS.parent
 INDEX = "index.md"
 FENCE = re.compile(r"(^```.*?^```$)", re.DOTALL | re.MULTILINE)
-LINK = re.compile(r"\[(?P<text>(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\((?P<target>[^)\s]+)\)")
+LINK = re.compile(r"`[^`\n]+`|\[(?P<text>(?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\((?P<target>[^)\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -32,7 +32,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     folder = REPOSITORY if page.file.src_uri == INDEX else (DOCS / page.file.src_uri).parent
 
     def replace(match: re.Match[str]) -> str:
-        return _link(match, folder, page.file.src_uri, config.repo_url or "")
+        return match[0] if match["target"] is None else _link(match, folder, page.file.src_uri, config.repo_url or "")
 
     parts = FENCE.split(markdown)
     return "".join(part if part.startswith("```") else LINK.sub(replace, part) for part in parts)
