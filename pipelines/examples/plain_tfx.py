@@ -17,7 +17,7 @@ from tfx.proto import pusher_pb2, trainer_pb2
 from stillhouse.components.distillation_trainer import DistillationTrainer
 from stillhouse.components.soft_targets import SoftTargets
 from stillhouse.modules.code_fingerprint import code_fingerprint
-from stillhouse.modules.settings import WeightedEnsemble
+from stillhouse.modules.settings import Optimizer, WeightedEnsemble
 from stillhouse.modules.training.config import DistillationConfig, TrainingConfig
 
 RUN_FN = "stillhouse.modules.training.launch.run_fn"
@@ -51,7 +51,14 @@ def plain_pipeline(data: str, task: str, label: str, root: str, push: str) -> Pi
     code = code_fingerprint(RUN_FN.rpartition(".")[0]) + code_fingerprint(task)
 
     teacher_config = TrainingConfig(
-        name="Teacher", role="teacher", task=task, label=label, builder="build_teacher", epochs=EPOCHS, code=code
+        name="Teacher",
+        role="teacher",
+        task=task,
+        label=label,
+        builder="build_teacher",
+        epochs=EPOCHS,
+        optimizer=Optimizer(learning_rate=0.01),
+        code=code,
     )
     teacher = Trainer(
         run_fn=RUN_FN,
@@ -76,7 +83,8 @@ def plain_pipeline(data: str, task: str, label: str, root: str, push: str) -> Pi
         task=task,
         label=label,
         builder="build_student",
-        epochs=2 * EPOCHS,
+        epochs=EPOCHS,
+        optimizer=Optimizer(learning_rate=0.03),
         code=code,
         distillation=DistillationConfig(
             objective="kl_divergence", temperature=2.0, alpha=0.9, ensemble=WeightedEnsemble(weights=[1.0])
