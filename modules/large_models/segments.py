@@ -70,7 +70,7 @@ def crossing(units: Sequence[Unit], network: keras.Model) -> list[list[Any]]:
 
     The network's inputs are not among them: they are there anyway.
     """
-    last_use: dict[int, int] = {}
+    last_use = {}
     for place, unit in enumerate(units):
         last_use |= {id(tensor): place for tensor in unit.inputs}
     last_use |= {id(tensor): len(units) for tensor in tf.nest.flatten(network.outputs)}
