@@ -34,6 +34,8 @@ def test_predictions_give_the_accuracies_of_the_evaluation(run):
         right = predictions[f"{name}.class"] == predictions["label"]
         assert right.mean() == pytest.approx(run.metrics.loc[name, "accuracy"], abs=1e-6)
         assert predictions[f"{name}.probability"].between(1 / 3, 1.0).all()
+    right = predictions.query("`Student.class` == label")  # as docs/api.md has it
+    assert len(right) / len(predictions) == pytest.approx(run.metrics.loc["Student", "accuracy"], abs=1e-6)
     assert run.predictions is predictions  # computed once
 
 
