@@ -137,7 +137,6 @@ def main() -> None:
     for name in ("executor_class_path", "json_serialized_invocation_args", "json_serialized_inputs_spec_args"):
         parser.add_argument(f"--{name}", required=True)
     given, beam_options = parser.parse_known_args()
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.errors import UserError
 
     executor_input = json.loads(given.json_serialized_invocation_args)
