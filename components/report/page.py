@@ -128,7 +128,7 @@ def compared_slices(
 
 
 def _matrices(details: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns by model the confusion matrix with fractions of each row; for many classes, the most frequent mistakes."""
+    """Returns the confusion matrix of each model with fractions of its rows; for many classes, the largest mistakes."""
     matrices = {}
     classes = details.get("classes")
     for name, matrix in details.get("confusion", {}).items():

@@ -64,7 +64,7 @@ def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
 def test_a_run_leaves_a_page_about_what_its_models_predict(finished):
     root = finished.folder / "runs" / "blobs"
     page, found = (root / "report.html").read_text(), comparison(finished)
-    assert "Shipped" in page
+    assert "Pushed" in page
     assert found["run_id"] in page
     (details,) = root.glob("artifacts/Report/comparison/*/details.json")
     told = json.loads(details.read_text())
