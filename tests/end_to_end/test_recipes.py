@@ -129,7 +129,7 @@ def test_a_pipeline_pre_trains_distils_twice_and_ranks_candidates(text):
         assert set(model["intervals"]) == set(model["metrics"])
     assert found["gates"][0]["metric"] == "mean_reciprocal_rank"
     # All but the pooler's and the classes'.
-    assert "Teacher-1: 38 of 42 weights start at pre-trained ones" in done.stderr
+    assert "Teacher-1: initialised 38 of 42 weights from pre-training" in done.stderr
     for name in ("Pretraining.large", "Pretraining.small", "Student.pretraining"):
         losses = card(project.folder, name)["history"]["loss"]
         assert losses[-1] < losses[0]
