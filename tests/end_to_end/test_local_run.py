@@ -217,7 +217,7 @@ def test_anomalies_stop_the_run_with_feature_and_reason(project, finished):
     (project.folder / "schema.pbtxt").write_text(text.replace('  value: "cedar"\n', ""))
     done = project.stillhouse("run", "blobs.yaml", "--set", "data.schema=schema.pbtxt")
     assert done.returncode == 2
-    assert "ExampleValidator: the data does not fit its schema" in done.stderr
+    assert "ExampleValidator: the data violate the schema" in done.stderr
     assert "feature 'tree'" in done.stderr
     assert "cedar" in done.stderr
     assert not (project.folder / "serving").exists()

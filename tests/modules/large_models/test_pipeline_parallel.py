@@ -111,7 +111,7 @@ def test_the_partition_is_the_best_of_all(layers, stages, draw):
 
 def test_a_budget_that_no_partition_meets_is_refused_with_the_smallest_that_would_do():
     costs = costs_of([1, 1, 1], [4_000_000, 3_000_000, 2_000_000])
-    with pytest.raises(UserError, match="memory_budget_mb: no 2 stages fit into 4.0 MB; 5.0 MB would do"):
+    with pytest.raises(UserError, match="memory_budget_mb: found 4.0; expected at least 5.0 for 2 stages"):
         balance(costs, 2, budget=4_000_000, copies=1)
 
 
@@ -245,13 +245,13 @@ def test_replicas_of_stages_give_the_updates_of_the_network_in_one_piece(schedul
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stages": 9}, "parallelism.stages: 9 stages are wanted, but there are 7 layers"),
+        ({"stages": 9}, "parallelism.stages: found 9; expected at most 7 .layers."),
         (
             {"stages": 2, "balance": [3, 3]},
             r"\[3, 3\] are not 2 numbers of layers, .* that make up the 7 there are: first",
         ),
         ({"stages": 2, "balance": [7, 0]}, r"\[7, 0\] are not 2 numbers"),
-        ({"stages": 2, "memory_budget_mb": 1e-4}, "no 2 stages fit into 0.0 MB"),
+        ({"stages": 2, "memory_budget_mb": 1e-4}, r"memory_budget_mb: found 0.0; expected at least \d.* for 2 stages"),
     ],
 )
 def test_stages_that_cannot_be_are_refused(given, message):
@@ -260,7 +260,7 @@ def test_stages_that_cannot_be_are_refused(given, message):
 
 
 def test_the_schedule_is_known():
-    with pytest.raises(UserError, match="parallelism.schedule: found 'random'; allowed: gpipe, 1f1b"):
+    with pytest.raises(UserError, match="parallelism.schedule: found 'random'; expected one of: gpipe, 1f1b"):
         order_of("random", 0, 2, 2)
 
 
