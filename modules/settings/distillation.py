@@ -122,7 +122,7 @@ class Distillation(Section):
         None, description="First stage on soft targets alone; requires data.transfer; null: none."
     )
     pseudo_labels: PseudoLabels | None = Field(
-        None, description="Pseudo-labelling by the teacher; requires alpha 1, temperature 1; null: none."
+        None, description="Pseudo-labelling by the teacher; requires data.transfer, alpha 1, temperature 1; null: none."
     )
     dark_knowledge: list[Annotated[float, Field(gt=0)]] = Field(
         [1.0, 2.0, 5.0, 10.0],

@@ -61,7 +61,7 @@ class Training(Section):
     )
     augment: bool = Field(False, description="Apply the task's augment(features, seed) to training inputs.")
     warm_start: bool = Field(
-        False, description="Start from the weights of the last pushed version if its shapes are the same."
+        False, description="Start from the weights of the last pushed version if shapes and vocabularies are unchanged."
     )
     start: Start | None = Field(None, description="Pre-trained network to start from; null: random weights.")
 
