@@ -5,7 +5,7 @@ learned regressor r. DistilBERT (Sanh et al. 2019, section 2): 1 − cos(u, v). 
 objective, weighted; a weight on the hints with alpha 0 approximates FitNets' own first stage, hints alone.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import tensorflow as tf
 import tf_keras as keras
@@ -13,11 +13,12 @@ import tf_keras as keras
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.models.layers import layer_output
 from stillhouse.modules.models.teachers import HIDDEN
+from stillhouse.modules.settings import Hint
 
 
-def hidden_target(hint: dict[str, Any]) -> str:
+def hidden_target(hint: Hint) -> str:
     """Returns the name of the teacher's hidden state among the targets."""
-    return f"{HIDDEN}{hint['teacher']}/{hint['teacher_layer']}"
+    return f"{HIDDEN}{hint.teacher}/{hint.teacher_layer}"
 
 
 def mean_squared_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
@@ -47,11 +48,11 @@ KINDS = {"mean_squared": mean_squared_hint, "cosine": cosine_hint}
 class Hints(keras.layers.Layer):
     """The weighted hint losses, with their learned projections."""
 
-    def __init__(self, hints: list[dict[str, Any]], student: keras.Model, teacher_shapes: dict[str, list[int]]):
+    def __init__(self, hints: Sequence[Hint], student: keras.Model, teacher_shapes: dict[str, list[int]]):
         """Builds the projections.
 
         Args:
-          hints: for each hint teacher (number), teacher_layer, student_layer, kind, weight, projection.
+          hints: the pairs of layers, with kind, weight and projection.
           student: the network in training.
           teacher_shapes: the shape of each hidden target, without the batch, by its name (`hidden_target`).
 
@@ -61,15 +62,15 @@ class Hints(keras.layers.Layer):
         """
         super().__init__(name="hints")
         self._hints = hints
-        self.student_layers = [layer_output(student, hint["student_layer"], "the student") for hint in hints]
+        self.student_layers = [layer_output(student, hint.student_layer, "the student") for hint in hints]
         self._projections = []
         for hint, output in zip(hints, self.student_layers, strict=True):
             ours, theirs = list(output.shape[1:]), teacher_shapes[hidden_target(hint)]
-            project = ours != theirs if hint["projection"] is None else hint["projection"]
+            project = ours != theirs if hint.projection is None else hint.projection
             if ours[:-1] != theirs[:-1] or (ours != theirs and not project):
                 raise UserError(
                     f"student.distillation.hints: found shape {ours} of the student's layer "
-                    f"{hint['student_layer']!r}, {theirs} of the teacher's {hint['teacher_layer']!r}; expected shapes "
+                    f"{hint.student_layer!r}, {theirs} of the teacher's {hint.teacher_layer!r}; expected shapes "
                     "that differ at most in the last axis (with a projection)"
                 )
             projection = keras.layers.Dense(theirs[-1], name=f"projection_{len(self._projections) + 1}")
@@ -82,5 +83,5 @@ class Hints(keras.layers.Layer):
         total = 0.0
         for hint, state, projection in zip(self._hints, student_states, self._projections, strict=True):
             state = tf.cast(projection(state) if projection else state, tf.float32)
-            total += hint["weight"] * KINDS[hint["kind"]](state, targets[hidden_target(hint)])
+            total += hint.weight * KINDS[hint.kind](state, targets[hidden_target(hint)])
         return total

@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from stillhouse.modules import settings
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.models.heads import MASKED
+from stillhouse.modules.settings import MASKED
 
 Objective = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -85,8 +86,8 @@ def squared_error(student_outputs: tf.Tensor, teacher_outputs: tf.Tensor, temper
     return tf.reduce_sum(tf.square(student_outputs - teacher_outputs), axis=-1)
 
 
-# By head and name. The first of each head is its default.
-OBJECTIVES: dict[str, dict[str, Objective]] = {
+# By head, for the names that the settings have.
+FUNCTIONS: dict[str, dict[str, Objective]] = {
     "classification": {
         "kl_divergence": kl_divergence,
         "soft_cross_entropy": soft_cross_entropy,
@@ -100,6 +101,8 @@ OBJECTIVES: dict[str, dict[str, Objective]] = {
     "regression": {"squared_error": squared_error},
     MASKED: {"kl_divergence": kl_divergence},
 }
+# A name of the settings without a function is a KeyError here.
+OBJECTIVES = {head: {name: FUNCTIONS[head][name] for name in names} for head, names in settings.OBJECTIVES.items()}
 
 
 def find_objective(name: str, head: str) -> Objective:

@@ -14,8 +14,8 @@ import tensorflow as tf
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import compression_of, is_parquet
 from stillhouse.modules.ingestion.in_memory import narrowed
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.parquet import parquet_bytes
+from stillhouse.modules.settings import Ingestion
 
 SAMPLE_BYTES = 1 << 20  # read from a file
 FRAME = 12  # bytes before a record: its length and the length's checksum
@@ -81,7 +81,7 @@ def free_memory() -> int:
     return max(free, 0)
 
 
-def choose(options: Options, decoded: int, processes: int = 1) -> tuple[str, str]:
+def choose(options: Ingestion, decoded: int, processes: int = 1) -> tuple[str, str]:
     """Returns the chosen cache and a line with the reason.
 
     Args:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from stillhouse.modules import progress
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import compression_of
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.settings import Ingestion
 
 LENGTH = struct.Struct("<Q")
 CHECKSUM = struct.Struct("<I")
@@ -68,7 +68,7 @@ def records_of(file: str) -> Iterator[bytes | None]:
             number += 1
 
 
-def without_damage(files: dict[str, list[str]], options: Options) -> dict[str, list[str]]:
+def without_damage(files: dict[str, list[str]], options: Ingestion) -> dict[str, list[str]]:
     """Returns the files by split, with copies without corrupt records in place of corrupt files.
 
     Raises:

@@ -23,14 +23,6 @@ class ExampleFiles:
     count: int = 0  # number of examples to train on; 0: not counted
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One of `of` equal parts of the examples: every of-th example from `index` on."""
-
-    index: int
-    of: int
-
-
 def example_files(file_patterns: Sequence[str]) -> list[str]:
     """Returns the files that match the patterns, sorted.
 

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, Shard, named_files, records_of_file
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, named_files, records_of_file
+from stillhouse.modules.ingestion.options import or_autotune
 from stillhouse.modules.ingestion.stream import Change, Portion, changed, slice_size, steps_in
+from stillhouse.modules.settings import Ingestion, Shard
 
 # Column of serialized examples, for features of varying shapes, which cannot be kept parsed.
 RECORDS = "serialized example"
@@ -105,7 +106,7 @@ class Columns:
         self,
         batch_size: int,
         seed: int,
-        options: Options,
+        options: Ingestion,
         *,
         first_step: int = 0,
         drop_remainder: bool = False,
@@ -142,7 +143,7 @@ class Columns:
             return changed(example, change, seed, step * portion.of + replica)
 
         return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
-            batch_of, num_parallel_calls=options.or_autotune("parallel_calls"), deterministic=options.deterministic
+            batch_of, num_parallel_calls=or_autotune(options.parallel_calls), deterministic=options.deterministic
         )
 
 

@@ -10,8 +10,8 @@ import tensorflow as tf
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.stream import Source
+from stillhouse.modules.settings import Ingestion
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,6 @@ def scan_labels(source: Source, parser: ExampleParser, labelled: bool = True) ->
       UserError: the split has no examples, or a label is NaN.
       tf.errors.DataLossError, tf.errors.InvalidArgumentError: a record is corrupt, or violates the parser's spec.
     """
-    batches = source.labelled(parser, None, Options()).batch(RECORDS_AT_ONCE)
+    batches = source.labelled(parser, None, Ingestion()).batch(RECORDS_AT_ONCE)
     labels = batches.map(lambda records: parser.columns(records)[parser.label], num_parallel_calls=tf.data.AUTOTUNE)
     return scan_of(labels.as_numpy_iterator(), source.files.examples, parser.label, labelled)

@@ -14,8 +14,9 @@ from stillhouse.modules.ingestion.files import named_files, read, records_of_fil
 from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.ingestion.labels import scan_labels
 from stillhouse.modules.ingestion.on_disk import on_disk
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.options import or_autotune, with_options
 from stillhouse.modules.ingestion.stream import Source, parsed_batches, record_batches
+from stillhouse.modules.settings import Ingestion
 
 NAIVE = "naive: record by record, nothing in parallel"
 LIMIT = "limit: read and parse, no order, no shuffling"
@@ -38,14 +39,14 @@ class Rate:
         return statistics.median(self.examples_per_second)
 
 
-def naive(source: Source, parser: ExampleParser, batch_size: int, options: Options) -> tf.data.Dataset:
+def naive(source: Source, parser: ExampleParser, batch_size: int, options: Ingestion) -> tf.data.Dataset:
     """Returns the batches of a naive pipeline."""
     records = read(source.files.examples)
     examples = records.map(lambda record: tf.io.parse_single_example(record, parser.spec))
     return examples.shuffle(options.shuffle_buffer).batch(batch_size).repeat()
 
 
-def limit(source: Source, parser: ExampleParser, batch_size: int, options: Options) -> tf.data.Dataset:
+def limit(source: Source, parser: ExampleParser, batch_size: int, options: Ingestion) -> tf.data.Dataset:
     """Returns the batches of TensorFlow's readers and parser on all cores, in any order."""
     paired = source.files.soft_targets is not None
     batches = named_files(source.files).interleave(
@@ -58,10 +59,10 @@ def limit(source: Source, parser: ExampleParser, batch_size: int, options: Optio
 
 @contextmanager
 def ours(
-    cache: str, source: Source, parser: ExampleParser, batch_size: int, options: Options
+    cache: str, source: Source, parser: ExampleParser, batch_size: int, options: Ingestion
 ) -> Iterator[tf.data.Dataset]:
     """Yields the batches of one of CACHES."""
-    options = replace(options, cache=cache)
+    options = options.model_copy(update={"cache": cache})
     with tempfile.TemporaryDirectory() as folder:
         if cache == "memory":
             batches = Columns.load(source.files, parser).batches(batch_size, 1, options)
@@ -69,7 +70,7 @@ def ours(
             files = on_disk(source.files, folder) if cache == "disk" else source.files
             records = record_batches(replace(source, files=files), parser, batch_size, 1, options)
             batches = parsed_batches(records, parser, 1, options)
-        yield options.applied(batches.prefetch(options.or_autotune("prefetch")))
+        yield with_options(batches.prefetch(or_autotune(options.prefetch)), options)
 
 
 def rate_of(batches: tf.data.Dataset, label: str, seconds: float) -> float:
@@ -88,7 +89,7 @@ def measure(
     source: Source,
     parser: ExampleParser,
     batch_size: int,
-    options: Options,
+    options: Ingestion,
     rounds: int,
     seconds: float,
     on_progress: Callable[[str], None] = lambda way: None,

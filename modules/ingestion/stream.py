@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import ExampleFiles, Shard, named_files, records_of_file
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.files import ExampleFiles, named_files, records_of_file
+from stillhouse.modules.ingestion.options import or_autotune
+from stillhouse.modules.settings import Ingestion, Shard
 
 # Maps a parsed batch (features, labels, targets) and a seed int32 [2], different for each batch, to such a batch, to
 # augment or mask it.
@@ -61,7 +62,7 @@ class Source:
 
         return replace(self, files=own(self.files), transfer=self.transfer and own(self.transfer))
 
-    def labelled(self, parser: ExampleParser, seed: tf.Tensor | int | None, options: Options) -> tf.data.Dataset:
+    def labelled(self, parser: ExampleParser, seed: tf.Tensor | int | None, options: Ingestion) -> tf.data.Dataset:
         """Returns the serialized examples without the transfer examples; seed None: files in their order."""
         # Shards are disjoint only if all of them see the files in one order.
         records = _interleaved(self.files, None if self.shard else seed, options)
@@ -78,7 +79,7 @@ class Source:
             records = records.filter(is_kept)
         return records
 
-    def records(self, parser: ExampleParser, seed: tf.Tensor | int, options: Options) -> tf.data.Dataset:
+    def records(self, parser: ExampleParser, seed: tf.Tensor | int, options: Ingestion) -> tf.data.Dataset:
         """Returns the serialized examples of an epoch, files in the order of the seed."""
         labelled = self.labelled(parser, seed, options)
         if not self.transfer:
@@ -90,7 +91,7 @@ class Source:
         )
 
 
-def _interleaved(files: ExampleFiles, seed: tf.Tensor | int | None, options: Options) -> tf.data.Dataset:
+def _interleaved(files: ExampleFiles, seed: tf.Tensor | int | None, options: Ingestion) -> tf.data.Dataset:
     """Returns the serialized examples of several files at a time, each followed by its soft targets."""
     named = named_files(files)
     if seed is not None:
@@ -98,7 +99,7 @@ def _interleaved(files: ExampleFiles, seed: tf.Tensor | int | None, options: Opt
     paired = files.soft_targets is not None
     return named.interleave(
         lambda *names: records_of_file(*names, paired=paired),
-        cycle_length=options.or_autotune("interleave_files"),
+        cycle_length=or_autotune(options.interleave_files),
         block_length=options.interleave_block,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=options.deterministic,
@@ -115,7 +116,7 @@ def record_batches(
     parser: ExampleParser,
     batch_size: int,
     seed: int,
-    options: Options,
+    options: Ingestion,
     *,
     first_step: int = 0,
     drop_remainder: bool = False,
@@ -160,7 +161,7 @@ def parsed_batches(
     batches: tf.data.Dataset,
     parser: ExampleParser,
     seed: int,
-    options: Options,
+    options: Ingestion,
     *,
     change: Change | None = None,
     portion: Portion | None = None,
@@ -182,7 +183,7 @@ def parsed_batches(
         return changed(parser(batch), change, seed, step)
 
     return batches.map(
-        parse, num_parallel_calls=options.or_autotune("parallel_calls"), deterministic=options.deterministic
+        parse, num_parallel_calls=or_autotune(options.parallel_calls), deterministic=options.deterministic
     )
 
 

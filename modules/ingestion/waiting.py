@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.settings import Ingestion
 
 # Names in the training history: mean seconds per batch, and fraction of an epoch's time.
 INPUT_WAIT = "input_wait"
@@ -36,7 +36,7 @@ def typical(of_epochs: Sequence[float]) -> float:
     return statistics.median(of_epochs[1:] or of_epochs)
 
 
-def verdict(name: str, shares: Sequence[float], options: Options, augments: bool) -> str:
+def verdict(name: str, shares: Sequence[float], options: Ingestion, augments: bool) -> str:
     """Returns one line: the fraction of step time spent waiting for input, and what to change if it is large.
 
     Args:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from stillhouse.modules.settings import MASKED
+
 
 def class_logits(output: tf.Tensor) -> tf.Tensor:
     """Returns logits with one column per class, float32 [batch, classes], from a classifier's output.
@@ -118,7 +120,6 @@ class Head:
         return tf.where(mask, labels, tf.zeros_like(labels))
 
 
-MASKED = "masked_language_model"
 HEADS = {
     head.name: head
     for head in (

@@ -109,6 +109,13 @@ class Ingestion(Section):
         return self
 
 
+class Shard(Section):
+    """One of `of` equal parts of the examples: every of-th example from `index` on."""
+
+    index: int
+    of: int
+
+
 class Beam(Section):
     """How Beam runs the data steps."""
 

@@ -7,11 +7,13 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from stillhouse.modules.settings.section import Section
 from stillhouse.modules.settings.training import Optimizer, Training
 
-# As modules.distillation.objectives has them, which cannot be imported here without TensorFlow; a test compares.
+MASKED = "masked_language_model"  # the head of a pre-training
+# By head; the first of each is its default. modules/distillation/objectives.py has the function of each.
 OBJECTIVES = {
     "classification": ("kl_divergence", "soft_cross_entropy", "logit_matching"),
     "multi_label": ("kl_divergence", "soft_cross_entropy", "logit_matching"),
     "regression": ("squared_error",),
+    MASKED: ("kl_divergence",),
 }
 
 

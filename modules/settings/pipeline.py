@@ -5,13 +5,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from stillhouse.modules.settings.data import Beam, Data, Ingestion
+from stillhouse.modules.settings.data import Beam, Data, Ingestion, Shard
 from stillhouse.modules.settings.distillation import OBJECTIVES, Student
 from stillhouse.modules.settings.evaluation import METRICS, Evaluation, Push
 from stillhouse.modules.settings.kubeflow import Kubeflow
 from stillhouse.modules.settings.pretraining import Pretraining
+from stillhouse.modules.settings.scaling import CLUSTER_STRATEGIES
 from stillhouse.modules.settings.section import Section
-from stillhouse.modules.settings.training import Ensemble, Teacher, Training
+from stillhouse.modules.settings.training import Ensemble, Teacher, Training, WeightedEnsemble
 
 PRETRAINING_NAME = r"[A-Za-z0-9_]+"  # it becomes part of a node's
 
@@ -67,7 +68,7 @@ class Settings(Section):
             raise ValueError("ensemble.combination: geometric is not valid for regression; set arithmetic")
         if self.head == "regression" and any(t.label_smoothing for t in [*self.teachers, student]):
             raise ValueError("label_smoothing: not valid for regression; remove it")
-        clusters = {t.strategy.name for t in self.trainings()} & {"multi_worker_mirrored", "parameter_server"}
+        clusters = {t.strategy.name for t in self.trainings()} & set(CLUSTER_STRATEGIES)
         if self.ingestion.service_workers and clusters:
             raise ValueError(f"ingestion.service_workers: not supported with {', '.join(sorted(clusters))}; set 0")
         if self.head != "classification" and student.omit_classes:
@@ -155,10 +156,15 @@ class Settings(Section):
         """Returns the names of the task's functions that build networks."""
         return {self.builder_of(training) for training in self.trainings()}
 
-    def shards(self) -> list[dict[str, int] | None]:
-        """Returns the part {index, of} of the train split for each of `all_teachers`; None: all of it."""
+    def weighted_ensemble(self) -> WeightedEnsemble:
+        """Returns the teachers' combination, with the weight of each of `all_teachers`."""
+        weights = [teacher.weight for teacher in self.all_teachers()]
+        return WeightedEnsemble(weights=weights, combination=self.ensemble.combination)
+
+    def shards(self) -> list[Shard | None]:
+        """Returns the part of the train split for each of `all_teachers`; None: all of it."""
         return [
-            {"index": copy, "of": teacher.copies} if teacher.shard_copies else None
+            Shard(index=copy, of=teacher.copies) if teacher.shard_copies else None
             for teacher in self.teachers
             for copy in range(teacher.copies)
         ]

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from stillhouse.modules.settings.section import Section
 
+# Strategies whose replicas are processes of their own, which find each other by TF_CONFIG.
+CLUSTER_STRATEGIES = ("multi_worker_mirrored", "parameter_server")
+
 
 class Strategy(Section):
     """Distribution of a training job over devices and processes."""

@@ -33,8 +33,8 @@ class Start(Section):
     )
 
 
-class Training(Section):
-    """Settings of every training job."""
+class TrainingSettings(Section):
+    """Settings of a training job that are passed unchanged to its process."""
 
     hyperparameters: Hyperparameters = Field({}, description="Keyword arguments of the task's build function.")
     epochs: int = Field(10, ge=1, description="Number of passes over the train split.")
@@ -60,6 +60,11 @@ class Training(Section):
         0.0, ge=0, lt=1, description="Label smoothing of the hard term; 0: none. Not valid for regression."
     )
     augment: bool = Field(False, description="Apply the task's augment(features, seed) to training inputs.")
+
+
+class Training(TrainingSettings):
+    """Settings of every training job."""
+
     warm_start: bool = Field(
         False, description="Start from the weights of the last pushed version if shapes and vocabularies are unchanged."
     )
@@ -127,9 +132,19 @@ class Teacher(Training):
         return self
 
 
+Combination = Literal["arithmetic", "geometric", "logits"]
+
+
 class Ensemble(Section):
     """How the outputs of several teachers are combined."""
 
-    combination: Literal["arithmetic", "geometric", "logits"] = Field(
+    combination: Combination = Field(
         "arithmetic", description="Arithmetic or geometric mean of the softened distributions, or mean of the logits."
     )
+
+
+class WeightedEnsemble(Section):
+    """The ensemble of a training job: combination, and the weight of each teacher."""
+
+    weights: list[float]  # they need not sum to 1
+    combination: Combination = "arithmetic"

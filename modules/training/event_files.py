@@ -15,7 +15,7 @@ class EventFiles(keras.callbacks.Callback):
     def __init__(self, folder: str, config: TrainingConfig):
         super().__init__()
         self._folder = folder
-        self._told = {"network": config.builder, **hyperparameters(config)}
+        self._hyperparameters = {"network": config.builder, **hyperparameters(config)}
         self._writer: tf.summary.SummaryWriter | None = None
 
     def on_train_begin(self, logs=None):
@@ -23,7 +23,7 @@ class EventFiles(keras.callbacks.Callback):
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
             with self._writer.as_default():
-                hparams.hparams(self._told)
+                hparams.hparams(self._hyperparameters)
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes a scalar for each figure; `epoch` counts from 0, the step in the file from 1."""
@@ -41,10 +41,11 @@ def hyperparameters(config: TrainingConfig) -> dict[str, Any]:
         "seed": config.seed,
         "precision": config.precision,
         "label_smoothing": config.label_smoothing,
-        **{f"optimizer.{name}": value for name, value in config.optimizer.items()},
+        **{f"optimizer.{name}": value for name, value in config.optimizer.model_dump().items()},
         **{f"hyperparameters.{name}": value for name, value in config.hyperparameters.items()},
     }
     if config.distillation:
-        told = ("objective", "temperature", "alpha", "combination")
-        named |= {f"distillation.{name}": config.distillation[name] for name in told}
+        learning = config.distillation.model_dump(include={"objective", "temperature", "alpha"})
+        learning["combination"] = config.distillation.ensemble.combination
+        named |= {f"distillation.{name}": value for name, value in learning.items()}
     return {name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in named.items()}

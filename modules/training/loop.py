@@ -51,25 +51,25 @@ def run_fit(steps: Steps) -> None:
 def run_custom(steps: Steps) -> None:
     """Trains by a loop of our own, from the first step to the end of the last epoch."""
     learner = steps.learner
-    told = keras.callbacks.CallbackList(list(steps.callbacks), model=learner)
+    callbacks = keras.callbacks.CallbackList(list(steps.callbacks), model=learner)
     call, settle = _calls(learner, steps.strategy, _distributed(steps.strategy, steps.datasets(steps.first)))
     done, within = divmod(steps.first, steps.per_epoch)
-    told.on_train_begin()
+    callbacks.on_train_begin()
     for epoch in range(done, steps.epochs):
         learner.means.reset_state()
-        told.on_epoch_begin(epoch)
+        callbacks.on_epoch_begin(epoch)
         left = steps.per_epoch - within
         batch = 0
         while batch < left:
             count = min(steps.per_call, left - batch)
-            told.on_train_batch_begin(batch)
+            callbacks.on_train_batch_begin(batch)
             call(count)
             batch += count
-            told.on_train_batch_end(batch - 1)
+            callbacks.on_train_batch_end(batch - 1)
         within = 0
         settle()
-        told.on_epoch_end(epoch, {name: float(value) for name, value in learner.means.result().items()})
-    told.on_train_end()
+        callbacks.on_epoch_end(epoch, {name: float(value) for name, value in learner.means.result().items()})
+    callbacks.on_train_end()
 
 
 def _distributed(strategy: tf.distribute.Strategy, function):

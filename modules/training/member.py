@@ -25,9 +25,9 @@ class _ToSupervisor(logging.Handler):
     """Writes progress as lines that the supervisor understands."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        told = progress.told_by(record)
-        if told:
-            sys.stdout.write(progress.LINE + json.dumps(told) + "\n")
+        payload = progress.told_by(record)
+        if payload:
+            sys.stdout.write(progress.LINE + json.dumps(payload) + "\n")
             sys.stdout.flush()
 
 
@@ -40,27 +40,14 @@ def gist(message: str) -> str:
     return lines[-1 if lines[0] == "Graph execution error:" else 0][:MOST_CHARACTERS]
 
 
-def name_stages(text: str) -> str:
-    """Returns a TF_CONFIG whose workers are stages: the Training Operator has no type of that name for them."""
-    from stillhouse.modules.cluster.strategies import STAGES  # TensorFlow reads its environment when it is imported
-
-    given = json.loads(text)
-    if "worker" in given["cluster"]:
-        given["cluster"][STAGES] = given["cluster"].pop("worker")
-    if given["task"]["type"] == "worker":
-        given["task"]["type"] = STAGES
-    return json.dumps(given)
-
-
 def run(job_file: str, failure_file: str | None) -> None:
     """Runs the task; writes why it failed to `failure_file`."""
     with open(job_file) as file:
         arguments: dict[str, Any] = json.load(file)
     try:
-        from stillhouse.modules.training.train import run_fn
+        # TensorFlow reads its environment, which is complete only now, when it is imported.
+        from stillhouse.modules.training.launch import run_fn
 
-        if arguments["custom_config"]["parallelism"].get("processes"):
-            os.environ["TF_CONFIG"] = name_stages(os.environ["TF_CONFIG"])
         run_fn(SimpleNamespace(**arguments))
     except Exception as error:
         of_user = isinstance(error, UserError)

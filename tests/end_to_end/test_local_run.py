@@ -166,7 +166,7 @@ def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_ref
 
     done = copy.stillhouse("run", "blobs.yaml", *changes)
     assert done.returncode == 3, done.stderr
-    assert re.search(r"Student: going on at step \d+ of 12000", done.stderr)
+    assert re.search(r"Student: resuming at step \d+ of 12000", done.stderr)
     assert not list(checkpoints.glob("*"))
     unchanged = {"Teacher-1", "Teacher-2", "Ensemble", "Evaluator.Teacher-1", "Transform"}
     assert unchanged <= set(nodes(done, "from cache"))
@@ -245,7 +245,9 @@ def test_a_label_outside_the_models_classes_is_refused(project):
     path.write_text(path.read_text().replace("Dense(3)", "Dense(2)"))
     done = project.stillhouse("run", "blobs.yaml")
     assert done.returncode == 2
-    assert "the label 'tree' must be in 0..1, but the transformed data has 2" in done.stderr
+    assert "the label 'tree' must be in 0..1, the model's classes (output width 2); found 2 in the" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_a_root_that_cannot_be_written_is_named(project):

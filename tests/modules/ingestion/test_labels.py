@@ -7,10 +7,11 @@ from records import SPEC, write
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
-from stillhouse.modules.ingestion.files import ExampleFiles, Shard, example_files
+from stillhouse.modules.ingestion.files import ExampleFiles, example_files
 from stillhouse.modules.ingestion.labels import scan_labels, scan_of
 from stillhouse.modules.ingestion.stream import Source
 from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import Shard
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 
@@ -25,7 +26,7 @@ def test_scan_finds_count_and_range_of_labels(tmp_path):
 
 
 def test_scan_looks_at_the_examples_that_are_trained_on(tmp_path):
-    assert scan_labels(Source(files(tmp_path), shard=Shard(1, 3)), PARSER).examples == 10
+    assert scan_labels(Source(files(tmp_path), shard=Shard(index=1, of=3)), PARSER).examples == 10
     scan = scan_labels(Source(files(tmp_path), omit_classes=[3, 29]), PARSER)
     assert (scan.examples, scan.largest) == (28, 28)
 

@@ -13,7 +13,7 @@ from tensorflow.python.eager import context  # nothing public shows the graph th
 
 from stillhouse.modules.cluster.strategies import local_devices
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.large_models.fitting import Memory, examples_passing, prepared
+from stillhouse.modules.large_models.fitting import examples_passing, prepared
 from stillhouse.modules.large_models.ledger import (
     activations,
     kept_bytes,
@@ -25,6 +25,7 @@ from stillhouse.modules.large_models.rematerialisation import Rematerialised, es
 from stillhouse.modules.large_models.segments import cut, cuts_after, units_of
 from stillhouse.modules.large_models.swap import Swapped, estimate_swap
 from stillhouse.modules.peak_memory import forget_peak, peak_mb
+from stillhouse.modules.settings import Memory
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_what_cannot_be_cut_is_refused():
 
 
 def test_more_micro_batches_than_examples_are_refused():
-    with pytest.raises(UserError, match="memory.micro_batches: 4 examples of a batch of 8 make no 5 micro-batches"):
+    with pytest.raises(UserError, match="memory.micro_batches: found 5; expected at most 4 .examples per replica"):
         examples_passing(8, strategy_of(2), Memory(micro_batches=5))
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from stillhouse.modules.cluster.strategies import local_devices
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.large_models.parallelism import (
-    Parallelism,
     micro_batches_of,
     plan_stages,
     stage_devices,
@@ -32,6 +31,7 @@ from stillhouse.modules.large_models.pipeline import (
 )
 from stillhouse.modules.large_models.segments import cuts_after, units_of
 from stillhouse.modules.large_models.timeline import Timed, busy, clock, drawn
+from stillhouse.modules.settings import Parallelism
 
 DEVICES = ["CPU:0", "CPU:1"]
 
@@ -248,9 +248,9 @@ def test_replicas_of_stages_give_the_updates_of_the_network_in_one_piece(schedul
         ({"stages": 9}, "parallelism.stages: found 9; expected at most 7 .layers."),
         (
             {"stages": 2, "balance": [3, 3]},
-            r"\[3, 3\] are not 2 numbers of layers, .* that make up the 7 there are: first",
+            r"found \[3, 3\]; expected 2 numbers of at least 1 with the sum 7 \(layers: first",
         ),
-        ({"stages": 2, "balance": [7, 0]}, r"\[7, 0\] are not 2 numbers"),
+        ({"stages": 2, "balance": [7, 0]}, r"found \[7, 0\]; expected 2 numbers of at least 1"),
         ({"stages": 2, "memory_budget_mb": 1e-4}, r"memory_budget_mb: found 0.0; expected at least \d.* for 2 stages"),
     ],
 )
@@ -270,19 +270,19 @@ def test_the_number_of_micro_batches_is_chosen_to_divide_the_batch(batch, found)
 
 
 def test_micro_batches_that_do_not_divide_are_refused_with_those_that_do():
-    with pytest.raises(UserError, match="3 do not divide the batch of 8 examples; these do: 1, 2, 4, 8"):
+    with pytest.raises(UserError, match="found 3; expected a divisor of the batch of 8 examples: 1, 2, 4, 8"):
         micro_batches_of(Parallelism(stages=2, micro_batches=3), 8, 80)
     with pytest.raises(
-        UserError, match="the last batch of 82 examples has 2, of which a replica gets 2, .* no 4 micro"
+        UserError, match="found 4; expected at most 2, a replica's examples of the last batch .2 of 82 ex"
     ):
         micro_batches_of(Parallelism(stages=2, micro_batches=4), 8, 82)
-    with pytest.raises(UserError, match="3 do not divide a replica's 8 examples of a batch; these do: 1, 2, 4, 8"):
+    with pytest.raises(UserError, match="found 3; expected a divisor of a replica's 8 examples of a batch: 1, 2"):
         micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=3), 16, 160)
     with pytest.raises(
-        UserError, match="the last batch of 165 examples has 5, of which a replica gets 2, .* no 4 micro"
+        UserError, match="found 4; expected at most 2, a replica's examples of the last batch .5 of 165 ex"
     ):
         micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=4), 16, 165)
-    with pytest.raises(UserError, match="parallelism.replicas: 3 do not divide the batch of 16 examples"):
+    with pytest.raises(UserError, match="parallelism.replicas: found 3; expected a divisor of batch_size 16"):
         micro_batches_of(Parallelism(stages=2, replicas=3), 16, 160)
 
 

@@ -1,6 +1,7 @@
 import json
 import re
-from dataclasses import asdict
+import subprocess
+import sys
 from pathlib import Path
 
 import blobs
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.settings import Ingestion, Memory, Parallelism, Settings, load_settings, parse_settings
+from stillhouse.modules.settings import Settings, Shard, load_settings, parse_settings
 from stillhouse.modules.settings.table import settings_tables
 
 REPOSITORY = Path(__file__).parents[3]
@@ -26,20 +27,6 @@ def test_examples_are_valid_and_literate(path):
 def test_what_a_run_writes_down_of_its_settings_gives_the_same_settings(path):
     settings = load_settings(path)
     assert parse_settings(json.loads(settings.model_dump_json(by_alias=True)), "x.yaml") == settings
-
-
-def test_ingestion_has_the_defaults_of_what_it_sets():
-    from stillhouse.modules.ingestion.options import Options
-
-    assert Ingestion().model_dump() == asdict(Options())
-
-
-def test_networks_are_cut_by_the_defaults_of_what_cuts_them():
-    from stillhouse.modules.large_models.fitting import Memory as OfTraining
-    from stillhouse.modules.large_models.parallelism import Parallelism as OfStages
-
-    assert Memory().model_dump() == asdict(OfTraining())
-    assert Parallelism().model_dump() == asdict(OfStages())
 
 
 def refuse(raw):
@@ -290,7 +277,7 @@ def test_metric_and_objective_follow_the_head():
 
 def test_sharded_copies_see_parts_of_the_data():
     settings = parse_settings(blobs.settings(teachers=[{}, {"copies": 2, "shard_copies": True}]), "x")
-    assert settings.shards() == [None, {"index": 0, "of": 2}, {"index": 1, "of": 2}]
+    assert settings.shards() == [None, Shard(index=0, of=2), Shard(index=1, of=2)]
 
 
 def test_the_digits_file_has_a_variant_for_every_strategy():
@@ -305,6 +292,12 @@ def test_clusters_have_two_workers_and_one_parameter_server_unless_told_otherwis
     strategy = {"name": "parameter_server", "parameter_servers": 3}
     found = parse_settings(blobs.settings(student={"strategy": strategy}), "x").student.strategy
     assert (found.workers, found.parameter_servers) == (2, 3)
+
+
+def test_settings_and_what_a_training_is_told_need_no_tensorflow():
+    modules = "stillhouse.modules.settings, stillhouse.modules.training.config"
+    code = f"import sys, {modules}; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_table_of_settings_is_current():
