@@ -29,7 +29,7 @@ def note(text: str) -> None:
     LOGGER.info("%s", text, extra={"note": text})
 
 
-def told_by(record: logging.LogRecord) -> dict[str, Any] | None:
+def payload_of(record: logging.LogRecord) -> dict[str, Any] | None:
     """Returns a record's payload, JSON-able, for `repeat` in another process; None if the record is not progress."""
     for kind in ("epoch_done", "advanced", "note"):
         if hasattr(record, kind):
@@ -38,7 +38,7 @@ def told_by(record: logging.LogRecord) -> dict[str, Any] | None:
 
 
 def repeat(payload: dict[str, Any]) -> None:
-    """Logs a payload that `told_by` returned in another process."""
+    """Logs a payload that `payload_of` returned in another process."""
     if "epoch_done" in payload:
         epoch_done(**payload["epoch_done"])
     elif "advanced" in payload:

@@ -31,7 +31,7 @@ def clocked(batches: tf.data.Dataset) -> tf.data.Dataset:
     return timed.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
 
-def typical(of_epochs: Sequence[float]) -> float:
+def median_after_first(of_epochs: Sequence[float]) -> float:
     """Returns the median over the epochs after the first, which traces, compiles and fills caches."""
     return statistics.median(of_epochs[1:] or of_epochs)
 
@@ -45,7 +45,7 @@ def verdict(name: str, shares: Sequence[float], options: Ingestion, augments: bo
       options: the settings of reading.
       augments: whether inputs are augmented.
     """
-    share = typical(shares)
+    share = median_after_first(shares)
     line = f"{name}: {share:.0%} of the step time is waiting for input"
     if share < INPUT_BOUND_FROM:
         return line

@@ -17,7 +17,7 @@ MAX_NUMBERED = 200  # maximum number of passes with room for the numbers of thei
 class Timed:
     """A pass with its begin and end in seconds, by the clock of its process."""
 
-    of: Pass
+    stage_pass: Pass
     began: float
     ended: float
 
@@ -54,34 +54,34 @@ def clock(
 
 def busy(passes: Sequence[Timed]) -> float:
     """Returns the fraction of the step in which a stage was busy, averaged over the stages."""
-    stages = 1 + max(timed.of.stage for timed in passes)
+    stages = 1 + max(timed.stage_pass.stage for timed in passes)
     took = max(timed.ended for timed in passes) - min(timed.began for timed in passes)
     return sum(timed.ended - timed.began for timed in passes) / (stages * took)
 
 
-def drawn(passes: Sequence[Timed], title: str) -> bytes:
+def render_timeline(passes: Sequence[Timed], title: str) -> bytes:
     """Returns the timeline as SVG: a row for each stage, a bar for each pass with the number of its micro-batch."""
     import matplotlib  # heavy
     from matplotlib.figure import Figure
 
     first = min(timed.began for timed in passes)
-    stages = 1 + max(timed.of.stage for timed in passes)
+    stages = 1 + max(timed.stage_pass.stage for timed in passes)
     figure = Figure(figsize=(10, 1.2 + 0.6 * stages), layout="constrained")
     axes = figure.add_subplot()
     for kind, colour in COLOURS.items():
-        own = [timed for timed in passes if timed.of.kind == kind]
+        own = [timed for timed in passes if timed.stage_pass.kind == kind]
         for stage in range(stages):
             bars = [
                 ((timed.began - first) * 1000, (timed.ended - timed.began) * 1000)
                 for timed in own
-                if timed.of.stage == stage
+                if timed.stage_pass.stage == stage
             ]
             label = None if stage else kind
             axes.broken_barh(bars, (stage - 0.4, 0.8), color=colour, edgecolor="white", label=label)
         for timed in own if len(passes) <= MAX_NUMBERED else []:
             middle = ((timed.began + timed.ended) / 2 - first) * 1000
             centred = {"ha": "center", "va": "center", "color": "white", "zorder": 3}
-            axes.text(middle, timed.of.stage, str(timed.of.micro_batch + 1), **centred)
+            axes.text(middle, timed.stage_pass.stage, str(timed.stage_pass.micro_batch + 1), **centred)
     axes.set_yticks(range(stages), [f"stage {stage}" for stage in range(stages)])
     axes.invert_yaxis()
     axes.set_xlabel("ms")

@@ -7,7 +7,7 @@ import tf_keras as keras
 from stillhouse.modules import progress
 from stillhouse.modules.cluster.strategies import is_asynchronous
 from stillhouse.modules.ingestion.files import example_files
-from stillhouse.modules.ingestion.waiting import INPUT_SHARE, typical, verdict
+from stillhouse.modules.ingestion.waiting import INPUT_SHARE, median_after_first, verdict
 from stillhouse.modules.peak_memory import peak_mb
 from stillhouse.modules.training.build import BuiltTraining
 from stillhouse.modules.training.plan import TrainingPlan
@@ -49,8 +49,8 @@ def card_of(
         "updates": int(built.learner.optimizer.iterations.numpy()),
         "restarts": 0,
         "warm_started": built.warm_started,
-        "examples_per_second": typical(speeds) if speeds else None,
-        "input_share": typical(input_shares),
+        "examples_per_second": median_after_first(speeds) if speeds else None,
+        "input_share": median_after_first(input_shares),
         "cache": data.options.cache,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,

@@ -25,7 +25,7 @@ class _ToSupervisor(logging.Handler):
     """Writes progress as lines that the supervisor understands."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        payload = progress.told_by(record)
+        payload = progress.payload_of(record)
         if payload:
             sys.stdout.write(progress.LINE + json.dumps(payload) + "\n")
             sys.stdout.flush()

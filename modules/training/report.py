@@ -15,7 +15,7 @@ from stillhouse.modules.ingestion.files import read
 from stillhouse.modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT
 from stillhouse.modules.large_models.ledger import ledgers_of_stages, whole_ledger
 from stillhouse.modules.large_models.parallelism import Stages
-from stillhouse.modules.large_models.timeline import busy, drawn
+from stillhouse.modules.large_models.timeline import busy, render_timeline
 from stillhouse.modules.text.masking import Masking
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.learner import STALENESS, Learner
@@ -93,7 +93,7 @@ def draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets
     path = os.path.join(folder, TIMELINE)
     tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(drawn(passes, title))
+        file.write(render_timeline(passes, title))
     progress.note(f"{config.name}: measured step: stages busy {busy(passes):.0%}; {path}")
 
 

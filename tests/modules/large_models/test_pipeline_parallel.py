@@ -30,7 +30,7 @@ from stillhouse.modules.large_models.pipeline import (
     order_of,
 )
 from stillhouse.modules.large_models.segments import cuts_after, units_of
-from stillhouse.modules.large_models.timeline import Timed, busy, clock, drawn
+from stillhouse.modules.large_models.timeline import Timed, busy, clock, render_timeline
 from stillhouse.modules.settings import Parallelism
 
 DEVICES = ["CPU:0", "CPU:1"]
@@ -276,7 +276,7 @@ def test_micro_batches_that_do_not_divide_are_refused_with_those_that_do():
         UserError, match="found 4; expected at most 2, a replica's examples of the last batch .2 of 82 ex"
     ):
         micro_batches_of(Parallelism(stages=2, micro_batches=4), 8, 82)
-    with pytest.raises(UserError, match="found 3; expected a divisor of a replica's 8 examples of a batch: 1, 2"):
+    with pytest.raises(UserError, match="found 3; expected a divisor of a replica's 8 examples of a batch: 1, 2, 4, 8"):
         micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=3), 16, 160)
     with pytest.raises(
         UserError, match="found 4; expected at most 2, a replica's examples of the last batch .5 of 165 ex"
@@ -304,7 +304,7 @@ def test_a_clocked_step_has_the_time_of_every_pass_in_its_order():
 
     inputs, variables = {"features": tf.constant(x)}, network.trainable_variables
     passes = clock(pipeline, inputs, tf.constant(x), loss_of, variables)
-    assert [one.of for one in passes] == pipeline.order
+    assert [timed.stage_pass for timed in passes] == pipeline.order
     began, ended = [one.began for one in passes], [one.ended for one in passes]
     assert 0 < busy(passes) <= 1
     place = {one: number for number, one in enumerate(pipeline.order)}
@@ -328,5 +328,5 @@ def test_the_share_of_busy_time_and_the_picture_are_of_the_passes():
     }
     passes = [Timed(Pass(kind, stage, 0), *when) for (kind, stage), when in times.items()]
     assert busy(passes) == pytest.approx(0.5)
-    picture = ElementTree.fromstring(drawn(passes, "Teacher-1: gpipe"))
+    picture = ElementTree.fromstring(render_timeline(passes, "Teacher-1: gpipe"))
     assert picture.tag == "{http://www.w3.org/2000/svg}svg"
