@@ -13,7 +13,7 @@ TF_CONFIG = "TF_CONFIG"  # name of the environment variable
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """The processes of a training, and this one's place among them."""
+    """The processes of a training job, and this one's task among them."""
 
     addresses: Mapping[str, list[str]]  # host:port of every process, by the kind of its task: chief, worker, ps, stage
     kind: str  # of this process's task

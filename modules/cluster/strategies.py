@@ -9,7 +9,7 @@ from stillhouse.modules.cluster.spec import ClusterSpec
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import CLUSTER_STRATEGIES, Strategy
 
-# A variable smaller than this stands on one parameter server whole.
+# A smaller variable is kept whole on one parameter server.
 LEAST_SHARD_BYTES = 256 << 10
 SECONDS_TO_REACH_A_TPU = 5.0
 
@@ -118,7 +118,7 @@ def _tpu(name: str | None) -> tf.distribute.Strategy:
     nothing = f"strategy.name: tpu: {where} was not found; set strategy.tpu, or another strategy.name"
     if name is None and not tf.config.list_physical_devices("TPU"):
         raise UserError(nothing)
-    # A name is looked up at Google's; both are asked for first, because TensorFlow would wait for minutes.
+    # A name is resolved by Google's service; both are checked first, because TensorFlow would wait for minutes.
     address = urlsplit(name) if name and "://" in name else None
     try:
         if address:

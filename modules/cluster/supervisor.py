@@ -1,6 +1,6 @@
 """Starts the processes of a cluster on this machine, watches over them, and starts again what dies.
 
-  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job goes on from its last checkpoint
+  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job resumes from its last checkpoint
   stage                  chief, and a process per stage of a network; if one dies, as above
   parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others go on,
                          a chief or a parameter server is as above
@@ -42,7 +42,7 @@ CASCADE = ("UnavailableError", "AbortedError", "CancelledError", "InternalError"
 class Job:
     """What a cluster does."""
 
-    name: str  # of the training, for messages
+    name: str  # the model's name in messages
     kind: str  # TrainingConfig.cluster_kind
     workers: int  # or stages of all replicas
     parameter_servers: int

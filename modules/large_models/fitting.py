@@ -1,4 +1,4 @@
-"""How a training that does not fit into memory is made to fit."""
+"""Reduces the memory of a training job."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def examples_passing(batch_size: int, strategy: tf.distribute.Strategy, memory: 
 
 
 def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Callable:
-    """Returns what to call for the forward pass of a training instead of `network`; in the strategy's scope.
+    """Returns the callable for the forward pass in training, in place of `network`; in the strategy's scope.
 
     Args:
       network: functional or sequential.

@@ -1,4 +1,4 @@
-"""A training in stages, and replicas of them: what is decided before it starts."""
+"""Plans a training job in stages and replicas of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -95,7 +95,7 @@ def _in_processes(settings: Parallelism, cluster: ClusterSpec | None) -> list[st
 
 
 def strategy_of_stages(settings: Parallelism, devices: list[list[str]]) -> tf.distribute.Strategy:
-    """Returns the strategy under which a training in stages runs: a replica has its stages as if they were one device.
+    """Returns the strategy of a training job in stages: a replica's stages count as one device.
 
     Gradients are summed over the replicas of a variable, which are on the devices of the same stage.
     """
@@ -109,7 +109,7 @@ def strategy_of_stages(settings: Parallelism, devices: list[list[str]]) -> tf.di
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of a training."""
+    """The stages of a training job."""
 
     partition: Partition
     devices: list[list[str]]  # of each replica

@@ -1,4 +1,4 @@
-"""The last part of a training: what its model card says."""
+"""The last part of a training job: its model card."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ def card_of(
     network: keras.Model,
     megabytes_before: float,
 ) -> dict[str, Any]:
-    """Returns the model card, JSON-able, and says what is remarkable.
+    """Returns the model card, JSON-able, and reports its main values.
 
     Args:
       plan: of the training.
       built: what was trained.
       history: {metric: [value of each epoch]}, as `run_training` returns it.
       network: the trained network outside of any strategy.
-      megabytes_before: resident set of this process when the training began.
+      megabytes_before: resident set of this process when the training job began.
     """
     config, data, strategy = plan.config, plan.data, plan.strategy
     metrics = {name: values for name, values in history.items() if name not in ("examples_per_second", INPUT_SHARE)}

@@ -1,4 +1,4 @@
-"""What a training tells: each epoch, where its memory goes, and, in stages, a picture of a step."""
+"""Reports of a training job: each epoch, its memory, and, in stages, the timeline of a step."""
 
 import os
 import time
@@ -34,7 +34,7 @@ class EpochSize:
 
 
 class EpochReport(keras.callbacks.Callback):
-    """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
+    """Reports the progress of each epoch and stops a training job whose loss is NaN or infinite."""
 
     def __init__(self, name: str, epochs: int, size: EpochSize):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The third part of a training: its epochs, from its last checkpoint or the beginning to the end."""
+"""The third part of a training job: its epochs, from the last checkpoint or the beginning."""
 
 import os
 
@@ -51,7 +51,7 @@ def run_training(plan: TrainingPlan, built: BuiltTraining) -> dict[str, list[flo
 
 
 def _checkpoints(plan: TrainingPlan, built: BuiltTraining) -> Checkpoints:
-    """Returns the checkpoints of the training, the newest of them restored."""
+    """Returns the checkpoints of the training job, with the newest restored."""
     config, asynchronous = plan.config, is_asynchronous(plan.strategy)
 
     def settle():
