@@ -110,7 +110,7 @@ def run_job(job: Job) -> Course:
                 _watch(job, tasks, course)
                 return course
         except _TaskError as failure:
-            _note(job, course, failure, "starting again from the last checkpoint")
+            _note(job, course, failure, "restarting from the last checkpoint")
             time.sleep(job.back_off_seconds * 2 ** (course.restarts - 1))
 
 
@@ -242,7 +242,7 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
                 raise failure
             for task in failed:
                 _end(task)
-                _note(job, course, failure, "replacing it while the others go on")
+                _note(job, course, failure, "replacing it while the others continue")
                 _start(task, job.module, job.folder / "job.json", speaks=False)
 
 

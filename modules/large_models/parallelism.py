@@ -13,7 +13,7 @@ from stillhouse.modules.cluster.spec import STAGES, ClusterSpec
 from stillhouse.modules.cluster.strategies import local_devices, prepare_devices
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.large_models.partition import Partition, balance, measure, partition_at
-from stillhouse.modules.large_models.pipeline import Pipeline, most_in_flight
+from stillhouse.modules.large_models.pipeline import Pipeline, max_in_flight
 from stillhouse.modules.settings import Parallelism
 
 # GPipe, section 2: with four times as many micro-batches as stages the bubble is negligible.
@@ -119,9 +119,9 @@ class Stages:
 
     @property
     def in_flight(self) -> list[int]:
-        """Of how many micro-batches each stage keeps the activations at a time."""
+        """The number of micro-batches whose activations each stage keeps."""
         return [
-            most_in_flight(self.settings.schedule, k, self.settings.stages, self.micro_batches)
+            max_in_flight(self.settings.schedule, k, self.settings.stages, self.micro_batches)
             for k in range(self.settings.stages)
         ]
 

@@ -53,7 +53,7 @@ def order_of(schedule: str, stage: int, stages: int, micro_batches: int) -> list
     raise UserError(f"parallelism.schedule: found {schedule!r}; expected one of: {', '.join(SCHEDULES)}")
 
 
-def most_in_flight(schedule: str, stage: int, stages: int, micro_batches: int) -> int:
+def max_in_flight(schedule: str, stage: int, stages: int, micro_batches: int) -> int:
     """Returns the number of micro-batches whose activations a stage keeps, at most."""
     order = order_of(schedule, stage, stages, micro_batches)
     steps = (1 if current.kind == FORWARD else -1 for current in order)

@@ -143,7 +143,7 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_no
 ):
     found = trained(run, tmp_path, SYNCHRONOUS, kill=("worker", index), loop=loop, **LONG)
     assert found.card["restarts"] == 1
-    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; starting again")
+    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; restarting")
     resumed = int(re.search(r"resuming at step (\d+) of 450", found.notes[1])[1])
     # The epoch that was done when the worker was killed, less the interval and a call of the compiled loop.
     assert resumed >= found.killed_after * STEPS - EVERY - STEPS
@@ -187,10 +187,10 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     assert found.card["history"]["accuracy"][-1] > 0.85
     assert found.card["updates"] == 20 * STEPS
     if role[0] == "worker":
-        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others go on")
+        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others continue")
         assert not any("resuming at step" in note for note in found.notes)
     else:
-        assert any("starting again from the last checkpoint" in note for note in found.notes)
+        assert any("restarting from the last checkpoint" in note for note in found.notes)
         assert any("resuming at step" in note for note in found.notes)
 
 
@@ -221,7 +221,7 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
     parallelism = {"stages": 2, "replicas": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
     found = trained(run, tmp_path, one_device, kill=("stage", 3), parallelism=parallelism, **changes)
     assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
-    assert any(re.search(r"stage 3: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
+    assert any(re.search(r"stage 3: ended by SIGKILL; restarting from the last checkpoint", n) for n in found.notes)
     assert any("resuming at step" in note for note in found.notes)
     assert any("measured step: stages busy" in note for note in found.notes)
     assert (tmp_path / "model_run" / "timeline.svg").stat().st_size > 10_000

@@ -26,7 +26,7 @@ from stillhouse.modules.large_models.pipeline import (
     Pass,
     Pipeline,
     global_order,
-    most_in_flight,
+    max_in_flight,
     order_of,
 )
 from stillhouse.modules.large_models.segments import cuts_after, units_of
@@ -53,8 +53,8 @@ def test_every_micro_batch_passes_each_stage_once_each_way_when_it_can(schedule,
 
 
 def test_1f1b_keeps_the_activations_of_fewer_micro_batches():
-    assert [most_in_flight("gpipe", stage, 4, 8) for stage in range(4)] == [8, 8, 8, 8]
-    assert [most_in_flight("1f1b", stage, 4, 8) for stage in range(4)] == [4, 3, 2, 1]
+    assert [max_in_flight("gpipe", stage, 4, 8) for stage in range(4)] == [8, 8, 8, 8]
+    assert [max_in_flight("1f1b", stage, 4, 8) for stage in range(4)] == [4, 3, 2, 1]
 
 
 def steps_of(order, stages):
