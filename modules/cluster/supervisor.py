@@ -2,7 +2,7 @@
 
   multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job resumes from its last checkpoint
   stage                  chief, and a process per stage of a network; if one dies, as above
-  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others go on,
+  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others continue,
                          a chief or a parameter server is as above
 
 The standard input of every process is a pipe that nobody writes to. It closes when the supervisor is gone, however
