@@ -44,7 +44,7 @@ def training_config(dag: Dag, of: Training, role: str, seed: int, name: str | No
       more: in the place of other parts of the configuration.
     """
     changes = {"seed": seed, "checkpoint_folder": None, **more}
-    return TrainingConfig(**dag.config(name or role, role, of, **changes))
+    return dag.config(name or role, role, of, **changes)
 
 
 def write_soft_targets(

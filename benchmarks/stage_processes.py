@@ -12,9 +12,10 @@ from stillhouse.modules.cluster.supervisor import HOST, free_ports
 from stillhouse.modules.peak_memory import peak_mb
 
 SERVE = """
+import os
 from stillhouse.modules.cluster.members import serve
-from stillhouse.modules.cluster.strategies import tf_config
-serve(tf_config())
+from stillhouse.modules.cluster.spec import cluster_from
+serve(cluster_from(os.environ))
 """
 ENVIRONMENT = {"TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 PIDS = "STAGE_PIDS"  # in the chief's environment

@@ -1,7 +1,7 @@
-"""Component specs for a number of inputs that is known only when the pipeline is built.
+"""Component specs for a number of inputs that depends on the pipeline.
 
-TFX's compiler for Kubeflow refuses an input made of several channels, so N models need N named inputs:
-model_1, model_2, ... A spec class is made for the N at hand.
+TFX's compiler for Kubeflow rejects an input of several channels, so N models need N named inputs:
+model_1, model_2, ... Each N gets a spec class of its own.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def numbered(prefix: str, channels: Sequence[types.BaseChannel]) -> dict[str, ty
 
 def numbered_artifacts(input_dict: dict[str, list[types.Artifact]], prefix: str) -> list[types.Artifact]:
     """Returns the artifacts of the inputs prefix_1, prefix_2, ... in order, as an executor receives them."""
-    found = []
-    while f"{prefix}_{len(found) + 1}" in input_dict:
-        found.append(input_dict[f"{prefix}_{len(found) + 1}"][0])
-    return found
+    artifacts = []
+    while f"{prefix}_{len(artifacts) + 1}" in input_dict:
+        artifacts.append(input_dict[f"{prefix}_{len(artifacts) + 1}"][0])
+    return artifacts

@@ -1,7 +1,7 @@
-"""Fingerprints of code, so that TFX's cache sees when code changes.
+"""Fingerprints of code, so that TFX's cache notices changes of code.
 
-TFX caches by inputs and execution properties. A function that is named by its import path is the same property
-whatever it does, so its fingerprint goes along as a property of its own.
+TFX caches by inputs and execution properties. A function's import path is the same property whatever the function does,
+so its fingerprint is a property of its own.
 """
 
 import ast
@@ -40,14 +40,14 @@ def _imports(tree: ast.Module) -> set[str]:
 
 
 def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
-    """Returns a hash of what the module and its own project's modules that it imports do.
+    """Returns a hash of the code of the module and of the modules of its own project that it imports.
 
-    Comments and layout do not count. Of other modules, those count that lie in the same top-level package (for
+    Comments and layout do not count. Of the imported modules those count that are in the same top-level package (for
     stillhouse's own modules, in any of its packages), or, for a module outside packages, in the same folder.
 
     Args:
-      module: import path; it is read, not imported.
-      without: top-level functions of the module itself to leave out, because they do not concern the caller.
+      module: import path; the module is read, not imported.
+      without: top-level functions of the module itself to exclude, because they do not concern the caller.
     """
     root = module.partition(".")[0]
     start = _source(module)

@@ -83,12 +83,15 @@ def training_config(run: Artifacts, distilled: bool, **changes) -> TrainingConfi
             "objective": "kl_divergence",
             "temperature": {"start": 3.0, "end": 1.0, "schedule": "linear"},
             "alpha": {"start": 0.9, "end": 0.5, "schedule": "linear"},
-            "hints": [],
-            "weights": [1.0, 2.0],
-            "combination": "arithmetic",
+            "ensemble": {"weights": [1.0, 2.0], "combination": "arithmetic"},
         }
         settings["soft_targets"] = str(run.uri("SoftTargets", "soft_targets"))
-    return TrainingConfig(**settings | changes)
+    return TrainingConfig.model_validate(settings | changes)
+
+
+def changed(config: TrainingConfig, **changes) -> TrainingConfig:
+    """Returns the training with `changes`, checked as in a job file."""
+    return TrainingConfig.model_validate(config.model_dump() | changes)
 
 
 def artifact(kind: type, uri: Path, splits: list[str] | None = None):

@@ -8,10 +8,10 @@ import tf_keras as keras
 
 from stillhouse.modules.cluster.strategies import make_strategy
 from stillhouse.modules.distillation.objectives import kl_divergence
-from stillhouse.modules.large_models.fitting import Memory, examples_passing, prepared
+from stillhouse.modules.large_models.fitting import examples_passing, prepared
+from stillhouse.modules.settings import Memory, Strategy
 from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.precision import layers_compute_in, with_loss_scale
-from stillhouse.modules.training.train import make_optimizer
 
 CLASSES, EXAMPLES, BATCH = 3, 22, 8  # the last batch has 6, on two replicas 3 each
 
@@ -69,12 +69,12 @@ def train(
             learner = Learner(
                 network,
                 distillation=distillation,
-                answers=lambda features: {"logits": tf.stack([features["features"][:, :3]], axis=1)},
+                predict_targets=lambda features: {"logits": tf.stack([features["features"][:, :3]], axis=1)},
                 micro_batches=settings.micro_batches,
-                prepare=lambda model: prepared(model, settings, passing, "Teacher-1"),
-                pipeline=pipeline,
+                prepare_forward=lambda model: prepared(model, settings, passing, "Teacher-1"),
+                make_pipeline=pipeline,
             )
-            optimizer = make_optimizer({"name": "sgd", "learning_rate": rate, "schedule": "constant"}, 1)
+            optimizer = keras.optimizers.SGD(rate)
             learner.compile(
                 optimizer=with_loss_scale(optimizer, precision),
                 steps_per_execution=3,
@@ -93,7 +93,7 @@ def assert_same(found, expected, rtol=1e-5):
 
 
 def strategy_of(replicas):
-    return make_strategy("mirrored", replicas) if replicas > 1 else make_strategy("one_device")
+    return make_strategy(Strategy(name="mirrored", devices=replicas) if replicas > 1 else Strategy(name="one_device"))
 
 
 DISTILLATION = Distillation(kl_divergence, [1.0], "arithmetic", 0.7, 3.0)

@@ -65,7 +65,7 @@ def measure(folder: Path, way: str, count: int, builder: str, width: int) -> dic
     settings = ex.load_settings(ex.REPOSITORY / "pipelines" / "examples" / f"{name}.yaml")
     (graph,) = (folder / name / "artifacts" / "Transform" / "transform_graph").iterdir()
     many = ex.Split(folder / "many")
-    task = ex.Task(settings, folder, graph, many, many, many, many)
+    task = ex.Task(settings, ex.dag_below(settings, folder / settings.name), graph, many, many, many, many)
     changes: dict = {"epochs": EPOCHS, "builder": builder, "hyperparameters": {"width": width}}
     if way != "alone":
         changes["distillation"] = ex.distillation_of(count, 2.0, 0.9)

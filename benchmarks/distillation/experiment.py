@@ -25,6 +25,7 @@ from stillhouse.modules.settings import Settings, Training, load_settings
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.train import train
 from stillhouse.pipelines.dag.nodes import Dag
+from stillhouse.pipelines.local.run import local_place
 
 REPOSITORY = Path(__file__).parents[2]
 HELD_OUT = 5  # every fifth training example is for validation
@@ -87,6 +88,11 @@ def prepare(name: str, root: Path) -> Task:
     return Task(settings, Dag(settings, place), graph, train_split, Split(examples / "Split-eval"), fit, validation)
 
 
+def dag_below(settings: Settings, root: Path) -> Dag:
+    """Returns what knows the settings of a run that is transformed already, below `root`."""
+    return Dag(settings, local_place(settings, root))
+
+
 def config_of(task: Task, of: Training, role: str, seed: int, **changes) -> TrainingConfig:
     """Returns the configuration of one training, as the pipeline would make it."""
     return training_config(task.dag, of, role, seed, **changes)
@@ -96,11 +102,9 @@ def distillation_of(teachers: int, temperature: float, alpha: float, combination
     """Returns the distillation settings of a training."""
     return {
         "objective": "kl_divergence",
-        "temperature": {"start": temperature, "end": temperature, "schedule": "linear"},
-        "alpha": {"start": alpha, "end": alpha, "schedule": "linear"},
-        "hints": [],
-        "weights": [1.0] * teachers,
-        "combination": combination,
+        "temperature": temperature,
+        "alpha": alpha,
+        "ensemble": {"weights": [1.0] * teachers, "combination": combination},
     }
 
 

@@ -81,12 +81,12 @@ def epochs_of(way: str, files: list[str], folder: Path, count: int):
     from stillhouse.modules.ingestion.in_memory import Columns
     from stillhouse.modules.ingestion.measure import limit, naive
     from stillhouse.modules.ingestion.on_disk import on_disk
-    from stillhouse.modules.ingestion.options import Options
     from stillhouse.modules.ingestion.stream import Source, parsed_batches, record_batches
     from stillhouse.modules.models.heads import HEADS
+    from stillhouse.modules.settings import Ingestion
 
     spec = {"x": tf.io.FixedLenFeature([FLOATS], tf.float32), "label": tf.io.FixedLenFeature([], tf.int64)}
-    parser, options = ExampleParser(spec, "label", HEADS["classification"]), Options()
+    parser, options = ExampleParser(spec, "label", HEADS["classification"]), Ingestion()
     source = Source(ExampleFiles(files, count=count))
     if way == NAIVE:
         batches = naive(source, parser, BATCH, options)
@@ -178,7 +178,7 @@ def tables(kind: str, files: list[str], base: Path, rounds: int, peers: Path | N
             shutil.rmtree(folder)
             print(kind, number, way, found[way][-1], file=sys.stderr, flush=True)
     print(f"\n{kind}: {sum(map(os.path.getsize, files)) / 1e6:.0f} MB\n")
-    print("| way | warm, thousand examples/s, median (spread) | × naive | of the limit | cold | peak MB |")
+    print("| method | warm, thousand examples/s, median (spread) | × naive | of the limit | cold | peak MB |")
     print("|---|---|---|---|---|---|")
     warm = {way: [EXAMPLES / one["warm"] for one in rows] for way, rows in found.items()}
     middle = {way: statistics.median(rates) for way, rates in warm.items()}

@@ -9,6 +9,7 @@ number of blocks is tried by two updates in fresh processes; the largest is foun
 """
 
 import json
+import os
 import resource
 import subprocess
 
@@ -45,10 +46,12 @@ def attempt(name: str, blocks: int, megabytes: int) -> str:
     import tensorflow as tf
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.cluster.spec import cluster_from
+    from stillhouse.modules.large_models.parallelism import stage_devices
+    from stillhouse.modules.settings import Parallelism
 
     way = WAYS[name]
-    (devices,) = stage_devices(Parallelism(stages=max(1, way.stages), processes=True))
+    (devices,) = stage_devices(Parallelism(stages=max(1, way.stages), processes=True), cluster_from(os.environ))
     stepper(WARM_UP_BLOCKS, way, devices)(*batch_of(MICRO_BATCHES * 4))
     for pid in stage_pids():
         limit(pid, megabytes)

@@ -55,12 +55,13 @@ def stepper(blocks: int, way: Way, devices: list[str]):
     import tensorflow as tf
     import tf_keras as keras
 
-    from stillhouse.modules.large_models.parallelism import CHIEF, Parallelism, Stages
+    from stillhouse.modules.large_models.parallelism import CHIEF, Stages
     from stillhouse.modules.large_models.partition import Partition
     from stillhouse.modules.large_models.pipeline import Pipeline
     from stillhouse.modules.large_models.rematerialisation import Rematerialised
     from stillhouse.modules.large_models.segments import cuts_after
     from stillhouse.modules.large_models.swap import Swapped
+    from stillhouse.modules.settings import Parallelism
     from stillhouse.modules.training.learner import Learner
 
     more: dict[str, Any] = {"micro_batches": way.micro_batches}
@@ -77,16 +78,18 @@ def stepper(blocks: int, way: Way, devices: list[str]):
         with stages.variables_on_stages(), strategy.scope():
             network = chain(blocks)
         more = {
-            "pipeline": lambda model: Pipeline(model, places, [devices], way.micro_batches, "gpipe", rematerialise=True)
+            "make_pipeline": lambda model: Pipeline(
+                model, places, [devices], way.micro_batches, "gpipe", rematerialise=True
+            )
         }
     else:
         with strategy.scope():
             network = chain(blocks)
         places = places_of(way, network)
         if places and way.swap:
-            more["prepare"] = lambda model: Swapped(model, places, "benchmark", host=CHIEF.format(replica=0))
+            more["prepare_forward"] = lambda model: Swapped(model, places, "benchmark", host=CHIEF.format(replica=0))
         elif places:
-            more["prepare"] = lambda model: Rematerialised(model, places, "benchmark")
+            more["prepare_forward"] = lambda model: Rematerialised(model, places, "benchmark")
     with strategy.scope():
         learner = Learner(network, **more)
         learner.compile(optimizer=keras.optimizers.Adam(1e-4))

@@ -10,6 +10,7 @@ Prints Markdown.
 """
 
 import json
+import os
 import statistics
 import time
 
@@ -36,9 +37,11 @@ WAYS = {
 def measure(name: str, batch: int) -> float:
     """Trains; returns the seconds of a step."""
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.cluster.spec import cluster_from
+    from stillhouse.modules.large_models.parallelism import stage_devices
+    from stillhouse.modules.settings import Parallelism
 
-    (devices,) = stage_devices(Parallelism(stages=1, processes=True))
+    (devices,) = stage_devices(Parallelism(stages=1, processes=True), cluster_from(os.environ))
     update = stepper(BLOCKS, WAYS[name], devices)
     x, y = batch_of(batch)
     update(x, y)

@@ -25,7 +25,7 @@ from benchmarks.noisy_student.corruptions import CORRUPTIONS, SEVERITIES, corrup
 from benchmarks.noisy_student.perturbations import OF_NOISE, PERTURBATIONS, flip_probability, sequence
 from stillhouse.components.pseudo_labels.executor import Executor as PseudoLabels
 from stillhouse.modules.settings import Training, load_settings
-from stillhouse.modules.training.train import run_fn
+from stillhouse.modules.training.launch import run_fn
 from stillhouse.pipelines.dag.nodes import Dag
 from stillhouse.pipelines.example_data.few_digits import split_of_digits
 
@@ -97,7 +97,7 @@ class Trial:
                 transform_graph_path=self._graph.uri,
                 serving_model_dir=str(folder / "Format-Serving"),
                 model_run_dir=str(folder / "run"),
-                custom_config=config.__dict__,
+                custom_config=config.model_dump(mode="json"),
             )
         )
         return folder
@@ -128,7 +128,7 @@ class Trial:
             of,
             "student",
             seed,
-            distillation=learning | one | {"objective": self._settings.objective},
+            distillation=learning | {"ensemble": one, "objective": self._settings.objective},
             soft_targets=targets.uri,
             transfer_files=[f"{chosen.uri}/Split-transfer/*"],
         )

@@ -14,6 +14,7 @@ The measured speed-up of K = 2 stands beside it. Prints Markdown.
 """
 
 import json
+import os
 import statistics
 import time
 
@@ -32,9 +33,11 @@ def measure_messages() -> dict[str, float]:
     import tensorflow as tf
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.cluster.spec import cluster_from
+    from stillhouse.modules.large_models.parallelism import stage_devices
+    from stillhouse.modules.settings import Parallelism
 
-    (devices,) = stage_devices(Parallelism(stages=2, processes=True))
+    (devices,) = stage_devices(Parallelism(stages=2, processes=True), cluster_from(os.environ))
     found = {}
     for number in MICRO_BATCHES:
 

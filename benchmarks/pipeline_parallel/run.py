@@ -10,6 +10,7 @@ without any cost of passing tensors on: M K / (M + K - 1). --peer names the Pyth
 """
 
 import json
+import os
 import statistics
 import subprocess
 import time
@@ -40,11 +41,13 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
     import tf_keras as keras
 
     import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
-    from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
+    from stillhouse.modules.cluster.spec import cluster_from
+    from stillhouse.modules.large_models.parallelism import stage_devices
     from stillhouse.modules.large_models.pipeline import Pipeline
     from stillhouse.modules.large_models.timeline import clock
+    from stillhouse.modules.settings import Parallelism
 
-    (devices,) = stage_devices(Parallelism(stages=stages, processes=True))
+    (devices,) = stage_devices(Parallelism(stages=stages, processes=True), cluster_from(os.environ))
     keras.utils.set_random_seed(1)
     features = hidden = keras.Input([WIDTH], name="features")
     per_stage = LAYERS // stages

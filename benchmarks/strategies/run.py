@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -124,13 +123,15 @@ def training(folder: Path, work: Path, way: dict, epochs: int):
     (graph,) = (folder / "digits" / "artifacts" / "Transform" / "transform_graph").iterdir()
     (examples,) = (folder / "digits" / "artifacts" / "Transform" / "transformed_examples").iterdir()
     split, evaluation = ex.Split(examples / "Split-train"), ex.Split(examples / "Split-eval")
-    task = ex.Task(settings, folder, graph, split, evaluation, split, evaluation)
+    task = ex.Task(
+        settings, ex.dag_below(settings, folder / settings.name), graph, split, evaluation, split, evaluation
+    )
     changes = {name: value for name, value in way.items() if name != "straggler"}
     changes |= {"epochs": epochs, "checkpoint_folder": str(work / "checkpoints")}
     config = ex.config_of(task, settings.teachers[0], "teacher", 1, **changes)
     arguments = ex.fn_args(task, split)
     arguments.serving_model_dir, arguments.model_run_dir = str(work / "model"), str(work / "run")
-    arguments.custom_config = asdict(config)
+    arguments.custom_config = config.model_dump(mode="json")
     return arguments
 
 
@@ -142,10 +143,10 @@ def bare(folder: Path, work: Path) -> list[float]:
 
     from stillhouse.modules.models.task import build_model
     from stillhouse.modules.training.config import TrainingConfig
-    from stillhouse.modules.training.train import MOST_STEPS_PER_EXECUTION
+    from stillhouse.modules.training.plan import MOST_STEPS_PER_EXECUTION
 
     arguments = training(folder, work, {"strategy": {"name": "one_device"}}, EPOCHS)
-    config = TrainingConfig(**arguments.custom_config)
+    config = TrainingConfig.model_validate(arguments.custom_config)
     spec = tft.TFTransformOutput(arguments.transform_graph_path).transformed_feature_spec()
 
     def parse(records):
@@ -158,7 +159,7 @@ def bare(folder: Path, work: Path) -> list[float]:
     batches = records.shuffle(10_000).batch(config.batch_size).repeat().map(parse, tf.data.AUTOTUNE)
     network = build_model(config.task, config.builder, config.hyperparameters)
     network.compile(
-        keras.optimizers.Adam(config.optimizer["learning_rate"]),
+        keras.optimizers.Adam(config.optimizer.learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         steps_per_execution=min(steps, MOST_STEPS_PER_EXECUTION),
@@ -175,7 +176,7 @@ def measure(folder: Path, name: str) -> dict[str, float]:
     from benchmarks.distillation import experiment as ex
     from stillhouse.modules import progress
     from stillhouse.modules.cluster.strategies import prepare_devices
-    from stillhouse.modules.training.train import run_fn
+    from stillhouse.modules.training.launch import run_fn
 
     ex.quiet()
     work, way = Path(tempfile.mkdtemp(dir=folder)), WAYS[name]
@@ -205,7 +206,7 @@ def recover(folder: Path, name: str) -> dict[str, float]:
     """Kills one process and returns the seconds until an epoch is done that had not been done before."""
     from benchmarks.distillation import experiment as ex
     from stillhouse.modules import progress
-    from stillhouse.modules.training.train import run_fn
+    from stillhouse.modules.training.launch import run_fn
 
     ex.quiet()
     strategy, kind = KILLS[name]
@@ -267,7 +268,7 @@ def run(base: Path, rounds: int) -> None:
             recovered[name].append(child(base, "recover", name)["seconds"])
             print(number, name, recovered[name][-1], file=sys.stderr, flush=True)
     first = next(iter(WAYS))
-    print(f"| way | epoch (ms), median | time against {first}, median (spread) |\n|---|---|---|")
+    print(f"| method | epoch (ms), median | time relative to {first}, median (spread) |\n|---|---|---|")
     for name, times in found.items():
         ratios = [own / base_time for own, base_time in zip(times, found[first], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -16,9 +16,9 @@ from benchmarks.text_recipes import experiment as ex
 
 # {what is left out: changes to what the small language model learns}; weights of the others as they are.
 ABLATIONS = {
-    "without soft targets": {"alpha": {"start": 0.0, "end": 0.0, "schedule": "linear"}},
+    "without soft targets": {"alpha": 0.0},
     "without cosine of hidden states": {"hints": []},
-    "without masked language model": {"alpha": {"start": 1.0, "end": 1.0, "schedule": "linear"}},
+    "without masked language model": {"alpha": 1.0},
     "with random initial weights": {},
 }
 
@@ -54,7 +54,7 @@ def main(
             note("DistilBERT", tuned)
             learning = student.distillation.model_dump(
                 include={"temperature", "alpha", "hints", "head_per_teacher"}
-            ) | {"objective": settings.objective, "weights": [1.0], "combination": "arithmetic"}
+            ) | {"objective": settings.objective, "ensemble": {"weights": [1.0]}}
             soft = {"distillation": learning, "soft_targets": bench.soft_targets([teacher])}
             note("DistilBERT (D)", bench.train("student (D)", student, "student", seed, small, **soft))
             alone = student.model_copy(update={"start": None})

@@ -26,7 +26,7 @@ from stillhouse.modules.models.card import read_card
 from stillhouse.modules.models.heads import MASKED
 from stillhouse.modules.models.serving import size_in_bytes
 from stillhouse.modules.settings import Settings, Training, load_settings
-from stillhouse.modules.training.train import run_fn
+from stillhouse.modules.training.launch import run_fn
 from stillhouse.pipelines.dag.nodes import Dag
 from stillhouse.pipelines.example_data.docstrings import family_of
 
@@ -77,7 +77,7 @@ class Bench:
                 serving_model_dir=str(folder / MODEL),
                 model_run_dir=str(folder / "run"),
                 base_model=str(base / MODEL) if base else None,
-                custom_config=config.__dict__,
+                custom_config=config.model_dump(mode="json"),
             )
         )
         return folder
@@ -98,11 +98,11 @@ class Bench:
             "label": of.tokens,
             "masking": {"share": of.mask_share, "label": self.settings.data.label},
             "hidden_layers": hidden,
-            "start": {"layers": of.start.layers} if of.start and start else None,
+            "start": of.start if start else None,
         }
         if teacher:
             plain = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
-            one = {"objective": "kl_divergence", "weights": [1.0], "combination": "arithmetic"}
+            one = {"objective": "kl_divergence", "ensemble": {"weights": [1.0]}}
             more |= {"distillation": plain | one | (learning or {}), "teachers": [str(teacher / MODEL)]}
         return self.train(name, of, "pretraining", seed, start, **more)
 

@@ -14,7 +14,7 @@ import typer
 from benchmarks.distillation.experiment import quiet
 from benchmarks.text_recipes import experiment as ex
 
-CERTAIN = {"start": 1.0, "end": 1.0, "schedule": "linear"}
+SOFT_TARGETS_ALONE = 1.0  # as alpha
 
 
 def main(
@@ -43,18 +43,17 @@ def main(
             learning = distillation.model_dump(include={"temperature", "alpha", "hints"})
             learning |= {
                 "objective": settings.objective,
-                "weights": [1.0] * len(teachers),
-                "combination": "arithmetic",
+                "ensemble": {"weights": [1.0] * len(teachers)},
                 "head_per_teacher": heads,
             }
             targets = targets_of[tuple(teachers)]
             start, more = None, {}
             if first_stage:
                 stage = student.model_copy(update=dict(distillation.pretraining))
-                soft = learning | {"alpha": CERTAIN}
+                soft = learning | {"alpha": SOFT_TARGETS_ALONE}
                 unlabelled = {"soft_targets": targets, "transfer_files": bench.transfer_files}
                 start = bench.train(f"{name}, stage 1", stage, "pretraining", seed, distillation=soft, **unlabelled)
-                more = {"start": {"layers": {}}}
+                more = {"start": {"pretraining": f"{name}, stage 1"}}
             return bench.train(
                 name, student, "student", seed, start, distillation=learning, soft_targets=targets, **more
             )

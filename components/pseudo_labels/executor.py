@@ -1,4 +1,4 @@
-"""Reads the soft targets twice: for what the teacher is sure of, and to write what is taken."""
+"""Reads the soft targets twice: for the teacher's confidence, and to write the chosen examples."""
 
 import json
 import os
@@ -37,7 +37,7 @@ HEAD = HEADS["classification"]
 class Executor(base_executor.BaseExecutor):
     """Writes pseudo-labelled examples, and targets for them and for the labelled ones.
 
-    What the teacher says about all unlabelled examples, a class and its confidence, is in memory at once.
+    The teacher's class and confidence for all unlabelled examples are in memory at once.
     """
 
     def Do(
@@ -49,7 +49,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes output_dict["pseudo_labelled"] (the split transfer) and output_dict["targets"].
 
         Raises:
-          UserError: the teacher is sure enough of no example.
+          UserError: no example reaches the minimum confidence.
         """
         rule, ensemble = json.loads(exec_properties["rule"]), json.loads(exec_properties["ensemble"])
         given = artifact_utils.get_single_uri(input_dict["soft_targets"])
@@ -78,7 +78,7 @@ class Executor(base_executor.BaseExecutor):
         confidence = np.concatenate([confidence_of(logits) for logits in found])
         likeliest = np.concatenate([logits.argmax(axis=-1) for logits in found])
         copies = copies_of(confidence, likeliest, rule["min_confidence"], rule["balance"])
-        progress.note(_told(confidence, likeliest, copies, rule))
+        progress.note(_summary(confidence, likeliest, copies, rule))
 
         position, written[TRANSFER] = 0, 0
         for file in unlabelled:
@@ -109,7 +109,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _serialized(keys: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Returns records of targets, bytes [examples]; an array of objects, for strings would lose their last zeros."""
+    """Returns records of targets, bytes [examples], as an array of objects: strings would lose trailing zeros."""
     records = np.empty(len(keys), object)
     for number, (key, row) in enumerate(zip(keys, logits, strict=True)):
         example = tf.train.Example()
@@ -126,17 +126,18 @@ def _write(path: str, records: Iterable[bytes]) -> None:
             writer.write(record)
 
 
-def _told(confidence: np.ndarray, likeliest: np.ndarray, copies: np.ndarray, rule: dict[str, Any]) -> str:
-    """Returns what a person wants to know about the choice."""
-    taken, sure = copies > 0, confidence >= rule["min_confidence"]
+def _summary(confidence: np.ndarray, likeliest: np.ndarray, copies: np.ndarray, rule: dict[str, Any]) -> str:
+    """Returns one line about the choice, for the run's output."""
+    taken, confident = copies > 0, confidence >= rule["min_confidence"]
     line = (
-        f"pseudo-labels, {rule['kind']}: of {len(copies):,} unlabelled examples {sure.sum():,} "
-        f"with a confidence of at least {rule['min_confidence']:g}"
+        f"pseudo-labels, {rule['kind']}: {confident.sum():,} of {len(copies):,} unlabelled examples have a "
+        f"confidence of at least {rule['min_confidence']:g}"
     )
     if rule["balance"]:
         counts = np.bincount(likeliest[taken], weights=copies[taken])
         present = counts[counts > 0]
         line += (
-            f"; {len(present)} classes with {present[0]:.0f} each, {copies[taken].sum() - taken.sum():,} of them copies"
+            f"; took {present[0]:.0f} of each of {len(present)} classes, {copies[taken].sum() - taken.sum():,} of them "
+            "copies"
         )
     return line

@@ -1,4 +1,4 @@
-"""Starts the fresh process and compares what it measured with the evaluation."""
+"""Serves the exported model in a fresh process and compares its metrics with the evaluation's."""
 
 import json
 import math
@@ -21,17 +21,17 @@ ABSOLUTE_TOLERANCE = 1e-5
 
 
 def compare(served: dict[str, float], evaluated: dict[str, float]) -> str | None:
-    """Returns what differs between the metrics of the served and of the evaluated model, as a sentence, or None."""
+    """Returns the difference between the served and the evaluated model's metrics, in words; None: no difference."""
     if served[EXAMPLES] != evaluated[EXAMPLES]:
-        return f"{served[EXAMPLES]:.0f} examples were served, {evaluated[EXAMPLES]:.0f} evaluated"
+        return f"served {served[EXAMPLES]:.0f} examples, evaluated {evaluated[EXAMPLES]:.0f}"
     for metric in sorted(set(served) - {EXAMPLES}):
         if not math.isclose(served[metric], evaluated[metric], rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE):
-            return f"{metric} is {served[metric]:.6f} when served, {evaluated[metric]:.6f} as evaluated"
+            return f"{metric} served {served[metric]:.6f}, evaluated {evaluated[metric]:.6f}"
     return None
 
 
 def serve_in_fresh_process(saved_model: str, examples: str, label: str) -> tuple[dict[str, float] | None, str]:
-    """Returns the metrics that a fresh process measured through the serving signature, or None and its last words."""
+    """Returns a fresh process's metrics through the serving signature, or None and its last line of error output."""
     command = [sys.executable, "-m", "stillhouse.modules.models.serving", saved_model, examples, label]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -42,13 +42,13 @@ def serve_in_fresh_process(saved_model: str, examples: str, label: str) -> tuple
 
 
 def decide(served: dict[str, float] | None, last_words: str, evaluated: ModelMetrics) -> tuple[bool, str]:
-    """Returns whether the model may be served, and the reason."""
+    """Returns whether the model may be served, and the reason in words."""
     if served is None:
         return False, f"the exported model cannot be served: {last_words}"
     difference = compare(served, evaluated.overall)
     if difference:
-        return False, f"the exported model is not what was evaluated: {difference}"
-    return True, f"served {served[EXAMPLES]:.0f} raw examples in a fresh process, with the metrics of the evaluation"
+        return False, f"the exported model differs from the evaluated one: {difference}"
+    return True, f"served {served[EXAMPLES]:.0f} raw examples in a fresh process; metrics match the evaluation"
 
 
 class Executor(base_executor.BaseExecutor):

@@ -1,4 +1,4 @@
-"""Asks the teachers about blocks of examples on Beam's workers."""
+"""Runs the teachers' inference on blocks of examples on Beam's workers."""
 
 import functools
 from collections import Counter
@@ -42,7 +42,7 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 def answer_batches(paths: list[str], transform_graph: str, label: str, head: str, dtype: str) -> BatchFunction:
     """Returns the function from serialized transformed examples to serialized soft targets.
 
-    It counts in Beam's counters what is wrong with the answers.
+    It counts faulty predictions in Beam's counters.
     """
     teachers = load_teachers(paths, HEADS[head])
     names = [teacher.name for teacher in teachers]
@@ -83,7 +83,7 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Writes files of soft targets that run parallel to those of the examples."""
+    """Writes files of soft targets parallel to the examples' files."""
 
     def Do(
         self,
@@ -94,7 +94,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Writes output_dict["soft_targets"].
 
         Raises:
-          UserError: the teachers differ in their classes, gave NaN or probabilities, or do not fit float16.
+          UserError: the teachers differ in their classes, or logits are NaN, probabilities, or too large for float16.
         """
         label, head, dtype = (exec_properties[name] for name in ("label", "head", "dtype"))
         graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
@@ -120,16 +120,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         sizes = {split: size_in_bytes(split_folder(targets.uri, split)) for split in splits.values()}
         SoftTargetsCard(list(widths), dtype, shapes, counts["examples"], sizes).write(targets.uri)
         progress.note(
-            f"{counts['examples']:,} examples, {len(teachers)} teachers, {dtype}: {sum(sizes.values()):,} bytes"
+            f"cached {sum(sizes.values()):,} bytes of soft targets: {counts['examples']:,} examples, {len(teachers)} "
+            f"teachers, {dtype}"
         )
 
 
 def _counters(result) -> dict[str, int]:
-    """Returns the counters, each summed over the splits, which are steps of their own to Beam."""
-    found: Counter[str] = Counter()
+    """Returns the counters, each summed over the splits, which are separate steps to Beam."""
+    counts: Counter[str] = Counter()
     for counter in result.metrics().query(MetricsFilter().with_namespace(COUNTERS))["counters"]:
-        found[counter.key.metric.name] += counter.result
-    return found
+        counts[counter.key.metric.name] += counter.result
+    return counts
 
 
 def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:
@@ -139,6 +140,6 @@ def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:
     faults.refuse()
     if counts.get("overflow"):
         raise UserError(
-            f"the logits of {counts['overflow']} examples are too large for float16 (above {LARGEST_HALF:.0f}); set "
-            "student.distillation.targets_dtype: float32"
+            f"student.distillation.targets_dtype: logits of {counts['overflow']} examples are too large for float16 "
+            f"(above {LARGEST_HALF:.0f}); set float32"
         )

@@ -42,7 +42,7 @@ def transform_batches(transform_graph: str, label: str) -> BatchFunction:
             return encoder.encode(converter.convert(transformed(records)))
         except tf.errors.InvalidArgumentError as error:
             reason = error.message.partition("[[")[0].strip()
-            raise UserError(f"data.transfer: its examples do not fit the schema of data.path: {reason}") from error
+            raise UserError(f"data.transfer: the examples violate the schema of data.path: {reason}") from error
 
     return function
 

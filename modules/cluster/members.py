@@ -5,28 +5,23 @@ import json
 import os
 import socket
 import time
-from typing import Any
 
 import tensorflow as tf
 
-from stillhouse.modules.cluster.strategies import task_name
+from stillhouse.modules.cluster.spec import ClusterSpec
 from stillhouse.modules.errors import MachineError, UserError
 
 FOLDER = "members"
 SECONDS_BETWEEN_TRIES = 0.5
 
 
-def check_port(cluster: dict[str, Any]) -> None:
+def check_port(cluster: ClusterSpec) -> None:
     """Checks that this process can listen where TF_CONFIG says.
-
-    Args:
-      cluster: as `stillhouse.modules.cluster.strategies.tf_config` returns it.
 
     Raises:
       MachineError: another program listens there.
     """
-    task = cluster["task"]
-    address = cluster["cluster"][task["type"]][task["index"]]
+    address = cluster.address
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -35,18 +30,19 @@ def check_port(cluster: dict[str, Any]) -> None:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise MachineError(
-                f"TF_CONFIG: the port of {task['type']} {task['index']}, {address}, is taken by another program"
+                f"TF_CONFIG: the port of {cluster.kind} {cluster.index}, {address}, is in use by another "
+                f"program; stop it or change the port"
             ) from error
 
 
-def announce(folder: str, cluster: dict[str, Any]) -> None:
+def announce(folder: str, cluster: ClusterSpec) -> None:
     """Writes this process's version of TensorFlow into the folder that the cluster shares."""
     tf.io.gfile.makedirs(os.path.join(folder, FOLDER))
-    with tf.io.gfile.GFile(os.path.join(folder, FOLDER, f"{task_name(cluster)}.json"), "w") as file:
-        json.dump({"tensorflow": tf.__version__, "cluster": cluster["cluster"]}, file)
+    with tf.io.gfile.GFile(os.path.join(folder, FOLDER, f"{cluster.task_name}.json"), "w") as file:
+        json.dump({"tensorflow": tf.__version__, "cluster": cluster.addresses}, file)
 
 
-def check_versions(folder: str, cluster: dict[str, Any]) -> None:
+def check_versions(folder: str, cluster: ClusterSpec) -> None:
     """Checks that all who announced themselves run this process's TensorFlow; called when all have joined.
 
     Raises:
@@ -55,22 +51,22 @@ def check_versions(folder: str, cluster: dict[str, Any]) -> None:
     versions = {}
     for path in tf.io.gfile.glob(os.path.join(folder, FOLDER, "*.json")):
         with tf.io.gfile.GFile(path) as file:
-            told = json.load(file)
-        if told["cluster"] == cluster["cluster"]:  # else it is left from another start
-            versions[os.path.basename(path).removesuffix(".json")] = told["tensorflow"]
+            announcement = json.load(file)
+        if announcement["cluster"] == cluster.addresses:  # else it is left from another start
+            versions[os.path.basename(path).removesuffix(".json")] = announcement["tensorflow"]
     if len(set(versions.values())) > 1:
-        found = ", ".join(f"{task} {version}" for task, version in sorted(versions.items()))
-        raise UserError(f"the processes of the cluster run different versions of TensorFlow: {found}; install one")
+        listed = ", ".join(f"{task} {version}" for task, version in sorted(versions.items()))
+        raise UserError(f"the cluster's processes run different versions of TensorFlow: {listed}; install one version")
 
 
-def wait_for(cluster: dict[str, Any], kind: str, seconds: float) -> None:
+def wait_for(cluster: ClusterSpec, kind: str, seconds: float) -> None:
     """Waits until all processes of a kind listen.
 
     Raises:
       MachineError: one does not; it is named.
     """
     deadline = time.monotonic() + seconds
-    for index, address in enumerate(cluster["cluster"][kind]):
+    for index, address in enumerate(cluster.addresses[kind]):
         host, _, port = address.rpartition(":")
         while True:
             try:
@@ -79,14 +75,13 @@ def wait_for(cluster: dict[str, Any], kind: str, seconds: float) -> None:
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise MachineError(
-                        f"TF_CONFIG: {kind} {index} ({address}) has not come up within {seconds:g} s: {error}"
+                        f"TF_CONFIG: {kind} {index} ({address}) did not start within {seconds:g} s: {error}"
                     ) from error
                 time.sleep(SECONDS_BETWEEN_TRIES)
 
 
-def serve(cluster: dict[str, Any]) -> None:
+def serve(cluster: ClusterSpec) -> None:
     """Does what the chief of a cluster asks, until this process is ended."""
-    task = cluster["task"]
     tf.distribute.Server(
-        cluster["cluster"], job_name=task["type"], task_index=task["index"], protocol="grpc", start=True
+        cluster.addresses, job_name=cluster.kind, task_index=cluster.index, protocol="grpc", start=True
     ).join()

@@ -1,22 +1,15 @@
 """tf.distribute strategies by name."""
 
-import json
-import os
 import socket
-from typing import Any
 from urllib.parse import urlsplit
 
 import tensorflow as tf
 
+from stillhouse.modules.cluster.spec import ClusterSpec
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.settings import CLUSTER_STRATEGIES, Strategy
 
-# Those whose replicas are processes of their own, which find each other by TF_CONFIG.
-OF_PROCESSES = ("multi_worker_mirrored", "parameter_server")
-# Processes that are the devices of one: stages of a network, in the cluster's tasks of that name.
-STAGES = "stage"
-NAMES = ("auto", "one_device", "mirrored", "central_storage", *OF_PROCESSES, "tpu")
-
-# A variable smaller than this stands on one parameter server whole.
+# A smaller variable is kept whole on one parameter server.
 LEAST_SHARD_BYTES = 256 << 10
 SECONDS_TO_REACH_A_TPU = 5.0
 
@@ -38,8 +31,8 @@ def prepare_devices(replicas: int) -> None:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
     except RuntimeError as error:
         raise UserError(
-            f"strategy.devices: {replicas} replicas are wanted, but TensorFlow already runs in this process with "
-            f"{len(tf.config.list_logical_devices('CPU'))} CPU device(s); start a new process for this training"
+            f"strategy.devices: found {replicas}; TensorFlow already runs in this process with "
+            f"{len(tf.config.list_logical_devices('CPU'))} CPU device(s); start a new process for this training job"
         ) from error
 
 
@@ -57,7 +50,7 @@ def local_devices(wanted: int | None) -> list[str]:
     else:
         available = gpus
     if count > len(available):
-        raise UserError(f"strategy.devices: {count} replicas are wanted, {len(available)} devices are there")
+        raise UserError(f"strategy.devices: found {count}; expected at most {len(available)} (devices present)")
     return [device.name for device in available[:count]]
 
 
@@ -68,100 +61,51 @@ def resolve_auto() -> str:
     return "mirrored" if len(tf.config.list_physical_devices("GPU")) > 1 else "one_device"
 
 
-def tf_config() -> dict[str, Any] | None:
-    """Returns the cluster that this process belongs to, from the environment's TF_CONFIG; None if there is none.
+def make_strategy(settings: Strategy, cluster: ClusterSpec | None = None) -> tf.distribute.Strategy:
+    """Returns the strategy of the settings.
+
+    Args:
+      settings: name, devices and the like; numbers of processes are those of the cluster.
+      cluster: the processes that it is for; None: this one alone.
 
     Raises:
-      UserError: it is no JSON, or names a task that is not in its cluster.
+      UserError: there are fewer devices than wanted, there is no TPU, or no cluster.
     """
-    text = os.environ.get("TF_CONFIG")
-    if not text:
-        return None
-    try:
-        found = json.loads(text)
-        cluster, task = found["cluster"], found["task"]
-        kind, index = task["type"], int(task["index"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f'TF_CONFIG: expected {{"cluster": {{type: [address, ...]}}, "task": {{"type", "index"}}}}, found {text!r}'
-        ) from error
-    if kind != "evaluator" and not 0 <= index < len(cluster.get(kind, [])):
-        there = ", ".join(f"{len(addresses)} {name}" for name, addresses in cluster.items())
-        raise UserError(f"TF_CONFIG: this process is {kind} {index}, but the cluster has only {there}")
-    return {"cluster": cluster, "task": {"type": kind, "index": index}}
-
-
-def is_chief(cluster: dict[str, Any] | None) -> bool:
-    """Returns whether this process writes checkpoints and the model: it is alone, the chief, or worker 0 without one.
-
-    Args:
-      cluster: as `tf_config` returns it.
-    """
-    return cluster is None or task_name(cluster) == in_step(cluster)[0]
-
-
-def task_name(cluster: dict[str, Any]) -> str:
-    """Returns the name of this process, such as worker-0; `cluster` is as `tf_config` returns it."""
-    return "{type}-{index}".format(**cluster["task"])
-
-
-def in_step(cluster: dict[str, Any] | None) -> list[str]:
-    """Returns the names of the processes that train in step, this one's chief first; ["chief-0"] if it is alone.
-
-    Args:
-      cluster: as `tf_config` returns it.
-    """
-    if cluster is None or "ps" in cluster["cluster"]:
-        return ["chief-0"]
-    return [f"{kind}-{index}" for kind in ("chief", "worker") for index in range(len(cluster["cluster"].get(kind, [])))]
-
-
-def make_strategy(
-    name: str,
-    devices: int | None = None,
-    workers: int | None = None,
-    parameter_servers: int | None = None,
-    tpu: str | None = None,
-) -> tf.distribute.Strategy:
-    """Returns the strategy `name`.
-
-    Args:
-      name: one of NAMES.
-      devices: replicas of mirrored and central_storage in this process; None: all GPUs, or one CPU.
-      workers: processes of multi_worker_mirrored and parameter_server; the cluster itself is in TF_CONFIG.
-      parameter_servers: likewise; large variables are cut into so many shards.
-      tpu: name or grpc:// address of a TPU; None: the one of this machine.
-
-    Raises:
-      UserError: the name is unknown, there are fewer devices than wanted, there is no TPU, or no cluster.
-    """
-    if name == "auto":
-        name = resolve_auto()
-    if name in OF_PROCESSES and tf_config() is None:
-        raise UserError(f"strategy.name: {name} needs a cluster, and there is no TF_CONFIG in the environment")
+    name = resolve_auto() if settings.name == "auto" else settings.name
+    if name in CLUSTER_STRATEGIES and cluster is None:
+        raise UserError(f"strategy.name: {name} needs a cluster; found no TF_CONFIG in the environment; set it")
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy(local_devices(1)[0])
     if name == "mirrored":
-        names = local_devices(devices)
+        names = local_devices(settings.devices)
         # The collective operations that it would choose for CPUs serve one model per process: those of a second one,
         # with weights of another shape, end in "Shape mismatch in the collective instance".
         on_cpus = tf.distribute.ReductionToOneDevice() if "CPU" in names[0] else None
         return tf.distribute.MirroredStrategy(names, cross_device_ops=on_cpus)
     if name == "central_storage":
-        names = local_devices(devices)
+        names = local_devices(settings.devices)
         # Without a parameter device it would place variables on the CPU, device 0, which is meant.
         return tf.distribute.experimental.CentralStorageStrategy(names, "/CPU:0")
     if name == "multi_worker_mirrored":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver(cluster))
     if name == "parameter_server":
         partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
-            min_shard_bytes=LEAST_SHARD_BYTES, max_shards=parameter_servers or 1
+            min_shard_bytes=LEAST_SHARD_BYTES, max_shards=settings.parameter_servers or 1
         )
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-        return tf.distribute.ParameterServerStrategy(resolver, variable_partitioner=partitioner)
-    if name == "tpu":
-        return _tpu(tpu)
-    raise UserError(f"strategy.name: {name!r} is unknown; allowed: {', '.join(NAMES)}")
+        return tf.distribute.ParameterServerStrategy(_resolver(cluster), variable_partitioner=partitioner)
+    return _tpu(settings.tpu)
+
+
+def _resolver(cluster: ClusterSpec) -> tf.distribute.cluster_resolver.ClusterResolver:
+    """Returns the cluster in TensorFlow's words; TFConfigClusterResolver would read the environment once more."""
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(cluster.addresses),
+        task_type=cluster.kind,
+        task_id=cluster.index,
+        # Asked without initialising TensorFlow, which has to happen after the cluster is known.
+        num_accelerators={"GPU": len(tf.config.get_visible_devices("GPU"))},
+        rpc_layer="grpc",
+    )
 
 
 def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
@@ -171,10 +115,10 @@ def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
 
 def _tpu(name: str | None) -> tf.distribute.Strategy:
     where = f"the TPU {name!r}" if name else "a TPU of this machine"
-    nothing = f"strategy.name: tpu: {where} is not there; name one in strategy.tpu, or choose another strategy"
+    nothing = f"strategy.name: tpu: {where} was not found; set strategy.tpu, or another strategy.name"
     if name is None and not tf.config.list_physical_devices("TPU"):
         raise UserError(nothing)
-    # A name is looked up at Google's; both are asked for first, because TensorFlow would wait for minutes.
+    # A name is resolved by Google's service; both are checked first, because TensorFlow would wait for minutes.
     address = urlsplit(name) if name and "://" in name else None
     try:
         if address:

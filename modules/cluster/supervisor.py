@@ -1,8 +1,8 @@
 """Starts the processes of a cluster on this machine, watches over them, and starts again what dies.
 
-  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job goes on from its last checkpoint
+  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job resumes from its last checkpoint
   stage                  chief, and a process per stage of a network; if one dies, as above
-  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others go on,
+  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others continue,
                          a chief or a parameter server is as above
 
 The standard input of every process is a pipe that nobody writes to. It closes when the supervisor is gone, however
@@ -26,7 +26,7 @@ from typing import Any
 import tensorflow as tf
 
 from stillhouse.modules import progress
-from stillhouse.modules.cluster.strategies import STAGES
+from stillhouse.modules.cluster.spec import STAGES, TF_CONFIG
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.peak_memory import peak_mb
 
@@ -42,7 +42,7 @@ CASCADE = ("UnavailableError", "AbortedError", "CancelledError", "InternalError"
 class Job:
     """What a cluster does."""
 
-    name: str  # of the training, for messages
+    name: str  # the model's name in messages
     kind: str  # TrainingConfig.cluster_kind
     workers: int  # or stages of all replicas
     parameter_servers: int
@@ -110,7 +110,7 @@ def run_job(job: Job) -> Course:
                 _watch(job, tasks, course)
                 return course
         except _TaskError as failure:
-            _note(job, course, failure, "starting again from the last checkpoint")
+            _note(job, course, failure, "restarting from the last checkpoint")
             time.sleep(job.back_off_seconds * 2 ** (course.restarts - 1))
 
 
@@ -122,8 +122,8 @@ def _note(job: Job, course: Course, failure: _TaskError, what_next: str) -> None
     if course.restarts >= job.most_restarts:
         first = course.first
         raise MachineError(
-            f"{job.name}: failed {course.restarts + 1} times, restarts.most is {job.most_restarts}; the first error, "
-            f"of {first.task}: {first.reason} (its output: {first.log})"
+            f"{job.name}: failed {course.restarts + 1} times; restarts.most is {job.most_restarts}; first error, of "
+            f"{first.task}: {first.reason} (output: {first.log})"
         ) from None
     course.restarts += 1
     progress.note(f"{job.name}: {failure.task}: {failure.reason}; {what_next} (restart {course.restarts})")
@@ -133,12 +133,12 @@ def free_ports(count: int) -> list[int]:
     """Returns ports that nobody listens on now."""
     sockets = [socket.socket() for _ in range(count)]
     try:
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]
+        for listener in sockets:
+            listener.bind((HOST, 0))
+        return [listener.getsockname()[1] for listener in sockets]
     finally:
-        for one in sockets:
-            one.close()
+        for listener in sockets:
+            listener.close()
 
 
 def gpus_of(index: int, workers: int, gpus: int) -> str:
@@ -160,7 +160,7 @@ def _started(job: Job) -> Iterator[list[_Task]]:
     try:
         for kind, index in job.tasks:
             environment = os.environ | {
-                "TF_CONFIG": json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}),
+                TF_CONFIG: json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}),
                 "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             }
             if gpus:
@@ -242,7 +242,7 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
                 raise failure
             for task in failed:
                 _end(task)
-                _note(job, course, failure, "replacing it while the others go on")
+                _note(job, course, failure, "replacing it while the others continue")
                 _start(task, job.module, job.folder / "job.json", speaks=False)
 
 
@@ -270,9 +270,9 @@ def _failure_of(task: _Task) -> _TaskError:
     if task.process.returncode < 0:
         return _TaskError(task.name, f"ended by {signal.Signals(-task.process.returncode).name}", log=task.log)
     try:
-        told = json.loads(task.failure.read_text())
+        failure = json.loads(task.failure.read_text())
     except (FileNotFoundError, ValueError):
         return _TaskError(task.name, f"ended with exit code {task.process.returncode}", log=task.log)
     # What the machine does not let us do, it may let us do the next time.
-    of_user = told["of_user"] and task.process.returncode == UserError.exit_code
-    return _TaskError(task.name, told["reason"], of_user, task.log)
+    of_user = failure["of_user"] and task.process.returncode == UserError.exit_code
+    return _TaskError(task.name, failure["reason"], of_user, task.log)

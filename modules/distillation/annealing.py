@@ -1,28 +1,29 @@
 """Alpha and temperature over the epochs."""
 
 import math
-from typing import Any
 
 import tf_keras as keras
 
+from stillhouse.modules.settings import Schedule
 
-def value_at(schedule: dict[str, Any], epoch: int, epochs: int) -> float:
-    """Returns the value in `epoch` (from 0) of a schedule {start, end, schedule: linear or cosine} over `epochs`.
+
+def value_at(schedule: Schedule, epoch: int, epochs: int) -> float:
+    """Returns the value in `epoch` (from 0) of a schedule over `epochs`.
 
     The first epoch has `start`, the last one `end`.
     """
-    share = epoch / (epochs - 1) if epochs > 1 else 0.0
-    if schedule["schedule"] == "cosine":
-        share = (1 - math.cos(math.pi * share)) / 2
-    return schedule["start"] + (schedule["end"] - schedule["start"]) * share
+    fraction = epoch / (epochs - 1) if epochs > 1 else 0.0
+    if schedule.schedule == "cosine":
+        fraction = (1 - math.cos(math.pi * fraction)) / 2
+    return schedule.start + (schedule.end - schedule.start) * fraction
 
 
-class Schedules(keras.callbacks.Callback):
-    """Sets the learner's alpha and temperature before each epoch, and notes them in the history."""
+class Annealing(keras.callbacks.Callback):
+    """Sets the learner's alpha and temperature before each epoch and records them in the history."""
 
-    def __init__(self, distillation: dict[str, Any], epochs: int):
+    def __init__(self, alpha: Schedule, temperature: Schedule, epochs: int):
         super().__init__()
-        self._schedules = {name: distillation[name] for name in ("alpha", "temperature")}
+        self._schedules = {"alpha": alpha, "temperature": temperature}
         self._epochs = epochs
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -4,10 +4,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.large_models.fitting import Memory
-from stillhouse.modules.large_models.parallelism import Parallelism
 from stillhouse.modules.large_models.segments import cuts_after, refuse_activity_regularisers, units_of
 from stillhouse.modules.large_models.swap import refuse_host_as_device
+from stillhouse.modules.settings import Memory, Parallelism
 
 
 def check_network(network: keras.Model, memory: Memory, parallelism: Parallelism, who: str) -> None:
@@ -29,5 +28,5 @@ def check_network(network: keras.Model, memory: Memory, parallelism: Parallelism
         layers = len(units_of(network))
         if parallelism.stages > layers:
             raise UserError(
-                f"{who}: parallelism.stages: {parallelism.stages} stages are wanted, but there are {layers} layers"
+                f"{who}: parallelism.stages: found {parallelism.stages}; expected at most {layers} (layers); lower it"
             )

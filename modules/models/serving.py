@@ -35,13 +35,13 @@ def read_records(pattern: str) -> tf.data.Dataset:
 
 
 def _sums(head: str, served: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns the sums over a batch of each metric, under the names that the evaluation has for them."""
+    """Returns the sums over a batch of each metric, by the evaluation's metric names."""
     if head == "regression":
         errors = served - labels
         return {"mean_absolute_error": np.abs(errors).sum(), "loss": np.square(errors).sum()}
     if head == "multi_label":
-        held = np.where(labels == 1, served, 1 - served)
-        loss = -np.log(np.maximum(held, SMALLEST_PROBABILITY)).mean(axis=-1)
+        of_truth = np.where(labels == 1, served, 1 - served)
+        loss = -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean(axis=-1)
         return {"accuracy": ((served > 0.5) == (labels == 1)).mean(axis=-1).sum(), "loss": loss.sum()}
     of_label = served[np.arange(len(labels)), labels]
     loss = -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))
@@ -52,8 +52,8 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
     """Returns example_count, loss and accuracy (or mean_absolute_error) over raw examples sent without their label.
 
     Args:
-      saved_model: folder of a model that stillhouse.modules.models.export wrote.
-      pattern: files of raw examples, the label included.
+      saved_model: folder of a model written by stillhouse.modules.models.export.
+      pattern: pattern of the files of raw examples, with the label.
       label: name of the label column.
     """
     model = saved_models.load(saved_model)
@@ -75,12 +75,12 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
 def single_example_latencies(models: Sequence[Any], example: bytes, rounds: int = 200) -> list[tuple[float, float]]:
     """Returns each model's times for one raw example, median and 95th percentile, in milliseconds.
 
-    The models are asked in turn, so that a slow moment of the machine falls on all of them.
+    Calls alternate between the models, so that a slow moment of the machine affects all of them.
 
     Args:
-      models: loaded SavedModels that stillhouse.modules.models.export wrote.
+      models: loaded SavedModels written by stillhouse.modules.models.export.
       example: a serialized tf.Example without label.
-      rounds: how often each model is asked after a tenth of that to warm up.
+      rounds: number of measured calls of each model, after a tenth of that for warm-up.
     """
     request = tf.constant([example])
     signatures = [model.signatures["serving_default"] for model in models]
@@ -102,7 +102,7 @@ def labels_of(model: Any, records: Sequence[bytes]) -> np.ndarray:
 
 
 def probabilities_of(model: Any, records: Sequence[bytes], label: str) -> np.ndarray:
-    """Returns what a loaded classifier serves for raw examples, sent without their label: [examples, classes]."""
+    """Returns a loaded classifier's probabilities for raw examples, sent without their label: [examples, classes]."""
     signature = model.signatures["serving_default"]
     requests = [without_feature(record, label) for record in records]
     parts = (signature(examples=tf.constant(batch))["probabilities"] for batch in _batches(requests))

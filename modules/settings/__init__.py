@@ -1,7 +1,7 @@
 """The settings file as pydantic models: the one place where a setting is named, typed, documented, defaulted."""
 
-from stillhouse.modules.settings.data import Data, Ingestion
-from stillhouse.modules.settings.distillation import OBJECTIVES
+from stillhouse.modules.settings.data import Data, Ingestion, Shard
+from stillhouse.modules.settings.distillation import MASKED, OBJECTIVES, Hint, Schedule, Share, Student, Temperature
 from stillhouse.modules.settings.evaluation import (
     BINARY_METRICS,
     RANKING_METRICS,
@@ -13,25 +13,49 @@ from stillhouse.modules.settings.kubeflow import Kubeflow, Resources
 from stillhouse.modules.settings.loading import load_settings, parse_settings
 from stillhouse.modules.settings.pipeline import Settings
 from stillhouse.modules.settings.pretraining import Pretraining
-from stillhouse.modules.settings.scaling import Memory, Parallelism
-from stillhouse.modules.settings.training import Training
+from stillhouse.modules.settings.scaling import (
+    CLUSTER_STRATEGIES,
+    Checkpoints,
+    Memory,
+    Parallelism,
+    Restarts,
+    Strategy,
+)
+from stillhouse.modules.settings.section import Section
+from stillhouse.modules.settings.training import Optimizer, Start, Training, TrainingSettings, WeightedEnsemble
 
 __all__ = [
     "BINARY_METRICS",
+    "CLUSTER_STRATEGIES",
+    "MASKED",
     "OBJECTIVES",
     "RANKING_METRICS",
     "REPORTED_METRICS",
+    "Checkpoints",
     "Data",
+    "Hint",
     "Ingestion",
     "Kubeflow",
     "Memory",
+    "Optimizer",
     "Parallelism",
     "Pretraining",
     "PushedGate",
     "Resources",
+    "Restarts",
+    "Schedule",
+    "Section",
     "Settings",
+    "Shard",
+    "Share",
+    "Start",
+    "Strategy",
+    "Student",
     "TeacherGate",
+    "Temperature",
     "Training",
+    "TrainingSettings",
+    "WeightedEnsemble",
     "load_settings",
     "parse_settings",
 ]

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, and the exact place where it goes on.
+"""Checkpoints of a training job, and the exact step at which it resumes.
 
 A checkpoint is named by the number of updates done. It holds the weights, the optimiser, the states of random
 generators (dropout), the running means of the epoch and the history so far. The input needs no state: its order is a
@@ -18,8 +18,9 @@ import tensorflow as tf
 import tf_keras as keras
 
 from stillhouse.modules import progress
-from stillhouse.modules.cluster.strategies import in_step, task_name, tf_config
+from stillhouse.modules.cluster.spec import ClusterSpec, in_step
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.settings import Checkpoints as CheckpointSettings
 
 NAME = "checkpoint"
 
@@ -36,7 +37,7 @@ class _Json(tf.train.experimental.PythonState):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves a training between its epochs, if it is time, and restores it; a callback of either loop.
+    """Saves a training job when a checkpoint is due, and restores it; a callback of either loop.
 
     `step` is the number of updates done; `history` has {metric: [value of each finished epoch]}.
     """
@@ -45,10 +46,10 @@ class Checkpoints(keras.callbacks.Callback):
         self,
         learner: keras.Model,
         folder: str | None,
-        of_what: str,
+        identity: str,
         steps_per_epoch: int,
-        every_steps: int,
-        keep: int,
+        settings: CheckpointSettings,
+        cluster: ClusterSpec | None = None,
         settle: Callable[[], None] = lambda: None,
     ):
         """Finds the newest whole checkpoint in the folder and restores it.
@@ -56,10 +57,10 @@ class Checkpoints(keras.callbacks.Callback):
         Args:
           learner: a compiled `stillhouse.modules.training.learner.Learner`.
           folder: of the checkpoints, or None for none; workers share it.
-          of_what: tells this training from others, whose checkpoints are refused.
+          identity: fingerprint of this training job; checkpoints of others are rejected.
           steps_per_epoch: updates in an epoch.
-          every_steps: updates between checkpoints, rounded up to whole calls of the compiled loop.
-          keep: checkpoints to keep.
+          settings: updates between checkpoints, rounded up to whole calls of the compiled loop, and how many to keep.
+          cluster: the processes that write checkpoints, and which this one is; None: it is alone.
           settle: called before saving; waits until all scheduled updates are done.
 
         Raises:
@@ -69,7 +70,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._learner = learner
         self._folder = folder
         self._steps_per_epoch = steps_per_epoch
-        self._every_steps = every_steps
+        self._every_steps = settings.every_steps
         self._settle = settle
         learner.optimizer.build(learner.learnt)
         self._state = _Json()
@@ -77,38 +78,39 @@ class Checkpoints(keras.callbacks.Callback):
         self.step = 0
         self.history: dict[str, list[float]] = {}
         if folder:
-            cluster = tf_config()
             folders = [os.path.join(folder, name) for name in in_step(cluster)]
-            own = os.path.join(folder, task_name(cluster)) if len(folders) > 1 else folders[0]
-            self._restore(of_what, own, folders)
-            self._manager = tf.train.CheckpointManager(self._checkpoint, own, max_to_keep=keep, checkpoint_name=NAME)
-        self._of_what = of_what
+            own = os.path.join(folder, cluster.task_name) if len(folders) > 1 else folders[0]
+            self._restore(identity, own, folders)
+            self._manager = tf.train.CheckpointManager(
+                self._checkpoint, own, max_to_keep=settings.keep, checkpoint_name=NAME
+            )
+        self._identity = identity
         self._saved = self.step
         self._first_of_run = self.step
         self._means = learner.means.value_of() if self.step % steps_per_epoch else None
 
-    def _restore(self, of_what: str, own: str, folders: list[str]) -> None:
+    def _restore(self, identity: str, own: str, folders: list[str]) -> None:
         steps = set.intersection(*(_steps_in(folder) for folder in folders))
         for step in sorted(steps, reverse=True):
             paths = [os.path.join(folder, f"{NAME}-{step}") for folder in folders]
             faults = {path: fault for path in paths if (fault := _fault_of(path))}
             if faults:
                 path, fault = next(iter(faults.items()))
-                progress.note(f"checkpoint {path} is damaged ({fault}); taking the one before")
+                progress.note(f"checkpoint {path} is corrupt ({fault}); using the previous one")
                 continue
             path = os.path.join(own, f"{NAME}-{step}")
             other = UserError(
-                f"{self._folder}: the checkpoints there are of another model or training; remove the folder"
+                f"{self._folder}: its checkpoints belong to another model or training job; remove the folder"
             )
             try:
                 status = self._checkpoint.read(path)
                 status.assert_existing_objects_matched()
             except (AssertionError, ValueError, tf.errors.InvalidArgumentError) as error:
                 raise other from error
-            found = self._state.value
-            if found["of"] != of_what:
+            state = self._state.value
+            if state["of"] != identity:
                 raise other
-            self.step, self.history = found["step"], found["history"]
+            self.step, self.history = state["step"], state["history"]
             return
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -132,7 +134,7 @@ class Checkpoints(keras.callbacks.Callback):
     def save(self) -> None:
         """Writes a checkpoint of this moment."""
         self._settle()
-        self._state.value = {"of": self._of_what, "step": self.step, "history": self.history}
+        self._state.value = {"of": self._identity, "step": self.step, "history": self.history}
         self._manager.save(checkpoint_number=self.step)
         self._saved = self.step
 
@@ -148,16 +150,16 @@ class StepCheckpoints(Checkpoints):
 
 
 def _steps_in(folder: str) -> set[int]:
-    found = set()
+    steps = set()
     for index in tf.io.gfile.glob(os.path.join(folder, f"{NAME}-*.index")):
         step = re.fullmatch(rf"{NAME}-(\d+)\.index", os.path.basename(index))
         if step:
-            found.add(int(step[1]))
-    return found
+            steps.add(int(step[1]))
+    return steps
 
 
 def _fault_of(path: str) -> str | None:
-    """Returns what is wrong with the files of a checkpoint, whose checksums are verified by reading them."""
+    """Returns the fault in a checkpoint's files, whose checksums are verified by reading them; None: no fault."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():

@@ -1,74 +1,93 @@
-"""What one training needs."""
+"""What one training needs, as it travels from the pipeline to the process that trains.
+
+A `TrainingConfig` is made of the sections of the settings. Its JSON (`model_dump(mode="json")`) is the custom_config of
+a Trainer and is part of the job file of a cluster; `model_validate` checks it there by the same rules.
+"""
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stillhouse.modules.cluster.strategies import OF_PROCESSES, STAGES
+from stillhouse.modules.cluster.spec import STAGES
+from stillhouse.modules.settings import (
+    CLUSTER_STRATEGIES,
+    Hint,
+    Ingestion,
+    Section,
+    Shard,
+    Share,
+    Start,
+    Temperature,
+    TrainingSettings,
+    WeightedEnsemble,
+)
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
 
+# Settings that decide where and how a training job runs, but not its result.
+WHERE_IT_RUNS = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
 
-@dataclass(frozen=True)
-class TrainingConfig:
-    """What one training needs; travels as JSON in the custom_config of a Trainer."""
+
+class DistillationConfig(Section):
+    """How a student learns from its teachers: the settings with every default decided, and the ensemble."""
+
+    objective: str  # a name in settings.OBJECTIVES, or the import path of a function
+    temperature: Temperature
+    alpha: Share
+    hints: list[Hint] = []
+    head_per_teacher: bool = False
+    ensemble: WeightedEnsemble
+    code: str = ""  # fingerprint of the objective's, if it is a user's own; for TFX's cache
+
+
+class MaskingConfig(Section):
+    """Masking of a pre-training job, whose label is the feature with the token ids."""
+
+    share: float  # fraction of the tokens that is masked
+    label: str  # the task's, of no use here: examples without it are as good
+
+
+class TrainingConfig(TrainingSettings):
+    """What one training needs."""
 
     name: str  # the node's name, for messages
     role: str  # teacher, baseline, student, or pretraining
     task: str  # import path of the task module
     label: str
-    hyperparameters: dict[str, Any]
-    epochs: int
-    batch_size: int
-    seed: int
-    optimizer: dict[str, Any]  # name, learning_rate, schedule
-    strategy: dict[str, Any]  # arguments of make_strategy
-    loop: str = "fit"
-    ingestion: dict[str, Any] = field(default_factory=dict)  # stillhouse.modules.ingestion.options.Options
-    checkpoints: dict[str, Any] = field(default_factory=lambda: {"every_steps": 500, "keep": 2})
-    memory: dict[str, Any] = field(default_factory=dict)  # stillhouse.modules.large_models.fitting.Memory
-    parallelism: dict[str, Any] = field(default_factory=dict)  # stillhouse.modules.large_models.parallelism.Parallelism
-    restarts: dict[str, Any] = field(default_factory=lambda: {"most": 3, "back_off_seconds": 1.0})
-    checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
     head: str = "classification"
     builder: str = "build_student"  # name of the task's function that builds this network
-    precision: str = "float32"  # what its layers compute in, as stillhouse.modules.training.precision has it
-    label_smoothing: float = 0.0
-    augment: bool = False
-    shard: dict[str, int] | None = None  # index, of: the part of the train split that this model sees
-    omit_classes: list[int] = field(default_factory=list)
-    # {"layers": {layer: layer of fn_args.base_model to start at}}, all others by their own names. None: start at what
-    # was pushed last, if there is a base_model, or at random.
-    start: dict[str, Any] | None = None
-    # Of a pre-training, whose label is the feature with the ids: share that is masked, label (the task's, of no use).
-    masking: dict[str, Any] | None = None
-    hidden_layers: list[str] = field(default_factory=list)  # to export, for hints
-    distillation: dict[str, Any] | None = None  # settings of Distillation and of the ensemble; None: hard labels only
+    ingestion: Ingestion = Ingestion()
+    checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
+    shard: Shard | None = None  # the part of the train split that this model sees; None: all
+    omit_classes: list[int] = []
+    # None: start at what was pushed last, if there is a fn_args.base_model, or at random.
+    start: Start | None = None
+    masking: MaskingConfig | None = None  # None: no masked language modelling
+    hidden_layers: list[str] = []  # to export, for hints
+    distillation: DistillationConfig | None = None  # None: hard labels only
     # Set by the distillation Trainer. Either the teachers, as SavedModel folders, or their cached soft targets.
-    teachers: list[str] = field(default_factory=list)
+    teachers: list[str] = []
     soft_targets: str | None = None
-    transfer_files: list[str] = field(default_factory=list)  # patterns of examples without labels
+    transfer_files: list[str] = []  # patterns of examples without labels
     code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
 
     @property
     def heads(self) -> int:
         """How many heads its network has: one for each teacher, or one."""
-        settings = self.distillation or {}
-        return len(settings["weights"]) if settings.get("head_per_teacher") else 1
+        learning = self.distillation
+        return len(learning.ensemble.weights) if learning and learning.head_per_teacher else 1
 
     @property
     def cluster_kind(self) -> str | None:
-        """What the processes of the training are to each other: the strategy's name, or STAGES; None: it is one."""
-        if self.parallelism.get("processes"):
+        """The kind of the training job's cluster: the strategy's name, or STAGES; None: a single process."""
+        if self.parallelism.processes:
             return STAGES
-        return self.strategy["name"] if self.strategy["name"] in OF_PROCESSES else None
+        return self.strategy.name if self.strategy.name in CLUSTER_STRATEGIES else None
 
 
 def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
-    """Returns a fingerprint of all that decides what a training gives: settings, code, files, but not where it runs."""
-    place = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
-    told = {name: value for name, value in asdict(config).items() if name not in place}
-    told["files"] = [*fn_args.train_files, fn_args.transform_graph_path, *filter(None, [fn_args.base_model])]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    """Returns a fingerprint of all that decides a training job's result: settings, code, files, but not its place."""
+    decisive = config.model_dump(mode="json", exclude=WHERE_IT_RUNS)
+    decisive["files"] = [*fn_args.train_files, fn_args.transform_graph_path, *filter(None, [fn_args.base_model])]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The examples of a training: checked, and as the datasets of its strategy."""
+"""The examples of a training job: checks, and datasets for its strategy."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -8,16 +8,17 @@ import tensorflow_transform as tft
 import tf_keras as keras
 
 from stillhouse.modules import progress
-from stillhouse.modules.cluster.strategies import in_step, is_asynchronous, task_name, tf_config
+from stillhouse.modules.cluster.spec import ClusterSpec, in_step
+from stillhouse.modules.cluster.strategies import is_asynchronous
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.choice import choose, decoded_bytes, remember, remembered
 from stillhouse.modules.ingestion.corruption import explain_misfit, without_damage
 from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
-from stillhouse.modules.ingestion.files import ExampleFiles, Shard, example_files, is_parquet, split_folder
+from stillhouse.modules.ingestion.files import ExampleFiles, example_files, is_parquet, split_folder
 from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.ingestion.labels import LabelScan, scan_labels, scan_of
 from stillhouse.modules.ingestion.on_disk import on_disk
-from stillhouse.modules.ingestion.options import Options
+from stillhouse.modules.ingestion.options import or_autotune, with_options
 from stillhouse.modules.ingestion.service import InputService
 from stillhouse.modules.ingestion.shared_input import SharedInput
 from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
@@ -33,6 +34,7 @@ from stillhouse.modules.ingestion.stream import (
 from stillhouse.modules.ingestion.waiting import clocked
 from stillhouse.modules.models.heads import HEADS, MASKED
 from stillhouse.modules.models.task import find_augment
+from stillhouse.modules.settings import Ingestion
 from stillhouse.modules.text.masking import Masking
 from stillhouse.modules.training.config import TrainingConfig, identity_of
 
@@ -42,12 +44,12 @@ if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a clu
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The examples of a training, in memory or in files that are read again in every epoch."""
+    """The examples of a training job, in memory or in files that are read in every epoch."""
 
     source: Source  # counted; what this process reads
     columns: Columns | None
     parser: ExampleParser
-    options: Options  # with the cache decided
+    options: Ingestion  # with the cache decided
     workers: int  # that have files of their own; 1: every process reads all of them
     train_labels: LabelScan  # of all processes
     eval_labels: LabelScan
@@ -70,16 +72,16 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
     name = f"{config.task}.{config.builder}"
     if config.head == "regression":
         if width != 1:
-            raise UserError(f"{name}: the output width is {width}; a regression has one output")
+            raise UserError(f"{name}: found {width} outputs; expected 1 for regression")
     elif config.head == "multi_label":
         if smallest < 0 or largest > 1:
             wrong = smallest if smallest < 0 else largest
-            raise UserError(f"{name}: with the head multi_label each label is 0 or 1, but {config.label!r} has {wrong}")
+            raise UserError(f"{name}: label {config.label!r}: found {wrong}; expected 0 or 1 for the head multi_label")
     elif config.head == MASKED:
         if largest >= width:
             raise UserError(
-                f"{name}: the network tells {width} sub-words apart, but {config.label!r} has the id {largest:.0f}; "
-                "give it the size of the vocabulary as a hyperparameter"
+                f"{name}: tokens {config.label!r}: found the id {largest:.0f}; expected less than {width}, its "
+                "network's vocabulary; set that hyperparameter to the vocabulary's size"
             )
     else:
         classes = max(2, width)
@@ -87,26 +89,25 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
             wrong = smallest if smallest < 0 else largest
             unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
             raise UserError(
-                f"{name}: the model tells {classes} classes apart (output width {width}), so the label "
-                f"{config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
+                f"{name}: the label {config.label!r} must be in 0..{classes - 1}, the model's classes "
+                f"(output width {width}); found {wrong} in the transformed data{unseen}"
             )
 
 
 def feature_spec_of(config: TrainingConfig, fn_args: "FnArgs") -> dict:
-    """Returns the parsing spec of the transformed features of a training, its label's included."""
+    """Returns the parsing spec of a training job's transformed features, including the label."""
     spec = tft.TFTransformOutput(fn_args.transform_graph_path).transformed_feature_spec()
     if config.masking:
-        spec.pop(config.masking["label"], None)  # examples without it are as good
+        spec.pop(config.masking.label, None)  # examples without it are as good
     return spec
 
 
 def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
     """Returns the configuration with ingestion.cache: auto decided, and says how.
 
-    The order of the examples depends on it, so all workers have one decision, and a training that is resumed keeps it.
+    The order of the examples depends on it, so all workers share one decision, and a resumed training job keeps it.
     """
-    options = Options(**config.ingestion)
-    if options.cache != "auto":
+    if config.ingestion.cache != "auto":
         return config
     identity = identity_of(config, fn_args)
     cache = remembered(config.checkpoint_folder, identity)
@@ -116,17 +117,25 @@ def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
         label_spec(spec, config.label, HEADS[config.head])
         parser = ExampleParser(spec, config.label, HEADS[config.head], card)
         decoded = decoded_bytes(example_files([*fn_args.train_files, *config.transfer_files]), parser)
-        cache, why = choose(options, decoded, config.strategy.get("workers") or 1)
+        cache, why = choose(config.ingestion, decoded, config.strategy.workers or 1)
         progress.note(f"{config.name}: {why}")
         remember(config.checkpoint_folder, identity, cache)
-    return replace(config, ingestion=config.ingestion | {"cache": cache})
+    return config.model_copy(update={"ingestion": config.ingestion.model_copy(update={"cache": cache})})
 
 
-def read_data(config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict) -> TrainingData:
-    """Returns the examples of the training, looked through once; the cache of `config` is decided.
+def read_data(
+    config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict, cluster: ClusterSpec | None = None
+) -> TrainingData:
+    """Returns the examples of the training job, scanned once; the cache of `config` is decided.
+
+    Args:
+      config: of the training.
+      fn_args: has its files.
+      feature_spec: as `feature_spec_of` returns it.
+      cluster: the training job's processes, which may share the files; None: a single process.
 
     Raises:
-      UserError: there are none, they are damaged or do not fit the schema, labels do not fit the head, or soft targets
+      UserError: no examples, corrupt ones or schema violations, labels that are not valid for the head, or soft targets
         are those of other examples.
     """
     label_spec(feature_spec, config.label, HEADS[config.head])
@@ -136,17 +145,18 @@ def read_data(config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict) -> 
         "transfer": example_files(config.transfer_files) if config.transfer_files else [],
     }
     try:
-        return _looked_through(config, files, feature_spec)
+        return _looked_through(config, files, feature_spec, cluster)
     except tf.errors.DataLossError:
-        options = Options(**config.ingestion)
-        return _looked_through(config, without_damage(files, options), feature_spec)
+        return _looked_through(config, without_damage(files, config.ingestion), feature_spec, cluster)
     except tf.errors.InvalidArgumentError as error:
         parser = ExampleParser(feature_spec, config.label, HEADS[config.head])
         raise explain_misfit([name for names in files.values() for name in names], parser.columns, error) from error
 
 
-def _looked_through(config: TrainingConfig, files: dict[str, list[str]], feature_spec: dict) -> TrainingData:
-    options, head = Options(**config.ingestion), HEADS[config.head]
+def _looked_through(
+    config: TrainingConfig, files: dict[str, list[str]], feature_spec: dict, cluster: ClusterSpec | None
+) -> TrainingData:
+    options, head = config.ingestion, HEADS[config.head]
     card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
     parser = ExampleParser(feature_spec, config.label, head, card)
 
@@ -154,20 +164,19 @@ def _looked_through(config: TrainingConfig, files: dict[str, list[str]], feature
         if not files[split]:
             return None
         if not card:
-            found = ExampleFiles(files[split])
+            example_parts = ExampleFiles(files[split])
         else:
-            found = ExampleFiles(files[split], split_folder(config.soft_targets, split))
-            check_match(found.examples, found.soft_targets, card)
-        kept = options.cache == "disk" or any(map(is_parquet, found.examples))
-        return on_disk(found, options.cache_folder) if kept else found
+            example_parts = ExampleFiles(files[split], split_folder(config.soft_targets, split))
+            check_match(example_parts.examples, example_parts.soft_targets, card)
+        kept = options.cache == "disk" or any(map(is_parquet, example_parts.examples))
+        return on_disk(example_parts, options.cache_folder) if kept else example_parts
 
-    shard = Shard(**config.shard) if config.shard else None
-    source = Source(part("train"), part("transfer"), shard, config.omit_classes)
-    in_memory = options.cache == "memory" and config.strategy["name"] != "parameter_server"
+    source = Source(part("train"), part("transfer"), config.shard, config.omit_classes)
+    in_memory = options.cache == "memory" and config.strategy.name != "parameter_server"
     own, workers = source, 1
-    if options.sharding == "file" and config.strategy["name"] == "multi_worker_mirrored":
-        tasks = in_step(tf_config())
-        own, workers = source.of_worker(tasks.index(task_name(tf_config())), len(tasks)), len(tasks)
+    if options.sharding == "file" and config.strategy.name == "multi_worker_mirrored":
+        tasks = in_step(cluster)
+        own, workers = source.of_worker(tasks.index(cluster.task_name), len(tasks)), len(tasks)
     own, columns, labels = _counted(own, parser, in_memory)
     transfer_examples = own.transfer.count if own.transfer else 0
     if workers > 1:
@@ -210,27 +219,29 @@ def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, exam
         return
     if config.batch_size < replicas:
         raise UserError(
-            f"{config.name}: batch_size is {config.batch_size}, but there are {replicas} replicas to share it"
+            f"{config.name}: batch_size: found {config.batch_size}; expected at least {replicas}, one per replica"
         )
     if isinstance(strategy, tf.distribute.TPUStrategy):
         if config.batch_size % replicas:
             raise UserError(
-                f"{config.name}: batch_size {config.batch_size} does not divide by the {replicas} replicas of the TPU, "
-                "which wants batches of one size"
+                f"{config.name}: batch_size: found {config.batch_size}; expected a multiple of {replicas} (TPU cores)"
             )
         if examples < config.batch_size:
-            raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
+            raise UserError(
+                f"{config.name}: batch_size: found {config.batch_size}; expected at most {examples} "
+                f"on a TPU (examples); lower it"
+            )
 
 
 def masking_of(config: TrainingConfig, data: TrainingData) -> Masking | None:
-    """Returns what masks the examples of a pre-training; None: the training is none."""
+    """Returns the masking of a pre-training job; None: any other training job."""
     if not config.masking:
         return None
-    return Masking(config.label, config.masking["share"], largest=int(data.train_labels.largest))
+    return Masking(config.label, config.masking.share, largest=int(data.train_labels.largest))
 
 
 def change_of(config: TrainingConfig, data: TrainingData) -> Change | None:
-    """Returns what is done to each batch of a training."""
+    """Returns the change applied to each batch of a training job."""
     if config.masking:
         return masking_of(config, data)
     if not config.augment:
@@ -240,23 +251,34 @@ def change_of(config: TrainingConfig, data: TrainingData) -> Change | None:
 
 
 def make_datasets(
-    config: TrainingConfig, data: TrainingData, strategy: tf.distribute.Strategy, service: InputService | None = None
+    config: TrainingConfig,
+    data: TrainingData,
+    strategy: tf.distribute.Strategy,
+    cluster: ClusterSpec | None = None,
+    service: InputService | None = None,
 ):
     """Returns, from the first step, the function from tf.distribute's InputContext to the batches of that input.
 
     A batch is ((features, labels, targets), waited), as `stillhouse.modules.ingestion.waiting.clocked` has it.
+
+    Args:
+      config: of the training.
+      data: its examples.
+      strategy: what the replicas are.
+      cluster: the processes of a parameter server's training, whose chief reads for all workers.
+      service: processes that parse for this one.
     """
     options = data.options
     change = change_of(config, data)
     whole_batches = {"drop_remainder": isinstance(strategy, tf.distribute.TPUStrategy)}
-    # A worker that has files of its own takes its part of a global batch from them.
+    # A worker with its own files takes its part of a global batch from them.
     replicas = strategy.num_replicas_in_sync // data.workers
     own_batch = (
         config.batch_size if data.workers == 1 else slice_size(config.batch_size, data.workers * replicas) * replicas
     )
 
     def ready(batches):
-        return options.applied(clocked(batches.prefetch(options.or_autotune("prefetch"))))
+        return with_options(clocked(batches.prefetch(or_autotune(options.prefetch))), options)
 
     def records(first_step, **more):
         return record_batches(
@@ -270,7 +292,7 @@ def make_datasets(
     served = []  # lives as long as the returned function
 
     def shared(first_step):
-        host = tf_config()["cluster"]["chief"][0].rpartition(":")[0]
+        host = cluster.addresses["chief"][0].rpartition(":")[0]
         served[:] = [SharedInput(records(first_step, cached=options.cache == "memory"), host)]
         return lambda context: parsed(served[0].batches())
 

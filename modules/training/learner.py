@@ -22,7 +22,7 @@ from stillhouse.modules.models.teachers import LOGITS
 from stillhouse.modules.training.precision import scales_loss
 from stillhouse.modules.training.step_means import StepMeans
 
-# Name in a training's history: updates that others did meanwhile, mean.
+# Name in the training history: mean number of other workers' updates meanwhile.
 STALENESS = "staleness"
 
 LABELLED = "labelled"  # among the totals of a pass
@@ -35,7 +35,7 @@ class Distillation:
     objective: Objective
     weights: list[float]  # of the teachers
     combination: str
-    alpha: float  # of the first epoch; `schedules.Schedules` sets the others
+    alpha: float  # of the first epoch; `annealing.Annealing` sets the others
     temperature: float
     hints: Hints | None = None
     head_per_teacher: bool = False  # the network has a head for each teacher, which learns from it alone
@@ -54,12 +54,12 @@ class Learner(keras.Model):
         network: keras.Model,
         head: Head = HEADS["classification"],
         distillation: Distillation | None = None,
-        answers: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
+        predict_targets: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None,
         label_smoothing: float = 0.0,
-        staleness: bool = False,
         micro_batches: int = 1,
-        prepare: Callable[[keras.Model], Callable] | None = None,
-        pipeline: Callable[[keras.Model], Pipeline] | None = None,
+        prepare_forward: Callable[[keras.Model], Callable] | None = None,
+        make_pipeline: Callable[[keras.Model], Pipeline] | None = None,
+        reports_staleness: bool = False,
     ):
         """Builds the learner.
 
@@ -67,30 +67,32 @@ class Learner(keras.Model):
           network: from transformed features to the outputs of `head`.
           head: what the outputs mean.
           distillation: None trains on hard labels alone.
-          answers: asks the teachers about a batch of features; None: the batches carry cached soft targets.
+          predict_targets: the teachers' predictions of a batch of features; None: batches carry cached soft targets.
           label_smoothing: of the hard term.
           micro_batches: parts of a batch that pass one after the other; their gradients are added up to one update.
-          prepare: returns what to call for a forward pass instead of the network, such as its rematerialised self.
-          pipeline: returns the network in stages, which micro-batches pass on their devices.
-          staleness: also report how many updates others did between reading the weights and applying the gradients.
+          prepare_forward: returns what to call for a forward pass instead of the network, such as its rematerialised
+            self.
+          make_pipeline: returns the network in stages, which micro-batches pass on their devices.
+          reports_staleness: also report how many updates others did between reading the weights and applying the
+            gradients.
         """
         super().__init__()
         self.network = network
         self._head = head
         self._distillation = distillation
-        self._answers = answers
+        self._predict_targets = predict_targets
         self._label_smoothing = label_smoothing
         self._hints = distillation.hints if distillation else None
         self._forward = network
         if self._hints:
             self._forward = keras.Model(network.inputs, [network.output, *self._hints.student_layers])
-        self._pipeline = pipeline(self._forward) if pipeline else None
-        if prepare:
-            self._forward = prepare(self._forward)
+        self._pipeline = make_pipeline(self._forward) if make_pipeline else None
+        if prepare_forward:
+            self._forward = prepare_forward(self._forward)
         self._micro_batches = micro_batches
         self._losses = ("loss", "hard_loss", "soft_loss") if distillation else ("loss",)
-        self._staleness = staleness
-        self._means = StepMeans([*self._losses, head.quality, INPUT_WAIT, *([STALENESS] if staleness else [])])
+        self._reports_staleness = reports_staleness
+        self._means = StepMeans([*self._losses, head.quality, INPUT_WAIT, *([STALENESS] if reports_staleness else [])])
         if distillation:
             self.alpha = tf.Variable(distillation.alpha, trainable=False, dtype=tf.float32)
             self.temperature = tf.Variable(distillation.temperature, trainable=False, dtype=tf.float32)
@@ -115,11 +117,13 @@ class Learner(keras.Model):
         if self._hints:
             parts["hints"] = self._hints
         generators = generators_of(self.network)
-        return parts | {f"random_{number}": found for number, found in enumerate(generators) if found is not None}
+        return parts | {
+            f"random_{number}": generator for number, generator in enumerate(generators) if generator is not None
+        }
 
     @property
     def forward(self) -> Callable:
-        """What a training calls for a forward pass in one piece."""
+        """The callable for a forward pass in one piece."""
         return self._forward
 
     @property
@@ -148,27 +152,29 @@ class Learner(keras.Model):
     def _losses_from(self, output, features, labels, targets):
         """As `losses_of`, from what the forward pass gave."""
         output, *states = output if self._hints else [output]
-        settings, head = self._distillation, self._head
+        distillation, head = self._distillation, self._head
         present, safe = tf.cast(head.is_labelled(labels), tf.float32), head.safe_labels(labels)
-        if settings is None:
+        if distillation is None:
             logits = head.logits(output)
             return {"loss": present * head.hard_loss(safe, logits, self._label_smoothing)}, logits
-        if self._answers:
-            targets = tf.nest.map_structure(tf.stop_gradient, self._answers(features))
-        if settings.head_per_teacher:
-            of_heads = logits_of_heads(output, head, len(settings.weights))
-            logits = combine(of_heads, settings.weights, 1.0, settings.combination, head.name)
-            pairs = list(zip(tf.unstack(of_heads, axis=1), tf.unstack(targets[LOGITS], axis=1), strict=True))
-            shares = [weight / sum(settings.weights) for weight in settings.weights]
+        if self._predict_targets:
+            targets = tf.nest.map_structure(tf.stop_gradient, self._predict_targets(features))
+        if distillation.head_per_teacher:
+            head_logits = logits_of_heads(output, head, len(distillation.weights))
+            logits = combine(head_logits, distillation.weights, 1.0, distillation.combination, head.name)
+            pairs = list(zip(tf.unstack(head_logits, axis=1), tf.unstack(targets[LOGITS], axis=1), strict=True))
+            shares = [weight / sum(distillation.weights) for weight in distillation.weights]
         else:
             logits = head.logits(output)
-            teacher = combine(targets[LOGITS], settings.weights, self.temperature, settings.combination, head.name)
+            teacher = combine(
+                targets[LOGITS], distillation.weights, self.temperature, distillation.combination, head.name
+            )
             pairs, shares = [(logits, teacher)], [1.0]
         temperature = tf.convert_to_tensor(self.temperature)
         hard, soft = 0.0, 0.0
-        for (of_student, of_teacher), share in zip(pairs, shares, strict=True):
-            hard += share * present * head.hard_loss(safe, of_student, self._label_smoothing)
-            soft += share * head.of_examples(settings.objective(of_student, of_teacher, temperature), labels)
+        for (student, teacher), share in zip(pairs, shares, strict=True):
+            hard += share * present * head.hard_loss(safe, student, self._label_smoothing)
+            soft += share * head.of_examples(distillation.objective(student, teacher, temperature), labels)
         loss = (1.0 - self.alpha) * hard + self.alpha * soft
         if self._hints:
             loss += self._hints([tf.cast(state, tf.float32) for state in states], targets)
@@ -180,7 +186,7 @@ class Learner(keras.Model):
         own_examples = examples = tf.cast(tf.shape(labels)[0], tf.float32)
         if replicas.num_replicas_in_sync > 1:
             examples = replicas.all_reduce(tf.distribute.ReduceOp.SUM, own_examples)
-        before = self.optimizer.iterations.read_value() if self._staleness else None
+        before = self.optimizer.iterations.read_value() if self._reports_staleness else None
 
         def passed(batch, share=None):
             return self._passed(batch, examples, share, replicas.num_replicas_in_sync)
@@ -193,7 +199,7 @@ class Learner(keras.Model):
         else:
             of_pass = [*self._losses, self._head.quality, LABELLED]
             gradients, totals = accumulate(passed, batch, self._micro_batches, self.learnt, of_pass)
-        if self._staleness:
+        if self._reports_staleness:
             with tf.control_dependencies([part for part in gradients if part is not None]):
                 others = self.optimizer.iterations.read_value() - before
         if scales_loss(self.optimizer):
@@ -203,7 +209,7 @@ class Learner(keras.Model):
         counts = dict.fromkeys(totals, own_examples)
         counts |= dict.fromkeys(["hard_loss", self._head.quality], labelled)
         totals[INPUT_WAIT], counts[INPUT_WAIT] = waited, tf.ones([])
-        if self._staleness:
+        if self._reports_staleness:
             totals[STALENESS], counts[STALENESS] = tf.cast(others, tf.float32), tf.ones([])
         self._means.update_state(totals, counts)
         return self._means.result()

@@ -15,7 +15,7 @@ DatasetFunction = Callable[[int], Callable[[tf.distribute.InputContext], tf.data
 
 @dataclass(frozen=True)
 class Steps:
-    """The updates of a training, and what they are done with."""
+    """The updates of a training job, and the objects that they need."""
 
     learner: Learner  # compiled under `strategy`
     strategy: tf.distribute.Strategy
@@ -30,7 +30,7 @@ class Steps:
 def run_fit(steps: Steps) -> None:
     """Trains by Keras fit, from the first step to the end of the last epoch."""
     done, within = divmod(steps.first, steps.per_epoch)
-    # The rest of an epoch that was begun is a fit of its own, for Keras has no other way to a shorter epoch.
+    # The rest of an interrupted epoch is a separate fit, Keras's only way to a shorter epoch.
     parts = [(done, done + 1, steps.per_epoch - within)] if within else []
     parts.append((done + len(parts), steps.epochs, steps.per_epoch))
     step = steps.first
@@ -51,25 +51,25 @@ def run_fit(steps: Steps) -> None:
 def run_custom(steps: Steps) -> None:
     """Trains by a loop of our own, from the first step to the end of the last epoch."""
     learner = steps.learner
-    told = keras.callbacks.CallbackList(list(steps.callbacks), model=learner)
+    callbacks = keras.callbacks.CallbackList(list(steps.callbacks), model=learner)
     call, settle = _calls(learner, steps.strategy, _distributed(steps.strategy, steps.datasets(steps.first)))
     done, within = divmod(steps.first, steps.per_epoch)
-    told.on_train_begin()
+    callbacks.on_train_begin()
     for epoch in range(done, steps.epochs):
         learner.means.reset_state()
-        told.on_epoch_begin(epoch)
+        callbacks.on_epoch_begin(epoch)
         left = steps.per_epoch - within
         batch = 0
         while batch < left:
             count = min(steps.per_call, left - batch)
-            told.on_train_batch_begin(batch)
+            callbacks.on_train_batch_begin(batch)
             call(count)
             batch += count
-            told.on_train_batch_end(batch - 1)
+            callbacks.on_train_batch_end(batch - 1)
         within = 0
         settle()
-        told.on_epoch_end(epoch, {name: float(value) for name, value in learner.means.result().items()})
-    told.on_train_end()
+        callbacks.on_epoch_end(epoch, {name: float(value) for name, value in learner.means.result().items()})
+    callbacks.on_train_end()
 
 
 def _distributed(strategy: tf.distribute.Strategy, function):

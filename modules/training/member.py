@@ -18,21 +18,21 @@ from stillhouse.modules.parent_process import end_with_parent
 
 # Between operations. A worker on one core would have one, which waits for the shared input while others wait for it.
 LEAST_THREADS = 4
-MOST_CHARACTERS = 500  # of an error that is told to the supervisor; its log has all
+MOST_CHARACTERS = 500  # of an error reported to the supervisor; the log has all of it
 
 
 class _ToSupervisor(logging.Handler):
     """Writes progress as lines that the supervisor understands."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        told = progress.told_by(record)
-        if told:
-            sys.stdout.write(progress.LINE + json.dumps(told) + "\n")
+        payload = progress.payload_of(record)
+        if payload:
+            sys.stdout.write(progress.LINE + json.dumps(payload) + "\n")
             sys.stdout.flush()
 
 
 def gist(message: str) -> str:
-    """Returns the line of an error that says what is wrong; TensorFlow's begin with where, at length."""
+    """Returns the line of an error with its reason; TensorFlow's errors begin with their origin, at length."""
     lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and not line.startswith("[[")]
     if not lines:
@@ -40,27 +40,14 @@ def gist(message: str) -> str:
     return lines[-1 if lines[0] == "Graph execution error:" else 0][:MOST_CHARACTERS]
 
 
-def name_stages(text: str) -> str:
-    """Returns a TF_CONFIG whose workers are stages: the Training Operator has no type of that name for them."""
-    from stillhouse.modules.cluster.strategies import STAGES  # TensorFlow reads its environment when it is imported
-
-    given = json.loads(text)
-    if "worker" in given["cluster"]:
-        given["cluster"][STAGES] = given["cluster"].pop("worker")
-    if given["task"]["type"] == "worker":
-        given["task"]["type"] = STAGES
-    return json.dumps(given)
-
-
 def run(job_file: str, failure_file: str | None) -> None:
     """Runs the task; writes why it failed to `failure_file`."""
     with open(job_file) as file:
         arguments: dict[str, Any] = json.load(file)
     try:
-        from stillhouse.modules.training.train import run_fn
+        # TensorFlow reads its environment, which is complete only now, when it is imported.
+        from stillhouse.modules.training.launch import run_fn
 
-        if arguments["custom_config"]["parallelism"].get("processes"):
-            os.environ["TF_CONFIG"] = name_stages(os.environ["TF_CONFIG"])
         run_fn(SimpleNamespace(**arguments))
     except Exception as error:
         of_user = isinstance(error, UserError)

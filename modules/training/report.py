@@ -1,4 +1,4 @@
-"""What a training tells: each epoch, where its memory goes, and, in stages, a picture of a step."""
+"""Reports of a training job: each epoch, its memory, and, in stages, the timeline of a step."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from stillhouse.modules.ingestion.files import read
 from stillhouse.modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT
 from stillhouse.modules.large_models.ledger import ledgers_of_stages, whole_ledger
 from stillhouse.modules.large_models.parallelism import Stages
-from stillhouse.modules.large_models.timeline import busy, drawn
+from stillhouse.modules.large_models.timeline import busy, render_timeline
 from stillhouse.modules.text.masking import Masking
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.learner import STALENESS, Learner
@@ -34,7 +34,7 @@ class EpochSize:
 
 
 class EpochReport(keras.callbacks.Callback):
-    """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
+    """Reports the progress of each epoch and stops a training job whose loss is NaN or infinite."""
 
     def __init__(self, name: str, epochs: int, size: EpochSize):
         super().__init__()
@@ -59,7 +59,7 @@ class EpochReport(keras.callbacks.Callback):
         if not tf.math.is_finite(metrics["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {metrics['loss']} in epoch {epoch + 1}; lower optimizer.learning_rate, "
-                "or look for NaN in the features that preprocessing_fn returns"
+                "or check the features that preprocessing_fn returns for NaN"
             )
         progress.epoch_done(self._name, epoch + 1, self._epochs, metrics)
 
@@ -77,9 +77,9 @@ def held_out(network: keras.Model, masking: Masking, files: Sequence[str], parse
     for number, records in enumerate(read(files).batch(EVALUATED_AT_ONCE)):
         features, labels, _ = masking(parser(records), tf.constant([0, number]))
         logits = parser.head.logits(network({name: features[name] for name in network.input_names}, training=False))
-        found = {"loss": parser.head.hard_loss(labels, logits), "accuracy": parser.head.quality_of(labels, logits)}
+        metrics = {"loss": parser.head.hard_loss(labels, logits), "accuracy": parser.head.quality_of(labels, logits)}
         count += len(labels)
-        sums = {name: sums.get(name, 0.0) + float(tf.reduce_sum(of)) for name, of in found.items()}
+        sums = {name: sums.get(name, 0.0) + float(tf.reduce_sum(values)) for name, values in metrics.items()}
     return {name: total / count for name, total in sums.items()}
 
 
@@ -93,8 +93,8 @@ def draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets
     path = os.path.join(folder, TIMELINE)
     tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(drawn(passes, title))
-    progress.note(f"{config.name}: a step as it ran: stages were busy for {busy(passes):.0%} of the time; {path}")
+        file.write(render_timeline(passes, title))
+    progress.note(f"{config.name}: measured step: stages busy {busy(passes):.0%}; {path}")
 
 
 def ledgers_of(
@@ -105,7 +105,7 @@ def ledgers_of(
         return {"a replica": whole_ledger(network, learner.optimizer, learner.forward, passing)}
     settings = stages.settings
     micro_batch = batch_size // settings.replicas // stages.micro_batches
-    found = ledgers_of_stages(
+    ledgers = ledgers_of_stages(
         network,
         learner.optimizer,
         stages.partition.places,
@@ -113,10 +113,10 @@ def ledgers_of(
         settings.rematerialise,
         micro_batch,
     )
-    return {f"stage {number}": kinds for number, kinds in enumerate(found)}
+    return {f"stage {number}": kinds for number, kinds in enumerate(ledgers)}
 
 
 def listed(figures: dict[str, float]) -> str:
     """Returns the figures as text, with two digits at the least."""
-    known = {name.replace("_", " "): value for name, value in figures.items() if value is not None}
-    return ", ".join(f"{name} {value:.1f}" if value >= 1 else f"{name} {value:.2g}" for name, value in known.items())
+    measured = {name.replace("_", " "): value for name, value in figures.items() if value is not None}
+    return ", ".join(f"{name} {value:.1f}" if value >= 1 else f"{name} {value:.2g}" for name, value in measured.items())

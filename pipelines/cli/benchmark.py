@@ -13,7 +13,6 @@ from stillhouse.modules.ingestion.choice import choose, decoded_bytes
 from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files
 from stillhouse.modules.ingestion.measure import NAIVE, Rate, measure
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.stream import Source
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.settings import Settings
@@ -40,13 +39,12 @@ def measure_ingestion(settings: Settings, root: Path, rounds: int, seconds: floa
     label_spec(spec, settings.data.label, head)
     parser = ExampleParser(spec, settings.data.label, head)
     files = example_files([str(examples / "Split-train" / "*")])
-    options = Options(**settings.ingestion.model_dump())
     batch_size = settings.student.batch_size
-    rates = measure(Source(ExampleFiles(files)), parser, batch_size, options, rounds, seconds, told)
+    rates = measure(Source(ExampleFiles(files)), parser, batch_size, settings.ingestion, rounds, seconds, told)
     return {
         "files": len(files),
         "batch_size": batch_size,
-        "auto": choose(options, decoded_bytes(files, parser))[1],
+        "auto": choose(settings.ingestion, decoded_bytes(files, parser))[1],
         "rates": [asdict(rate) | {"median": rate.median} for rate in rates],
     }
 

@@ -22,15 +22,15 @@ from stillhouse.components.serving_check import ServingCheck
 from stillhouse.components.soft_targets import SoftTargets
 from stillhouse.components.transfer_examples import TransferExamples
 from stillhouse.modules.code_fingerprint import code_fingerprint
-from stillhouse.modules.models.heads import MASKED
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
-from stillhouse.modules.settings import Settings
+from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Start, Student, WeightedEnsemble
+from stillhouse.modules.training.config import DistillationConfig, MaskingConfig
 from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate
 from stillhouse.pipelines.dag.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
 from stillhouse.pipelines.dag.nodes import Dag, Place
 
-ONE_TEACHER = {"weights": [1.0], "combination": "arithmetic"}
-CERTAIN = {"start": 1.0, "end": 1.0, "schedule": "linear"}
+ONE_TEACHER = WeightedEnsemble(weights=[1.0])
+SOFT_TARGETS_ALONE = Schedule(start=1.0, end=1.0)  # as alpha
 
 
 def teacher_names(settings: Settings) -> list[str]:
@@ -122,13 +122,18 @@ def _add_pretraining(dag: Dag) -> None:
         node = f"Pretraining.{name}"
         learners = [later.distillation for later in settings.pretraining.values() if later.distillation]
         hidden = {hint.teacher_layer for one in learners if one.teacher == name for hint in one.hints}
-        masking = {"share": of.mask_share, "label": settings.data.label}
+        masking = MaskingConfig(share=of.mask_share, label=settings.data.label)
         more = {"head": MASKED, "label": of.tokens, "masking": masking, "hidden_layers": sorted(hidden)}
         teachers = []
         if of.distillation:
             teachers = [dag.pretrained[of.distillation.teacher]]
-            learning = of.distillation.model_dump(include={"temperature", "alpha", "hints"})
-            more["distillation"] = learning | ONE_TEACHER | {"objective": "kl_divergence"}
+            more["distillation"] = DistillationConfig(
+                objective=OBJECTIVES[MASKED][0],
+                temperature=of.distillation.temperature,
+                alpha=of.distillation.alpha,
+                hints=of.distillation.hints,
+                ensemble=ONE_TEACHER,
+            )
         config = dag.config(node, "pretraining", of, **more)
         start = dag.start_of(node, of)
         dag.pretrained[name] = dag.distillation_trainer(config, start, dag.transfer, teachers=teachers)
@@ -168,11 +173,6 @@ def _add_baseline(dag: Dag) -> BaseChannel:
     return dag.trainer(config, dag.start_of("Baseline", of) if of.start else None)
 
 
-def _ensemble(settings: Settings) -> dict:
-    weights = [of.weight for of in settings.all_teachers()]
-    return {"weights": weights, "combination": settings.ensemble.combination}
-
-
 def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChannel]:
     """Returns the students by their names: of the rounds, if there are several, and the last one."""
     settings, found = dag.settings, {}
@@ -180,7 +180,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
     rounds = student_names(settings)
     for number, name in enumerate(rounds, start=1):
         suffix = "" if number == 1 else f"-{number}"
-        ensemble = _ensemble(settings) if number == 1 else ONE_TEACHER
+        ensemble = settings.weighted_ensemble() if number == 1 else ONE_TEACHER
         looked_into = distillation.dark_knowledge if number == 1 and settings.head == "classification" else []
         asked: dict = {"teachers": teachers}
         if distillation.targets == "cached" or looked_into:
@@ -192,7 +192,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 soft_targets=soft_targets,
                 label=settings.data.label,
                 temperatures=looked_into,
-                ensemble=ensemble,
+                ensemble=ensemble.model_dump(),
                 code=code_fingerprint("stillhouse.components.dark_knowledge.executor"),
                 **dag.data,
             )
@@ -204,7 +204,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 transfer_examples=transfer,
                 label=settings.data.label,
                 rule=distillation.pseudo_labels.model_dump(exclude={"rounds"}),
-                ensemble=ensemble,
+                ensemble=ensemble.model_dump(),
                 code=code_fingerprint("stillhouse.components.pseudo_labels.executor"),
                 **dag.data,
             )
@@ -233,22 +233,29 @@ def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> Bas
     return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]
 
 
-def _add_student(dag: Dag, name: str, of, ensemble: dict, transfer: BaseChannel | None, asked: dict) -> BaseChannel:
+def _add_student(
+    dag: Dag, name: str, of: Student, ensemble: WeightedEnsemble, transfer: BaseChannel | None, asked: dict
+) -> BaseChannel:
     settings, distillation = dag.settings, of.distillation
-    learning = distillation.model_dump(include={"temperature", "alpha", "hints", "head_per_teacher"})
-    learning |= ensemble | {"objective": settings.objective}
-    if "." in settings.objective:  # a user's own, whose code the cache has to see
-        learning["code"] = code_fingerprint(settings.objective.rpartition(".")[0])
+    module = settings.objective.rpartition(".")[0]  # of a user's own, whose code the cache has to see
+    learning = DistillationConfig(
+        objective=settings.objective,
+        temperature=distillation.temperature,
+        alpha=distillation.alpha,
+        hints=distillation.hints,
+        head_per_teacher=distillation.head_per_teacher,
+        ensemble=ensemble,
+        code=code_fingerprint(module) if module else "",
+    )
     omitted = {"omit_classes": of.omit_classes}
     base_model = dag.start_of(name, of)
     start = {}
     if distillation.pretraining:
         stage = of.model_copy(update=dict(distillation.pretraining))
-        first = dag.config(
-            f"{name}.pretraining", "pretraining", stage, distillation=learning | {"alpha": CERTAIN}, **omitted
-        )
+        soft = learning.model_copy(update={"alpha": SOFT_TARGETS_ALONE})
+        first = dag.config(f"{name}.pretraining", "pretraining", stage, distillation=soft, **omitted)
         base_model = dag.distillation_trainer(first, base_model, transfer, **asked)
-        start, transfer = {"start": {"layers": {}}}, None
+        start, transfer = {"start": Start(pretraining=first.name)}, None
     config = dag.config(name, "student", of, distillation=learning, **omitted, **start)
     return dag.distillation_trainer(config, base_model, transfer, **asked)
 
@@ -269,7 +276,7 @@ def _add_comparison(
             transform_graph=dag.data["transform_graph"],
             label=label,
             head=settings.head,
-            ensemble=_ensemble(settings),
+            ensemble=settings.weighted_ensemble().model_dump(),
             code=code_fingerprint("stillhouse.modules.models.export"),
         )
         reference, reference_name, reference_role = dag.add(joined)["model"], "Ensemble", "ensemble"

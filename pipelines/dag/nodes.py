@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from tfx.components import Trainer
 from tfx.dsl.components.base.base_component import BaseComponent
@@ -15,10 +14,11 @@ from stillhouse.components.distillation_trainer import DistillationTrainer
 from stillhouse.components.evaluator import Evaluator
 from stillhouse.components.last_pushed import LastPushed
 from stillhouse.modules.code_fingerprint import code_fingerprint
-from stillhouse.modules.settings import Settings, Training
+from stillhouse.modules.settings import Settings, Training, TrainingSettings
+from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.pipelines.dag.eval_config import eval_config
 
-RUN_FN = "stillhouse.modules.training.train.run_fn"
+RUN_FN = "stillhouse.modules.training.launch.run_fn"
 
 
 @dataclass(frozen=True)
@@ -64,64 +64,65 @@ class Dag:
         """Fingerprint of all code of ours that trains."""
         return code_fingerprint(RUN_FN.rpartition(".")[0])
 
-    def config(self, name: str, role: str, of: Training, **more) -> dict[str, Any]:
-        """Returns the configuration of a training, JSON-able: stillhouse.modules.training.config.TrainingConfig."""
+    def config(self, name: str, role: str, training: Training, **changes) -> TrainingConfig:
+        """Returns what a training needs; `changes` are in the place of what the settings say."""
         settings, place = self.settings, self.place
-        told = of.model_dump(include=set(Training.model_fields) - {"warm_start", "start"})
-        told["builder"] = builder = settings.builder_of(of)
-        ingestion = settings.ingestion.model_dump()
-        ingestion["cache_folder"] = ingestion["cache_folder"] or place.cache
-        others = settings.builders() - {builder}
-        return (
-            told
-            | {
-                "name": name,
-                "checkpoint_folder": f"{place.checkpoints}/{name}" if place.checkpoints else None,
-                "ingestion": ingestion,
-                "role": role,
-                "task": settings.task,
-                "label": settings.data.label,
-                "head": settings.head,
-                "start": {"layers": of.start.layers} if of.start else None,
-                "code": self.own_code + code_fingerprint(settings.task, without=("preprocessing_fn", *others)),
-            }
-            | more
-        )
-
-    def trainer(self, config: dict[str, Any], base_model: BaseChannel | None = None) -> BaseChannel:
-        """Adds the stock Trainer and returns its model."""
-        split_args = {
-            "train_args": trainer_pb2.TrainArgs(splits=["train"]),
-            "eval_args": trainer_pb2.EvalArgs(splits=["eval"]),
+        builder = settings.builder_of(training)
+        cache_folder = settings.ingestion.cache_folder or place.cache
+        other_builders = settings.builders() - {builder}
+        task_code = code_fingerprint(settings.task, without=("preprocessing_fn", *other_builders))
+        fields = {field: getattr(training, field) for field in TrainingSettings.model_fields}
+        fields |= {
+            "name": name,
+            "role": role,
+            "task": settings.task,
+            "label": settings.data.label,
+            "head": settings.head,
+            "builder": builder,
+            "ingestion": settings.ingestion.model_copy(update={"cache_folder": cache_folder}),
+            "checkpoint_folder": f"{place.checkpoints}/{name}" if place.checkpoints else None,
+            "start": training.start,
+            "code": self.own_code + task_code,
         }
-        made = Trainer(run_fn=RUN_FN, custom_config=config, base_model=base_model, **self.data, **split_args)
-        return self.add(made, config["name"])["model"]
+        return TrainingConfig.model_validate(fields | changes)
+
+    def trainer(self, config: TrainingConfig, base_model: BaseChannel | None = None) -> BaseChannel:
+        """Adds the stock Trainer and returns its model."""
+        trainer = Trainer(
+            run_fn=RUN_FN,
+            custom_config=config.model_dump(mode="json"),
+            base_model=base_model,
+            train_args=trainer_pb2.TrainArgs(splits=["train"]),
+            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            **self.data,
+        )
+        return self.add(trainer, config.name)["model"]
 
     def distillation_trainer(
         self,
-        config: dict[str, Any],
+        config: TrainingConfig,
         base_model: BaseChannel | None,
         transfer: BaseChannel | None,
         teachers: Sequence[BaseChannel] = (),
         soft_targets: BaseChannel | None = None,
     ) -> BaseChannel:
         """Adds a Trainer that has teachers, or their soft targets, or unlabelled examples, and returns its model."""
-        made = DistillationTrainer(
+        trainer = DistillationTrainer(
             run_fn=RUN_FN,
-            custom_config=config,
+            custom_config=config.model_dump(mode="json"),
             transfer_examples=transfer,
             base_model=base_model,
             teachers=teachers,
             soft_targets=soft_targets,
             **self.data,
         )
-        return self.add(made, config["name"])["model"]
+        return self.add(trainer, config.name)["model"]
 
-    def start_of(self, name: str, of: Training, folder: str = "") -> BaseChannel | None:
+    def start_of(self, name: str, training: Training, folder: str = "") -> BaseChannel | None:
         """Returns the model that a training starts from: pre-trained, pushed before, or none."""
-        if of.start:
-            return self.pretrained[of.start.pretraining]
-        if not of.warm_start:
+        if training.start:
+            return self.pretrained[training.start.pretraining]
+        if not training.warm_start:
             return None
         pushed = LastPushed(self.place.push_path, examples=self.raw, folder=folder)
         return self.add(pushed, f"WarmStart.{name}")["model"]

@@ -31,8 +31,6 @@ from stillhouse.modules.cluster.strategies import prepare_devices
 from stillhouse.modules.distillation.objectives import find_objective
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.large_models.check import check_network
-from stillhouse.modules.large_models.fitting import Memory
-from stillhouse.modules.large_models.parallelism import Parallelism
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.imported import saved_width
 from stillhouse.modules.models.layers import layer_output
@@ -78,8 +76,7 @@ def check_settings(settings: Settings) -> None:
     def built(training: Training, who: str) -> keras.Model:
         masked = isinstance(training, Pretraining)
         model = build_model(settings.task, settings.builder_of(training), training.hyperparameters, masked=masked)
-        memory, parallelism = training.memory.model_dump(), training.parallelism.model_dump()
-        check_network(model, Memory(**memory), Parallelism(**parallelism), who)
+        check_network(model, training.memory, training.parallelism, who)
         return model
 
     pretrained = {name: built(of, f"Pretraining.{name}") for name, of in settings.pretraining.items()}

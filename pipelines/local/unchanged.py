@@ -39,7 +39,7 @@ def fingerprint_of(settings: Settings) -> str:
         files += _files_below(teacher.saved_model)
     code = [
         code_fingerprint(module)
-        for module in ("stillhouse.pipelines.dag.create", "stillhouse.modules.training.train", settings.task)
+        for module in ("stillhouse.pipelines.dag.create", "stillhouse.modules.training.launch", settings.task)
     ]
     told = [settings.model_dump(mode="json"), _stamps(files), code]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import asdict
 
 import numpy as np
 import psutil
@@ -22,7 +21,8 @@ from tfx.components.trainer.fn_args_utils import FnArgs
 from stillhouse.modules import progress
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.models.card import read_card
-from stillhouse.modules.training.train import run_fn, train
+from stillhouse.modules.training.launch import run_fn
+from stillhouse.modules.training.train import train
 
 SYNCHRONOUS = {"name": "multi_worker_mirrored", "workers": 2, "parameter_servers": None}
 ASYNCHRONOUS = {"name": "parameter_server", "workers": 2, "parameter_servers": 2}
@@ -86,7 +86,7 @@ def trained(run, folder, strategy, kill=None, train_files=None, **changes) -> Tr
     config = training_config(run, True, strategy=strategy, **settings)
     arguments = run.fn_args(folder)
     arguments.train_files = train_files or arguments.train_files
-    arguments.custom_config = asdict(config)
+    arguments.custom_config = config.model_dump(mode="json")
     epoch = random.randint(3, config.epochs // 2) if kill else None
     watch = Watch(epoch, lambda: os.kill(tasks()[kill].pid, signal.SIGKILL))
     progress.LOGGER.addHandler(watch)
@@ -143,8 +143,8 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_no
 ):
     found = trained(run, tmp_path, SYNCHRONOUS, kill=("worker", index), loop=loop, **LONG)
     assert found.card["restarts"] == 1
-    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; starting again")
-    resumed = int(re.search(r"going on at step (\d+) of 450", found.notes[1])[1])
+    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; restarting")
+    resumed = int(re.search(r"resuming at step (\d+) of 450", found.notes[1])[1])
     # The epoch that was done when the worker was killed, less the interval and a call of the compiled loop.
     assert resumed >= found.killed_after * STEPS - EVERY - STEPS
     assert found.card["history"].keys() == undisturbed.card["history"].keys()
@@ -187,11 +187,11 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     assert found.card["history"]["accuracy"][-1] > 0.85
     assert found.card["updates"] == 20 * STEPS
     if role[0] == "worker":
-        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others go on")
-        assert not any("going on at step" in note for note in found.notes)
+        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others continue")
+        assert not any("resuming at step" in note for note in found.notes)
     else:
-        assert any("starting again from the last checkpoint" in note for note in found.notes)
-        assert any("going on at step" in note for note in found.notes)
+        assert any("restarting from the last checkpoint" in note for note in found.notes)
+        assert any("resuming at step" in note for note in found.notes)
 
 
 @contextmanager
@@ -221,9 +221,9 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
     parallelism = {"stages": 2, "replicas": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
     found = trained(run, tmp_path, one_device, kill=("stage", 3), parallelism=parallelism, **changes)
     assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
-    assert any(re.search(r"stage 3: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
-    assert any("going on at step" in note for note in found.notes)
-    assert any("a step as it ran: stages were busy for" in note for note in found.notes)
+    assert any(re.search(r"stage 3: ended by SIGKILL; restarting from the last checkpoint", n) for n in found.notes)
+    assert any("resuming at step" in note for note in found.notes)
+    assert any("measured step: stages busy" in note for note in found.notes)
     assert (tmp_path / "model_run" / "timeline.svg").stat().st_size > 10_000
     memory, alone_memory = found.card["memory"], card["memory"]["bytes"]["a replica"]
     assert set(memory["peak_mb"]) == {"chief 0", *(f"stage {number}" for number in range(4))}
@@ -281,26 +281,27 @@ def build_student():
 def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tmp_path, monkeypatch):
     (tmp_path / "failing_task.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MachineError, match=r"failed 2 times, restarts.most is 1; .*the pump is broken"):
+    with pytest.raises(MachineError, match=r"failed 2 times; restarts.most is 1; .*the pump is broken"):
         trained(run, tmp_path, SYNCHRONOUS, task="failing_task", restarts={"most": 1, "back_off_seconds": 0.1})
 
 
 def test_a_mistake_of_the_users_ends_a_job_at_once(run, tmp_path):
-    with pytest.raises(UserError, match="batch_size is 1, but there are 2 replicas to share it"):
+    with pytest.raises(UserError, match="batch_size: found 1; expected at least 2, one per replica"):
         trained(run, tmp_path, SYNCHRONOUS, batch_size=1)
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
     config = training_config(run, True, strategy=SYNCHRONOUS, epochs=100_000)
     arguments = run.fn_args(tmp_path)
+    arguments.custom_config = config.model_dump(mode="json")
     (tmp_path / "supervise.py").write_text(
         "import logging\n"
         "from types import SimpleNamespace\n"
-        "from stillhouse.modules.training.train import run_fn\n"
+        "from stillhouse.modules.training.launch import run_fn\n"
         "logging.basicConfig(level=logging.INFO)\n"
         f"run_fn(SimpleNamespace(train_files={arguments.train_files}, eval_files={arguments.eval_files},"
         f"transform_graph_path={arguments.transform_graph_path!r}, serving_model_dir={arguments.serving_model_dir!r},"
-        f"model_run_dir={arguments.model_run_dir!r}, base_model=None, custom_config={asdict(config)}))\n"
+        f"model_run_dir={arguments.model_run_dir!r}, base_model=None, custom_config={arguments.custom_config}))\n"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     with (tmp_path / "output").open("w") as output:

@@ -52,10 +52,10 @@ def test_modules_beside_it_that_it_imports_count(task):
 
 
 def test_modules_of_the_same_package_count():
-    assert code_fingerprint("stillhouse.modules.training.train") != code_fingerprint(
-        "stillhouse.modules.training.train", without=("run_fn",)
+    assert code_fingerprint("stillhouse.modules.training.launch") != code_fingerprint(
+        "stillhouse.modules.training.launch", without=("run_fn",)
     )
-    assert code_fingerprint("stillhouse.modules.training.train") != ""
+    assert code_fingerprint("stillhouse.modules.training.launch") != ""
 
 
 def test_a_package_that_is_installed_in_place_counts_though_it_is_not_on_the_path(tmp_path, monkeypatch):

@@ -1,15 +1,14 @@
 """Strategies of one process; those of several are in tests/end_to_end/test_clusters.py."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from artifacts import Artifacts, training_config
 
-from stillhouse.modules.cluster.strategies import is_chief, make_strategy, resolve_auto, tf_config
+from stillhouse.modules.cluster.strategies import make_strategy, resolve_auto
 from stillhouse.modules.cluster.supervisor import gpus_of
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.settings import Strategy
 from stillhouse.modules.training.data import check_batches
 from stillhouse.modules.training.train import train
 
@@ -63,13 +62,13 @@ def test_networks_of_different_shapes_are_mirrored_in_one_process(run, task, tmp
 
 def test_auto_takes_one_device_where_there_is_no_other():
     assert resolve_auto() == "one_device"
-    assert make_strategy("auto").num_replicas_in_sync == 1
+    assert make_strategy(Strategy(name="auto")).num_replicas_in_sync == 1
 
 
 @pytest.mark.parametrize("tpu", [None, "my-tpu", "grpc://127.0.0.1:1"])
 def test_a_tpu_that_is_not_there_is_a_sentence(tpu):
-    with pytest.raises(UserError, match="TPU .*is not there; name one in strategy.tpu, or choose another"):
-        make_strategy("tpu", tpu=tpu)
+    with pytest.raises(UserError, match="TPU .*was not found; set strategy.tpu, or another"):
+        make_strategy(Strategy(name="tpu", tpu=tpu))
 
 
 def test_a_tpu_gets_batches_of_one_size(run):
@@ -80,41 +79,21 @@ def test_a_tpu_gets_batches_of_one_size(run):
             pass
 
     strategy = EightCores()
-    with pytest.raises(UserError, match="batch_size 31 does not divide by the 8 replicas of the TPU"):
+    with pytest.raises(UserError, match="batch_size: found 31; expected a multiple of 8 .TPU cores."):
         check_batches(training_config(run, False, batch_size=31), strategy, 100)
-    with pytest.raises(UserError, match="30 examples make no whole batch of 32"):
+    with pytest.raises(UserError, match="batch_size: found 32; expected at most 30 on a TPU"):
         check_batches(training_config(run, False, batch_size=32), strategy, 30)
 
 
 def test_more_replicas_than_examples_in_a_batch_are_refused(run, task, tmp_path):
     config = training_config(run, False, strategy={"name": "mirrored", "devices": 2}, batch_size=1)
-    with pytest.raises(UserError, match="batch_size is 1, but there are 2 replicas to share it"):
+    with pytest.raises(UserError, match="batch_size: found 1; expected at least 2, one per replica"):
         train(config, run.fn_args(tmp_path))
 
 
-def cluster(monkeypatch, kind, index, **addresses):
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": addresses, "task": {"type": kind, "index": index}}))
-    return tf_config()
-
-
-def test_the_chief_writes_or_worker_0_where_there_is_none(monkeypatch):
-    two = ["127.0.0.1:1", "127.0.0.1:2"]
-    assert is_chief(None)
-    assert is_chief(cluster(monkeypatch, "worker", 0, worker=two))
-    assert not is_chief(cluster(monkeypatch, "worker", 1, worker=two))
-    assert not is_chief(cluster(monkeypatch, "worker", 0, chief=two[:1], worker=two))
-    assert is_chief(cluster(monkeypatch, "chief", 0, chief=two[:1], worker=two))
-
-
-def test_a_tf_config_that_is_no_json_or_names_a_task_that_is_not_there_is_refused(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "{")
-    with pytest.raises(UserError, match="TF_CONFIG: expected"):
-        tf_config()
-    with pytest.raises(UserError, match="this process is worker 2, but the cluster has only 1 worker"):
-        cluster(monkeypatch, "worker", 2, worker=["127.0.0.1:1"])
-    monkeypatch.delenv("TF_CONFIG")
-    with pytest.raises(UserError, match="parameter_server needs a cluster"):
-        make_strategy("parameter_server", workers=2)
+def test_a_strategy_of_processes_needs_a_cluster():
+    with pytest.raises(UserError, match="parameter_server needs a cluster; found no TF_CONFIG"):
+        make_strategy(Strategy(name="parameter_server"))
 
 
 def test_workers_share_the_gpus_of_a_machine():

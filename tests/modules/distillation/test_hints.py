@@ -6,16 +6,10 @@ import tf_keras as keras
 from stillhouse.modules.distillation.hints import Hints, cosine_hint, mean_squared_hint
 from stillhouse.modules.distillation.objectives import kl_divergence
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.settings import Hint
 from stillhouse.modules.training.learner import Distillation, Learner
 
-HINT = {
-    "teacher": 1,
-    "teacher_layer": "deep",
-    "student_layer": "hidden",
-    "kind": "mean_squared",
-    "weight": 0.5,
-    "projection": None,
-}
+HINT = Hint(teacher_layer="deep", student_layer="hidden", weight=0.5)
 
 
 def student():
@@ -51,14 +45,18 @@ def test_a_projection_is_learnt_where_widths_differ_and_only_there():
 @pytest.mark.parametrize(
     ("changes", "shape", "message"),
     [
-        ({"student_layer": "hiden"}, [3], r"the student has no layer 'hiden'; it has: features, hidden"),
-        ({}, [5, 3], r"has the shape \[3\], 'deep' of the teacher \[5, 3\]"),
-        ({"projection": False}, [7], "a projection bridges the last axis only"),
+        ({"student_layer": "hiden"}, [3], r"found 'hiden'; expected a layer of the student: features, hidden"),
+        ({}, [5, 3], r"found shape \[3\] of the student's layer 'hidden', \[5, 3\] of the teacher's 'deep'"),
+        (
+            {"projection": False},
+            [7],
+            r"\[7\] of the teacher's 'deep'; expected shapes that differ at most in the last axis",
+        ),
     ],
 )
 def test_layers_that_do_not_fit_are_named(changes, shape, message):
     with pytest.raises(UserError, match=message):
-        Hints([HINT | changes], student(), {"hidden/1/deep": shape})
+        Hints([HINT.model_copy(update=changes)], student(), {"hidden/1/deep": shape})
 
 
 def test_a_hint_moves_the_students_layer_and_its_projection_as_numpy_says():

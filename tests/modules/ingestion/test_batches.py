@@ -9,13 +9,13 @@ import tensorflow as tf
 from records import SPEC, write
 
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import ExampleFiles, Shard
+from stillhouse.modules.ingestion.files import ExampleFiles
 from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.ingestion.labels import scan_labels
 from stillhouse.modules.ingestion.on_disk import on_disk
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.stream import Portion, Source, parsed_batches, record_batches
 from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import Ingestion, Shard
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 BATCH = 7
@@ -32,7 +32,7 @@ class Memory:
         columns = Columns.load(source.files, self.parser, source.shard, source.omit_classes)
         return columns.joined(Columns.load(source.transfer, self.parser)) if source.transfer else columns
 
-    def __call__(self, source, batch=BATCH, seed=0, options=Options(), **more):  # noqa: B008
+    def __call__(self, source, batch=BATCH, seed=0, options=Ingestion(), **more):  # noqa: B008
         return self.columns(source).batches(batch, seed, options, **more)
 
 
@@ -42,7 +42,7 @@ class Stream:
     def __init__(self, folder, parser=PARSER):
         self.parser = parser
 
-    def __call__(self, source, batch=BATCH, seed=0, options=Options(), change=None, portion=None, **more):  # noqa: B008
+    def __call__(self, source, batch=BATCH, seed=0, options=Ingestion(), change=None, portion=None, **more):  # noqa: B008
         counted = replace(source.files, count=scan_labels(source, self.parser).examples)
         source = replace(source, files=counted)
         batches = record_batches(source, self.parser, batch, seed, options, **more)
@@ -145,7 +145,7 @@ def test_whole_batches_only_have_a_static_size_in_every_portion(way, source):
 
 
 def test_shards_are_disjoint_whatever_the_seed_and_make_up_the_whole(way, source):
-    parts = [labels_of(way(replace(source, shard=Shard(k, 3)), seed=k), 2) for k in range(3)]
+    parts = [labels_of(way(replace(source, shard=Shard(index=k, of=3)), seed=k), 2) for k in range(3)]
     assert sorted(flat(flat(parts))) == list(range(30))
 
 

@@ -7,8 +7,8 @@ from stillhouse.modules.ingestion import choice
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import ExampleFiles
 from stillhouse.modules.ingestion.in_memory import Columns
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import Ingestion
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 
@@ -31,7 +31,7 @@ def test_a_damaged_file_does_not_stop_the_estimate(tmp_path):
 @pytest.mark.parametrize(("decoded", "processes", "cache"), [(249, 1, "memory"), (251, 1, "disk"), (126, 2, "disk")])
 def test_memory_is_taken_if_the_examples_fit_in_their_share_of_it(monkeypatch, decoded, processes, cache):
     monkeypatch.setattr(choice, "free_memory", lambda: 1000)
-    found, why = choice.choose(Options(memory_share=0.25), decoded, processes)
+    found, why = choice.choose(Ingestion(memory_share=0.25), decoded, processes)
     assert found == cache
     assert f"cache: {cache}" in why
 

@@ -10,13 +10,13 @@ from records import SPEC, write
 
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import ExampleFiles
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.service import input_service
 from stillhouse.modules.ingestion.stream import Source, parsed_batches, record_batches
 from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import Ingestion
 
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
-OPTIONS = Options(deterministic=False)
+OPTIONS = Ingestion(deterministic=False)
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import time
 import pytest
 import tensorflow as tf
 
-from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.waiting import clocked, verdict
+from stillhouse.modules.settings import Ingestion
 
 SLEEP = 0.02
 
@@ -41,4 +41,4 @@ def test_waiting_for_a_slow_input_is_measured_and_only_that():
     ],
 )
 def test_the_verdict_says_how_much_and_what_to_change(shares, cache, augments, line):
-    assert re.fullmatch(f"Student: {line}", verdict("Student", shares, Options(cache=cache), augments))
+    assert re.fullmatch(f"Student: {line}", verdict("Student", shares, Ingestion(cache=cache), augments))

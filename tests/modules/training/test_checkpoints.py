@@ -1,15 +1,17 @@
 """A training that is stopped anywhere goes on as if nothing had happened."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from artifacts import Artifacts, training_config
+import tf_keras as keras
+from artifacts import Artifacts, changed, training_config
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.training import train as training
+from stillhouse.modules.training import plan
+from stillhouse.modules.training import run as run_module
+from stillhouse.modules.training.config import identity_of
 from stillhouse.modules.training.report import EpochReport
 from stillhouse.modules.training.train import train
 
@@ -25,7 +27,7 @@ def run(finished):
 @pytest.fixture
 def config(run, finished, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(finished.folder)
-    monkeypatch.setattr(training, "MOST_STEPS_PER_EXECUTION", 2)
+    monkeypatch.setattr(plan, "MOST_STEPS_PER_EXECUTION", 2)
     return training_config(
         run,
         True,
@@ -56,7 +58,7 @@ def stop(monkeypatch):
             if at["step"] is not None and self.step + batch + 1 >= at["step"]:
                 raise StoppedError
 
-    monkeypatch.setattr(training, "EpochReport", Report)
+    monkeypatch.setattr(run_module, "EpochReport", Report)
     return lambda step: at.update(step=step)
 
 
@@ -72,14 +74,22 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize(("loop", "cache"), [("fit", "memory"), ("custom", "disk"), ("fit", "none")])
 def test_a_resumed_training_equals_an_undisturbed_one_dropout_included(config, run, stop, tmp_path, loop, cache):
     stop(None)
-    config = replace(config, loop=loop, ingestion={"cache": cache, "cache_folder": str(tmp_path / "cache")})
-    undisturbed = train(replace(config, checkpoint_folder=None), run.fn_args(tmp_path))
+    config = changed(config, loop=loop, ingestion={"cache": cache, "cache_folder": str(tmp_path / "cache")})
+    undisturbed = train(changed(config, checkpoint_folder=None), run.fn_args(tmp_path))
     for step in (9, 15, 38):
         stop(step)
         with pytest.raises(StoppedError):
             train(config, run.fn_args(tmp_path))
     stop(None)
     assert_same(train(config, run.fn_args(tmp_path)), undisturbed)
+
+
+def test_a_training_that_fails_leaves_keras_as_it_was(config, run, stop, tmp_path):
+    stop(9)
+    with pytest.raises(StoppedError):
+        train(changed(config, precision="mixed_bfloat16"), run.fn_args(tmp_path))
+    assert keras.mixed_precision.global_policy().name == "float32"
+    assert not keras.backend.experimental.is_tf_random_generator_enabled()
 
 
 def files(config):
@@ -92,7 +102,7 @@ def files(config):
 @pytest.mark.parametrize("damage", ["cut", "one byte", "gone"])
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(config, run, stop, tmp_path, damage, caplog):
     stop(None)
-    undisturbed = train(replace(config, checkpoint_folder=None), run.fn_args(tmp_path))
+    undisturbed = train(changed(config, checkpoint_folder=None), run.fn_args(tmp_path))
     stop(29)
     with pytest.raises(StoppedError):
         train(config, run.fn_args(tmp_path))
@@ -108,8 +118,8 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(config, run, stop, t
     stop(None)
     with caplog.at_level("INFO", logger="stillhouse"):
         assert_same(train(config, run.fn_args(tmp_path)), undisturbed)
-    assert f"{newest.name.split('.')[0]} is damaged" in caplog.text
-    assert f"going on at step {before.name.split('.')[0].split('-')[1]} of {3 * STEPS}" in caplog.text
+    assert f"{newest.name.split('.')[0]} is corrupt" in caplog.text
+    assert f"resuming at step {before.name.split('.')[0].split('-')[1]} of {3 * STEPS}" in caplog.text
 
 
 def test_checkpoints_of_another_model_are_refused(config, run, stop, tmp_path):
@@ -118,10 +128,10 @@ def test_checkpoints_of_another_model_are_refused(config, run, stop, tmp_path):
         train(config, run.fn_args(tmp_path))
     (old,) = (path for path in Path(config.checkpoint_folder).iterdir() if path.is_dir())
     stop(None)
-    other = replace(config, hyperparameters={"units": 7})
-    identity = training.identity_of(other, run.fn_args(tmp_path))
+    other = changed(config, hyperparameters={"units": 7})
+    identity = identity_of(other, run.fn_args(tmp_path))
     shutil.copytree(old, old.with_name(identity))
-    with pytest.raises(UserError, match="the checkpoints there are of another model or training; remove the folder"):
+    with pytest.raises(UserError, match="its checkpoints belong to another model or training job; remove the folder"):
         train(other, run.fn_args(tmp_path))
 
 
@@ -136,10 +146,10 @@ def test_a_training_in_stages_is_that_in_one_piece_and_goes_on_where_it_stopped(
     config, run, stop, tmp_path, loop, schedule
 ):
     stop(None)
-    whole = replace(config, loop=loop, builder="build_student", batch_size=32, checkpoint_folder=None)
+    whole = changed(config, loop=loop, builder="build_student", batch_size=32, checkpoint_folder=None)
     expected = train(whole, run.fn_args(tmp_path))
     parallelism = {"stages": 2, "micro_batches": 4, "schedule": schedule}
-    staged = replace(whole, parallelism=parallelism, checkpoint_folder=config.checkpoint_folder)
+    staged = changed(whole, parallelism=parallelism, checkpoint_folder=config.checkpoint_folder)
     stop(9)
     with pytest.raises(StoppedError):
         train(staged, run.fn_args(tmp_path))

@@ -7,8 +7,9 @@ import tf_keras as keras
 from deep_network import deep, strategy_of, train
 
 from stillhouse.modules.cluster.strategies import local_devices
-from stillhouse.modules.large_models.parallelism import Parallelism, plan_stages
+from stillhouse.modules.large_models.parallelism import plan_stages
 from stillhouse.modules.large_models.pipeline import Pipeline
+from stillhouse.modules.settings import Parallelism
 from stillhouse.modules.training.learner import Learner
 from stillhouse.modules.training.precision import FLOAT16, layers_compute_in, with_loss_scale
 

@@ -1,7 +1,5 @@
 """Pre-training on masked text: plain, and from a larger network, as run_fn does it."""
 
-import copy
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,11 +12,10 @@ from stillhouse.modules.models.heads import MASKED
 from stillhouse.modules.text.masking import POSITIONS
 from stillhouse.modules.text.reserved import BEGIN, END, RESERVED
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.modules.training.train import run_fn
+from stillhouse.modules.training.launch import run_fn
 
 LENGTH, VOCABULARY, EXAMPLES = 12, 12, 256
 SIZE = {"vocabulary": VOCABULARY, "length": LENGTH, "layers": 2, "width": 16, "heads": 2}
-CONSTANT = {"schedule": "linear"}
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +71,7 @@ def pretrained(data, name, base=None, **changes):
             serving_model_dir=str(data / name / "model"),
             model_run_dir=str(data / name / "run"),
             base_model=base,
-            # A copy of its own: Keras puts lists of its own in the place of those that it is given.
-            custom_config=copy.deepcopy(TrainingConfig(**settings | changes).__dict__),
+            custom_config=TrainingConfig.model_validate(settings | changes).model_dump(mode="json"),
         )
     )
     return str(data / name / "model")
@@ -103,14 +99,13 @@ def test_a_smaller_one_starts_at_some_of_its_layers_and_learns_from_it(data, lar
     hint = {"teacher": 1, "teacher_layer": "states", "student_layer": "states", "kind": "cosine", "weight": 0.15}
     learning = {
         "objective": "kl_divergence",
-        "temperature": {"start": 2.0, "end": 2.0} | CONSTANT,
-        "alpha": {"start": 0.7, "end": 0.7} | CONSTANT,
-        "weights": [1.0],
-        "combination": "arithmetic",
-        "hints": [hint | {"projection": None}],
+        "temperature": 2.0,
+        "alpha": 0.7,
+        "ensemble": {"weights": [1.0]},
+        "hints": [hint],
     }
     smaller = SIZE | {"layers": 1, "segments": False}
-    start = {"layers": {"layer_0": "layer_1"}}
+    start = {"pretraining": "large", "layers": {"layer_0": "layer_1"}}
     more = {"distillation": learning, "teachers": [large], "hyperparameters": smaller, "epochs": 3}
     found = read_card(pretrained(data, "small", base=large, start=start, **more))["history"]
     assert found["soft_loss"][-1] < found["soft_loss"][0]

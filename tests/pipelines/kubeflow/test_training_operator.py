@@ -1,7 +1,5 @@
 """The TFJob manifest against the schema of kubeflow.org/v1, as the operator publishes it."""
 
-import json
-
 import blobs
 import pytest
 import yaml
@@ -9,7 +7,6 @@ from kubernetes import client
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import parse_settings
-from stillhouse.modules.training.member import name_stages
 from stillhouse.pipelines.kubeflow.training_operator import Pods, tfjob
 
 PODS = Pods("registry.example/blobs:1", "ml", "files", "/pipeline", "/pipeline/job.json")
@@ -69,11 +66,3 @@ def test_a_strategy_of_one_process_makes_no_tfjob():
 def test_a_model_that_is_not_there_is_named():
     with pytest.raises(UserError, match="--model Teacher-9: there is none; the settings have Teacher-1, Baseline, St"):
         manifest("Teacher-9", name="mirrored")
-
-
-@pytest.mark.parametrize(("kind", "expected"), [("chief", "chief"), ("worker", "stage")])
-def test_workers_of_the_operator_are_the_stages(kind, expected):
-    given = {"cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]}, "task": {"type": kind, "index": 0}}
-    found = json.loads(name_stages(json.dumps(given)))
-    assert found == {"cluster": {"chief": ["a:1"], "stage": ["b:1", "c:1"]}, "task": {"type": expected, "index": 0}}
-    assert json.loads(name_stages(json.dumps(found))) == found

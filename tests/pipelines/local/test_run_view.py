@@ -97,8 +97,8 @@ def test_what_another_process_tells_is_told_again(report):
     progress.LOGGER.setLevel(logging.INFO)
     try:
         getattr(progress, report[0])(*report[1])
-        progress.repeat(progress.told_by(records[0]))
+        progress.repeat(progress.payload_of(records[0]))
     finally:
         progress.LOGGER.removeHandler(keep)
         progress.LOGGER.setLevel(level)
-    assert progress.told_by(records[0]) == progress.told_by(records[1]) is not None
+    assert progress.payload_of(records[0]) == progress.payload_of(records[1]) is not None

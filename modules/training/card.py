@@ -1,0 +1,65 @@
+"""The last part of a training job: its model card."""
+
+from typing import Any
+
+import tf_keras as keras
+
+from stillhouse.modules import progress
+from stillhouse.modules.cluster.strategies import is_asynchronous
+from stillhouse.modules.ingestion.files import example_files
+from stillhouse.modules.ingestion.waiting import INPUT_SHARE, median_after_first, verdict
+from stillhouse.modules.peak_memory import peak_mb
+from stillhouse.modules.training.build import BuiltTraining
+from stillhouse.modules.training.plan import TrainingPlan
+from stillhouse.modules.training.report import held_out, ledgers_of, listed
+
+
+def card_of(
+    plan: TrainingPlan,
+    built: BuiltTraining,
+    history: dict[str, list[float]],
+    network: keras.Model,
+    megabytes_before: float,
+) -> dict[str, Any]:
+    """Returns the model card, JSON-able, and reports its main values.
+
+    Args:
+      plan: of the training.
+      built: what was trained.
+      history: {metric: [value of each epoch]}, as `run_training` returns it.
+      network: the trained network outside of any strategy.
+      megabytes_before: resident set of this process when the training job began.
+    """
+    config, data, strategy = plan.config, plan.data, plan.strategy
+    metrics = {name: values for name, values in history.items() if name not in ("examples_per_second", INPUT_SHARE)}
+    speeds, input_shares = history.get("examples_per_second", []), history[INPUT_SHARE]
+    progress.note(verdict(config.name, input_shares, data.options, config.augment))
+    ledgers = ledgers_of(network, built.learner, built.stages, plan.examples_passing, config.batch_size)
+    for part, kinds in ledgers.items():
+        megabytes = {kind: size / 1e6 for kind, size in kinds.items()}
+        progress.note(f"{config.name}: memory of {part}, MB: {listed(megabytes)}")
+    peak = {"process": peak_mb(), "before": megabytes_before}
+    card = {
+        "name": config.name,
+        "role": config.role,
+        "head": config.head,
+        "strategy": config.strategy.name,
+        "loop": config.loop,
+        "replicas": config.strategy.workers if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
+        "updates": int(built.learner.optimizer.iterations.numpy()),
+        "restarts": 0,
+        "warm_started": built.warm_started,
+        "examples_per_second": median_after_first(speeds) if speeds else None,
+        "input_share": median_after_first(input_shares),
+        "cache": data.options.cache,
+        "train_examples": data.examples,
+        "transfer_examples": data.transfer_examples,
+        "memory": {"bytes": ledgers, "peak_mb": peak},
+        "history": metrics,
+    }
+    if plan.masking:
+        card["held_out"] = held_out(network, plan.masking, example_files(plan.fn_args.eval_files), data.parser)
+        progress.note(f"{config.name}: masked language modelling on the eval split: {listed(card['held_out'])}")
+    if plan.cluster is None:
+        progress.note(f"{config.name}: peak memory, MB: {listed(peak)}")
+    return card

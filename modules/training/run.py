@@ -1,0 +1,86 @@
+"""The third part of a training job: its epochs, from the last checkpoint or the beginning."""
+
+import os
+
+import tensorflow as tf
+
+from stillhouse.modules import progress
+from stillhouse.modules.cluster.spec import is_chief
+from stillhouse.modules.cluster.strategies import is_asynchronous
+from stillhouse.modules.distillation.annealing import Annealing
+from stillhouse.modules.ingestion.service import input_service
+from stillhouse.modules.settings import CLUSTER_STRATEGIES
+from stillhouse.modules.training.build import BuiltTraining
+from stillhouse.modules.training.checkpoints import Checkpoints, StepCheckpoints
+from stillhouse.modules.training.config import TrainingConfig
+from stillhouse.modules.training.data import make_datasets
+from stillhouse.modules.training.event_files import EventFiles
+from stillhouse.modules.training.loop import Steps, run_custom, run_fit
+from stillhouse.modules.training.plan import TrainingPlan
+from stillhouse.modules.training.report import EpochReport, EpochSize, draw_step
+
+
+def run_training(plan: TrainingPlan, built: BuiltTraining) -> dict[str, list[float]]:
+    """Trains the network in place and returns {metric: [value of each epoch]}.
+
+    Raises:
+      UserError: the loss is no longer a number, or the checkpoints are those of another model.
+    """
+    config, data, strategy, learner = plan.config, plan.data, plan.strategy, built.learner
+    checkpoints = _checkpoints(plan, built)
+    if checkpoints.step:
+        progress.note(f"{config.name}: resuming at step {checkpoints.step} of {plan.steps_per_epoch * config.epochs}")
+    run = run_custom if config.loop == "custom" else run_fit
+    with input_service(data.options.service_workers) as service:
+        run(
+            Steps(
+                learner=learner,
+                strategy=strategy,
+                datasets=make_datasets(config, data, strategy, plan.cluster, service),
+                first=checkpoints.step,
+                per_epoch=plan.steps_per_epoch,
+                per_call=plan.steps_per_call,
+                epochs=config.epochs,
+                callbacks=_callbacks(plan, checkpoints),
+            )
+        )
+    if built.stages:
+        datasets = make_datasets(config, data, strategy, plan.cluster)
+        draw_step(config, learner, built.stages, datasets, plan.fn_args.model_run_dir)
+    return checkpoints.history
+
+
+def _checkpoints(plan: TrainingPlan, built: BuiltTraining) -> Checkpoints:
+    """Returns the checkpoints of the training job, with the newest restored."""
+    config, asynchronous = plan.config, is_asynchronous(plan.strategy)
+
+    def settle():
+        if asynchronous:
+            tf.distribute.coordinator.ClusterCoordinator(plan.strategy).join()
+
+    within_epochs = config.loop == "custom" or not asynchronous
+    make_checkpoints = StepCheckpoints if within_epochs else Checkpoints
+    folder = os.path.join(config.checkpoint_folder, plan.identity) if config.checkpoint_folder else None
+    with plan.strategy.scope():
+        return make_checkpoints(
+            built.learner, folder, plan.identity, plan.steps_per_epoch, config.checkpoints, plan.cluster, settle
+        )
+
+
+def _callbacks(plan: TrainingPlan, checkpoints: Checkpoints) -> list:
+    config, steps = plan.config, plan.steps_per_epoch
+    size = EpochSize(plan.data.examples, steps, batches_of_each(plan.strategy, config, steps))
+    callbacks = [EpochReport(config.name, config.epochs, size), checkpoints]
+    if is_chief(plan.cluster):
+        callbacks.append(EventFiles(plan.fn_args.model_run_dir, config))
+    if config.distillation:
+        callbacks.insert(0, Annealing(config.distillation.alpha, config.distillation.temperature, config.epochs))
+    return callbacks
+
+
+def batches_of_each(strategy: tf.distribute.Strategy, config: TrainingConfig, steps: int) -> int:
+    """Returns how many batches each input pipeline gives in `steps` updates, all of them at the same time."""
+    if is_asynchronous(strategy):
+        return -(-steps // config.strategy.workers)
+    pipelines = config.strategy.workers if config.strategy.name in CLUSTER_STRATEGIES else 1
+    return steps * strategy.num_replicas_in_sync // pipelines
