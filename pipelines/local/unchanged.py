@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.atomic import write_text
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.local.data_check import data_files
@@ -47,7 +47,7 @@ def fingerprint_of(settings: Settings) -> str:
 
 def remember(root: Path, fingerprint: str) -> None:
     """Writes down what the run under `root`, which has come to its end, depended on."""
-    write_whole(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
+    write_text(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
 
 
 def last_comparison(root: Path) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ import filelock
 from dateutil import tz
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.atomic import remove_leftovers, write_text
 from stillhouse.modules.errors import GATE_REFUSED, MachineError, UserError
 from stillhouse.pipelines.local.unchanged import last_comparison
 from stillhouse.pipelines.schedules.timing import Timing
@@ -134,7 +134,7 @@ class Store:
     def _write(self, schedule: LocalSchedule) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(schedule.name), schedule.model_dump_json(indent=1))
+            write_text(self._path(schedule.name), schedule.model_dump_json(indent=1))
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
@@ -153,6 +153,7 @@ class Store:
         self.get(name)
         with self.lock(name):
             for what in ("json", "history.json", "log"):
+                remove_leftovers(self._path(name, what))
                 self._path(name, what).unlink(missing_ok=True)
         self._path(name, "lock").unlink(missing_ok=True)
 
@@ -169,7 +170,7 @@ class Store:
     def record(self, name: str, history: list[Execution]) -> None:
         """Writes the runs of a schedule."""
         text = json.dumps([one.model_dump(mode="json") for one in history[-KEPT_RUNS:]], indent=1)
-        write_whole(self._path(name, "history.json"), text)
+        write_text(self._path(name, "history.json"), text)
 
     @contextmanager
     def lock(self, name: str):
