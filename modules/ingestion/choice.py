@@ -1,25 +1,26 @@
 """cache: auto, decided: memory if the decoded examples fit in a share of what is free, else disk."""
 
+import io
 import json
 import os
-import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import tensorflow as tf
 
+from stillhouse.modules.atomic import write_text
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import compression_of, is_parquet
+from stillhouse.modules.ingestion.framing import BrokenFileError, framed_records
 from stillhouse.modules.ingestion.in_memory import narrowed
 from stillhouse.modules.ingestion.options import Options
 from stillhouse.modules.ingestion.parquet import parquet_bytes
 
 SAMPLE_BYTES = 1 << 20  # of a file
-FRAME = 12  # bytes before a record: its length and that number's checksum
-FRAME_END = 4  # its checksum
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -32,21 +33,20 @@ class Sample:
 
 
 def sample(file: str) -> Sample:
-    """Returns the records that stand whole in the first bytes of a file; a damaged file has none."""
+    """Returns the records that stand whole and undamaged in the first bytes of a file."""
     with tf.io.gfile.GFile(file, "rb") as opened:
         raw = opened.read(SAMPLE_BYTES)
     try:
         data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw) if compression_of(file) else raw
     except zlib.error:
         return Sample([], len(raw))
-    records, at = [], 0
-    while at + FRAME <= len(data):
-        end = at + FRAME + struct.unpack_from("<Q", data, at)[0]
-        if end + FRAME_END > len(data):
-            break
-        records.append(data[at + FRAME : end])
-        at = end + FRAME_END
-    return Sample(records, round(len(raw) * at / len(data)) if data else 0)
+    stream, records, end = io.BytesIO(data), [], 0
+    with suppress(BrokenFileError):  # the last record is cut off
+        for record in framed_records(stream):
+            end = stream.tell()
+            if record is not None:
+                records.append(record)
+    return Sample(records, round(len(raw) * end / len(data)) if data else 0)
 
 
 def decoded_bytes(files: Sequence[str], parser: ExampleParser) -> int:
@@ -54,17 +54,18 @@ def decoded_bytes(files: Sequence[str], parser: ExampleParser) -> int:
     if any(map(is_parquet, files)):
         return sum(map(parquet_bytes, filter(is_parquet, files)))
     for file in files:
-        found = sample(file)
-        if not found.records:
+        first = sample(file)
+        if not first.records:
             continue
-        of_each = sum(len(record) for record in found.records) / len(found.records)
+        bytes_each = sum(len(record) for record in first.records) / len(first.records)
         if parser.is_dense:
             try:
-                columns = parser.columns(tf.constant(found.records))
+                columns = parser.columns(tf.constant(first.records))
             except tf.errors.InvalidArgumentError:  # said better when all of them are read
                 continue
-            of_each = sum(narrowed(column.numpy()).nbytes for column in columns.values()) / len(found.records)
-        return round(of_each * sum(tf.io.gfile.stat(name).length for name in files) * len(found.records) / found.bytes)
+            bytes_each = sum(narrowed(column.numpy()).nbytes for column in columns.values()) / len(first.records)
+        file_bytes = sum(tf.io.gfile.stat(name).length for name in files)
+        return round(bytes_each * file_bytes * len(first.records) / first.bytes)
     return 0
 
 
@@ -109,5 +110,4 @@ def remember(folder: str | None, identity: str, cache: str) -> None:
     """Keeps the decision for the time that the training is resumed."""
     if folder:
         tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(os.path.join(folder, f"{identity}.cache.json"), "w") as file:
-            json.dump({"cache": cache}, file)
+        write_text(os.path.join(folder, f"{identity}.cache.json"), json.dumps({"cache": cache}))
