@@ -2,6 +2,14 @@
 
 import json
 import socket
+import ssl
+import subprocess
+import threading
+import time
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from kubeflow_api import Fault
@@ -69,6 +77,35 @@ def test_nothing_is_made_twice_or_left_out_by_a_fault_that_passes(api, documents
     assert counts(api) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_write_whose_fate_the_server_does_not_tell_is_not_repeated(api, documents, applied):
+    submitted(api, documents)
+    api.faults = [Fault("POST", "runs", applied=applied), *(Fault("GET", "runs", 500) for _ in range(5))]
+    with pytest.raises(MachineError, match=r"starting the run: told to fail \(5 attempts\)"):
+        submitted(api, documents)
+    assert len(api.runs) == (2 if applied else 1)
+    assert [request[0] for request in api.requests if request[1].endswith("/runs")].count("POST") == 2
+
+
+def test_a_write_is_repeated_once_the_server_tells_that_it_was_not_carried_out(api, documents):
+    api.faults = [Fault("POST", "runs"), *(Fault("GET", "runs", 503) for _ in range(4))]
+    submitted(api, documents)
+    assert not api.faults
+    assert counts(api) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("header", ["1", "date"])
+def test_the_server_says_how_long_to_wait(api, documents, method, header):
+    due = datetime.now(timezone.utc) + timedelta(seconds=2)
+    after = format_datetime(due, usegmt=True) if header == "date" else header
+    api.faults = [Fault(method, "experiments", 429, headers={"Retry-After": after})]
+    began = time.monotonic()
+    submitted(api, documents)
+    assert time.monotonic() - began > 0.9
+    assert counts(api) == (1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("path", ["pipelines", "experiments"])
 def test_a_listing_that_fails_is_tried_again(api, documents, path):
     api.faults = [Fault("GET", path, 500), Fault("GET", path, 0)]
@@ -111,6 +148,59 @@ def test_a_host_that_cannot_be_reached_is_named():
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(MachineError, match=rf"{address}: looking for the pipeline: .*refused.*check --host"):
         submit(Server(Connection(address, attempts=2, back_off_seconds=0.01)), "blobs", "x", "trials", {}, ROOT)
+
+
+class SignIn(BaseHTTPRequestHandler):
+    """Sends everybody to a page, as a proxy that people sign in with does."""
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        page = b"<html>Sign in</html>" if self.path == "/login" else b""
+        self.send_response(200 if page else 302)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Location", "/login")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def answering(handler, wrap=lambda plain: plain):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = wrap(server.socket)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_page_to_sign_in_is_not_taken_for_an_answer():
+    with answering(SignIn) as port, pytest.raises(UserError, match="found a web page; .*--cookies-file to sign in"):
+        submit(Server(Connection(f"http://127.0.0.1:{port}")), "blobs", "x", "trials", {}, ROOT)
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path):
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -subj /CN=127.0.0.1"
+    command += " -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with answering(SignIn, lambda plain: context.wrap_socket(plain, server_side=True)) as port:
+        address = f"https://127.0.0.1:{port}"
+        began = time.monotonic()
+        with pytest.raises(UserError, match="its certificate is not trusted .*--ca-cert"):
+            submit(Server(Connection(address, back_off_seconds=5)), "blobs", "x", "trials", {}, ROOT)
+        assert time.monotonic() - began < 5
+        with pytest.raises(UserError, match="web page"):
+            submit(Server(Connection(address, ca_cert=tmp_path / "cert.pem")), "blobs", "x", "trials", {}, ROOT)
 
 
 @pytest.mark.parametrize("host", ["kubeflow.example", "ftp://kubeflow.example"])
