@@ -26,10 +26,10 @@ def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classificatio
     fits = isinstance(spec, tf.io.FixedLenFeature) and spec.dtype == head.label_dtype
     if head.label_rank == 2:
         fits = fits and len(spec.shape) == 1
-        wanted = "0 or 1 for each label, int64 [labels] per example"
+        expected = "0 or 1 for each label, int64 [labels] per example"
     else:
         fits = fits and math.prod(spec.shape) == 1
-        wanted = (
+        expected = (
             "one float32 number per example"
             if head.name == "regression"
             else "one int64 class id per example (for a string label: "
@@ -37,7 +37,7 @@ def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classificatio
         )
     if not fits:
         raise UserError(
-            f"preprocessing_fn returned the label {label!r} as {spec}; for the head {head.name} it must be {wanted}"
+            f"preprocessing_fn returned the label {label!r} as {spec}; for the head {head.name} it must be {expected}"
         )
     return spec
 

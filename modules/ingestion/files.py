@@ -95,8 +95,8 @@ def records_of_file(file: tf.Tensor, kind: tf.Tensor, targets: tf.Tensor, paired
     examples = tf.data.TFRecordDataset(file, compression_type=kind)
     if not paired:
         return examples
-    found = tf.data.TFRecordDataset(tf.strings.split(targets, "\n"), compression_type="GZIP")
-    return tf.data.Dataset.zip((examples, found)).map(lambda example, target: example + target)
+    soft_targets = tf.data.TFRecordDataset(tf.strings.split(targets, "\n"), compression_type="GZIP")
+    return tf.data.Dataset.zip((examples, soft_targets)).map(lambda example, target: example + target)
 
 
 def in_order(files: ExampleFiles) -> tf.data.Dataset:

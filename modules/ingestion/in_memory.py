@@ -40,7 +40,7 @@ class Columns:
     def __init__(self, parser: ExampleParser, values: dict[str, np.ndarray]):
         """Takes {feature: [examples, ...]} as the parser gives them, or {RECORDS: [examples], label: [examples]}."""
         self._parser = parser
-        self._kinds = {name: tf.as_dtype(found.dtype) for name, found in values.items()}
+        self._kinds = {name: tf.as_dtype(column.dtype) for name, column in values.items()}
         with tf.device("/CPU:0"):
             # Taken out one by one, so that no more than one column is there twice.
             self._columns = {name: tf.constant(narrowed(values.pop(name))) for name in list(values)}
@@ -60,10 +60,10 @@ class Columns:
             lambda records: _kept(parser, records), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         spec = batches.element_spec
-        parts = {name: [np.zeros([0, *of.shape[1:]], of.dtype.as_numpy_dtype)] for name, of in spec.items()}
+        parts = {name: [np.zeros([0, *part.shape[1:]], part.dtype.as_numpy_dtype)] for name, part in spec.items()}
         for batch in batches.prefetch(1).as_numpy_iterator():
-            for name, found in batch.items():
-                parts[name].append(found)
+            for name, part in batch.items():
+                parts[name].append(part)
         labels = np.concatenate(parts[parser.label])
         rows = np.arange(len(labels))[shard.index :: shard.of] if shard else np.arange(len(labels))
         if len(omit_classes):
@@ -71,8 +71,8 @@ class Columns:
         every = len(rows) == len(labels)
         values = {}
         for name in list(parts):
-            found = np.concatenate(parts.pop(name))
-            values[name] = found if every else found[rows]
+            column = np.concatenate(parts.pop(name))
+            values[name] = column if every else column[rows]
         return cls(parser, values)
 
     def joined(self, other: "Columns") -> "Columns":
@@ -120,12 +120,12 @@ class Columns:
         portion = portion or Portion(0, 1, 1)
         steps = steps_in(count, batch_size, drop_remainder)
         columns, kinds = self._columns, self._kinds
-        static_size = slice_size(batch_size, portion.of) if drop_remainder else None
+        static_size = slice_size(batch_size, portion.total) if drop_remainder else None
 
         def rows_of(step, replica):
             begin = step % steps * batch_size
             end = tf.minimum(begin + batch_size, count)
-            size = slice_size(end - begin, portion.of)
+            size = slice_size(end - begin, portion.total)
             own = tf.range(tf.minimum(begin + replica * size, end), tf.minimum(begin + (replica + 1) * size, end))
             order = tf.stack([tf.constant(seed, tf.int64), step // steps])
             # The operation does not take an empty vector, which the last replica may have.
@@ -137,9 +137,9 @@ class Columns:
         def batch_of(number):
             step, replica = number // portion.count, portion.first + number % portion.count
             rows = rows_of(step, replica)
-            found = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
-            example = parser(found[RECORDS]) if RECORDS in found else parser.example(found)
-            return changed(example, change, seed, step * portion.of + replica)
+            batch = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
+            example = parser(batch[RECORDS]) if RECORDS in batch else parser.example(batch)
+            return changed(example, change, seed, step * portion.total + replica)
 
         return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
             batch_of, num_parallel_calls=options.or_autotune("parallel_calls"), deterministic=options.deterministic

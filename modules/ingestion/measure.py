@@ -91,7 +91,7 @@ def measure(
     options: Options,
     rounds: int,
     seconds: float,
-    told: Callable[[str], None] = lambda way: None,
+    on_progress: Callable[[str], None] = lambda way: None,
 ) -> list[Rate]:
     """Returns the rates of NAIVE, LIMIT and the caches; they take turns.
 
@@ -102,19 +102,19 @@ def measure(
       options: how they are read otherwise.
       rounds: measurements of each.
       seconds: of a measurement.
-      told: called with each way before it is measured.
+      on_progress: called with each way before it is measured.
     """
     counted = replace(source, files=replace(source.files, count=scan_labels(source, parser).examples))
-    found: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     prepared: dict[str, float] = {}
     for _ in range(rounds):
         for way, make in ((NAIVE, naive), (LIMIT, limit)):
-            told(way)
-            found.setdefault(way, []).append(rate_of(make(counted, parser, batch_size, options), parser.label, seconds))
+            on_progress(way)
+            rates.setdefault(way, []).append(rate_of(make(counted, parser, batch_size, options), parser.label, seconds))
         for cache in CACHES:
-            told(cache)
+            on_progress(cache)
             began = time.perf_counter()
             with ours(cache, counted, parser, batch_size, options) as batches:
                 prepared.setdefault(cache, time.perf_counter() - began)
-                found.setdefault(cache, []).append(rate_of(batches, parser.label, seconds))
-    return [Rate(way, rates, prepared.get(way, 0.0)) for way, rates in found.items()]
+                rates.setdefault(cache, []).append(rate_of(batches, parser.label, seconds))
+    return [Rate(way, per_round, prepared.get(way, 0.0)) for way, per_round in rates.items()]

@@ -19,13 +19,16 @@ def _as_lists(file: str, name: str, column: pa.Array) -> pa.Array:
     """Returns a column in a type that tf.Example has, one list of values a row; a missing value is a missing list."""
     kind = column.type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    of = kind.value_type if is_list else kind
-    if pa.types.is_integer(of) or pa.types.is_boolean(of):
+    value_kind = kind.value_type if is_list else kind
+    if pa.types.is_integer(value_kind) or pa.types.is_boolean(value_kind):
         to = pa.int64()
-    elif pa.types.is_floating(of):
+    elif pa.types.is_floating(value_kind):
         to = pa.float32()
     elif (
-        pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_binary(of) or pa.types.is_large_binary(of)
+        pa.types.is_string(value_kind)
+        or pa.types.is_large_string(value_kind)
+        or pa.types.is_binary(value_kind)
+        or pa.types.is_large_binary(value_kind)
     ):
         to = pa.large_binary()
     else:

@@ -25,7 +25,6 @@ from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, read, target_fil
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
 KEY = "example"
-DTYPES = ("float32", "float16")
 _BUCKETS = 2**62  # of the fingerprint, FarmHash64
 
 
@@ -100,19 +99,21 @@ def check_match(example_files: list[str], folder: str, card: SoftTargetsCard) ->
     for file in example_files:
         targets = target_files(file, folder)
         try:
-            found = _values(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
+            target_keys = _values(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise UserError(f"soft targets of {file}: damaged: {error.message.splitlines()[0]}") from error
-        wanted = _values([file], fingerprints)
+        example_keys = _values([file], fingerprints)
         again = "; make them again (remove the SoftTargets folder below --root, or choose another --root)"
-        if len(found) != len(wanted):
-            raise UserError(f"soft targets of {file}: {len(found)} targets for {len(wanted)} examples{again}")
-        differing = np.flatnonzero(found != wanted)
+        if len(target_keys) != len(example_keys):
+            raise UserError(
+                f"soft targets of {file}: {len(target_keys)} targets for {len(example_keys)} examples{again}"
+            )
+        differing = np.flatnonzero(target_keys != example_keys)
         if not len(differing):
             continue
-        if np.array_equal(np.sort(found), np.sort(wanted)):
+        if np.array_equal(np.sort(target_keys), np.sort(example_keys)):
             raise UserError(f"soft targets of {file}: in another order, from example {differing[0] + 1} on{again}")
         raise UserError(
-            f"soft targets of {file}: {len(differing)} of {len(wanted)} belong to other examples, the first at example "
-            f"{differing[0] + 1}{again}"
+            f"soft targets of {file}: {len(differing)} of {len(example_keys)} belong to other examples, the first at "
+            f"example {differing[0] + 1}{again}"
         )

@@ -17,11 +17,11 @@ Change = Callable[[tuple, tf.Tensor], tuple]
 
 @dataclass(frozen=True)
 class Portion:
-    """What replicas `first` to `first + count - 1` of `of` take: their equal slices of every global batch."""
+    """What replicas `first` to `first + count - 1` of `total` take: their equal slices of every global batch."""
 
     first: int
     count: int
-    of: int
+    total: int
 
 
 def portion_of(context: tf.distribute.InputContext) -> Portion:
@@ -72,8 +72,8 @@ class Source:
             omitted = tf.constant(list(self.omit_classes), tf.int64)
 
             def is_kept(record):
-                found = tf.reshape(tf.io.parse_single_example(record, only_label)[parser.label], [])
-                return tf.reduce_all(found != omitted)
+                label = tf.reshape(tf.io.parse_single_example(record, only_label)[parser.label], [])
+                return tf.reduce_all(label != omitted)
 
             records = records.filter(is_kept)
         return records
@@ -175,7 +175,7 @@ def parsed_batches(
       change: is done to each batch.
       portion: of the batches, one slice per replica after the other; only that is parsed. None: whole batches.
     """
-    if portion and portion.of > 1:
+    if portion and portion.total > 1:
         batches = _slices(batches, portion)
 
     def parse(step, batch):
@@ -193,9 +193,9 @@ def changed(example: tuple, change: Change | None, seed: int, step: tf.Tensor) -
     return change(example, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
 
 
-def slice_size(batch_size, of: int):
-    """Returns the examples in one of `of` equal slices of a batch, of which the last may be smaller or empty."""
-    return -(-batch_size // of)
+def slice_size(batch_size, slices: int):
+    """Returns the examples in one of `slices` equal slices of a batch, of which the last may be smaller or empty."""
+    return -(-batch_size // slices)
 
 
 def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
@@ -206,11 +206,11 @@ def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
 
     def cut(step, batch):
         # A batch of a size that is known, as TPUs need them, keeps it known.
-        size = slice_size(batch.shape[0] or tf.size(batch, tf.int64), portion.of)
+        size = slice_size(batch.shape[0] or tf.size(batch, tf.int64), portion.total)
 
         def slice_of(replica):
-            found = batch[replica * size : (replica + 1) * size]
-            return step * portion.of + replica, tf.ensure_shape(found, [size]) if batch.shape[0] else found
+            own_slice = batch[replica * size : (replica + 1) * size]
+            return step * portion.total + replica, tf.ensure_shape(own_slice, [size]) if batch.shape[0] else own_slice
 
         own = tf.data.Dataset.range(portion.first, portion.first + portion.count)
         return own.map(slice_of)

@@ -7,6 +7,7 @@ tried again here, after the server has been asked whether it was.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -84,6 +85,7 @@ class Server:
             other=0,  # a certificate that is not trusted
             raise_on_status=False,
         )
+        configuration.logger["urllib3_logger"].setLevel(logging.ERROR)  # it warns of every repetition, in its own words
         configuration.verify_ssl = connection.verify_tls
         if connection.ca_cert:
             if not connection.ca_cert.is_file():

@@ -59,11 +59,11 @@ class ServerSchedule:
 
     @property
     def next(self) -> datetime | None:
-        """When it is due next, if Kubeflow reads its times as UTC."""
+        """When it is due next, if Kubeflow reads its times in ZONE."""
         if not self.enabled or self.version is None:
             return None
         now = datetime.now(timezone.utc)
-        return next(self.timing.after(now, self.created or now))
+        return next(self.timing.after(now, self.created or now, ZONE))
 
 
 def _timing(recurring: V2beta1RecurringRun) -> Timing:

@@ -109,26 +109,26 @@ class Store:
         try:
             return LocalSchedule.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            known = ", ".join(self.names()) or "none"
-            raise UserError(f"{self.folder}: there is no schedule {name!r}; there are: {known}") from error
+            names = ", ".join(self.names()) or "none"
+            raise UserError(f"{self.folder}: there is no schedule {name!r}; there are: {names}") from error
         except ValidationError as error:
             raise UserError(
                 f"{path}: damaged ({error.errors()[0]['msg']}); delete it, and create the schedule"
             ) from error
 
-    def create(self, wanted: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
+    def create(self, schedule: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
         """Keeps a schedule, in the place of the one of its name; one that is paused stays paused.
 
         Raises:
           UserError: the folder cannot be written.
         """
         outcome: Literal["created", "changed", "unchanged"] = "created"
-        if wanted.name in self.names():
-            old = self.get(wanted.name)
-            if old.settings() == wanted.settings():
+        if schedule.name in self.names():
+            old = self.get(schedule.name)
+            if old.settings() == schedule.settings():
                 return "unchanged"
-            outcome, wanted = "changed", wanted.model_copy(update={"enabled": old.enabled})
-        self._write(wanted)
+            outcome, schedule = "changed", schedule.model_copy(update={"enabled": old.enabled})
+        self._write(schedule)
         return outcome
 
     def _write(self, schedule: LocalSchedule) -> None:
@@ -161,7 +161,7 @@ class Store:
         """Returns the runs of a schedule, oldest first. One that says it is running, while nothing does, was killed."""
         path = self._path(name, "history.json")
         try:
-            return [Execution.model_validate(one) for one in json.loads(path.read_bytes())]
+            return [Execution.model_validate(run) for run in json.loads(path.read_bytes())]
         except FileNotFoundError:
             return []
         except ValueError as error:
@@ -169,7 +169,7 @@ class Store:
 
     def record(self, name: str, history: list[Execution]) -> None:
         """Writes the runs of a schedule."""
-        text = json.dumps([one.model_dump(mode="json") for one in history[-KEPT_RUNS:]], indent=1)
+        text = json.dumps([run.model_dump(mode="json") for run in history[-KEPT_RUNS:]], indent=1)
         write_text(self._path(name, "history.json"), text)
 
     @contextmanager
@@ -210,10 +210,10 @@ class Store:
         schedule = self.get(name)
         with self.lock(name):
             history = self.history(name)
-            for one in history:
-                if one.outcome == "running":
-                    one.outcome = "interrupted"
-            attempt = 1 + sum(due is not None and one.due == due for one in history)
+            for earlier in history:
+                if earlier.outcome == "running":
+                    earlier.outcome = "interrupted"
+            attempt = 1 + sum(due is not None and earlier.due == due for earlier in history)
             run = Execution(due=due, started=now(), missed=missed, attempt=attempt)
             history.append(run)
             self.record(name, history)
