@@ -85,7 +85,8 @@ class Server:
             other=0,  # a certificate that is not trusted
             raise_on_status=False,
         )
-        configuration.logger["urllib3_logger"].setLevel(logging.ERROR)  # it warns of every repetition, in its own words
+        # It warns of every retry, in its own words. The level of its parent is set anew by each Configuration.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         configuration.verify_ssl = connection.verify_tls
         if connection.ca_cert:
             if not connection.ca_cert.is_file():
