@@ -13,6 +13,7 @@ import apache_beam as beam
 import tensorflow as tf
 
 from stillhouse.modules import progress
+from stillhouse.modules.atomic import new_file
 from stillhouse.modules.ingestion.files import BLOCK, count_records, read
 
 RECORDS_IN_BLOCK = 16_384
@@ -47,10 +48,9 @@ class _WriteBlock(beam.DoFn):
             read([file]).skip(number * self._records_in_block).take(self._records_in_block).batch(self._batch_size)
         )
         path = os.path.join(self._folder, f"{os.path.basename(file)}{BLOCK}{number:05d}-of-{count:05d}.gz")
-        # Written under a temporary name and renamed, because Beam may lose or duplicate a worker.
-        unfinished = f"{path}.unfinished-{os.getpid()}"
         done, last_report_time = 0, time.monotonic()
-        with tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
+        # Beam may lose or duplicate a worker.
+        with new_file(path) as unfinished, tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
             for batch in records.prefetch(1):
                 for record in self._function(batch):
                     writer.write(record)
@@ -58,7 +58,6 @@ class _WriteBlock(beam.DoFn):
                 if time.monotonic() - last_report_time > SECONDS_BETWEEN_REPORTS:
                     last_report_time = time.monotonic()
                     progress.advanced(os.path.basename(path), done, block_records)
-        tf.io.gfile.rename(unfinished, path, overwrite=True)
         yield done
 
 

@@ -15,6 +15,7 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
 from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.modules.atomic import new_folder
 
 UNFINISHED = ".unfinished"
 TEACHERS = ".teachers"
@@ -64,11 +65,8 @@ class Executor(executor.Executor):
 
 def _keep_teacher(saved_model: str, folder: str, version: int) -> None:
     """Copies a teacher into folder/version, and removes the older ones."""
-    aside = os.path.join(folder, UNFINISHED)
-    if fileio.exists(aside):
-        fileio.rmtree(aside)
-    io_utils.copy_dir(saved_model, aside)
-    fileio.rename(aside, os.path.join(folder, str(version)))
+    with new_folder(os.path.join(folder, str(version))) as unfinished:
+        io_utils.copy_dir(saved_model, unfinished)
     for name in fileio.listdir(folder):
         if name.rstrip("/") != str(version):
             fileio.rmtree(os.path.join(folder, name))

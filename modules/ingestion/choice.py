@@ -1,25 +1,26 @@
 """Decides cache: auto: memory if the decoded examples fit in a fraction of the free memory, otherwise disk."""
 
+import io
 import json
 import os
-import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import tensorflow as tf
 
+from stillhouse.modules.atomic import write_text
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import compression_of, is_parquet
+from stillhouse.modules.ingestion.framing import BrokenFileError, framed_records
 from stillhouse.modules.ingestion.in_memory import narrowed
 from stillhouse.modules.ingestion.parquet import parquet_bytes
 from stillhouse.modules.settings import Ingestion
 
 SAMPLE_BYTES = 1 << 20  # read from a file
-FRAME = 12  # bytes before a record: its length and the length's checksum
-FRAME_END = 4  # bytes after it: its checksum
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -39,14 +40,13 @@ def sample(file: str) -> Sample:
         data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw) if compression_of(file) else raw
     except zlib.error:
         return Sample([], len(raw))
-    records, position = [], 0
-    while position + FRAME <= len(data):
-        end = position + FRAME + struct.unpack_from("<Q", data, position)[0]
-        if end + FRAME_END > len(data):
-            break
-        records.append(data[position + FRAME : end])
-        position = end + FRAME_END
-    return Sample(records, round(len(raw) * position / len(data)) if data else 0)
+    stream, records, end = io.BytesIO(data), [], 0
+    with suppress(BrokenFileError):  # the last record is cut off
+        for record in framed_records(stream):
+            end = stream.tell()
+            if record is not None:
+                records.append(record)
+    return Sample(records, round(len(raw) * end / len(data)) if data else 0)
 
 
 def decoded_bytes(files: Sequence[str], parser: ExampleParser) -> int:
@@ -110,5 +110,4 @@ def remember(folder: str | None, identity: str, cache: str) -> None:
     """Stores the decision for a resumed training job."""
     if folder:
         tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(os.path.join(folder, f"{identity}.cache.json"), "w") as file:
-            json.dump({"cache": cache}, file)
+        write_text(os.path.join(folder, f"{identity}.cache.json"), json.dumps({"cache": cache}))

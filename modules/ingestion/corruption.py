@@ -1,71 +1,19 @@
-"""Detects corrupt records, reports them by file and number, and skips them up to the number in the settings.
+"""Detects corrupt records, reports them by file and number, and skips them up to the number in the settings."""
 
-A TFRecord is a length, its checksum, the record, its checksum. As long as the length is valid, the next record can be
-read; TensorFlow's own reader gives up the rest of the file.
-"""
-
-import gzip
 import hashlib
 import os
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import google_crc32c
 import tensorflow as tf
 
 from stillhouse.modules import progress
+from stillhouse.modules.atomic import new_file
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import compression_of
+from stillhouse.modules.ingestion.framing import BrokenFileError, records_of
 from stillhouse.modules.settings import Ingestion
 
-LENGTH = struct.Struct("<Q")
-CHECKSUM = struct.Struct("<I")
 LISTED = 10  # corrupt records of a file named in a message
-
-
-def masked_checksum(data: bytes) -> int:
-    """Returns the CRC-32C of the data, masked as in a TFRecord (tensorflow/core/lib/hash/crc32c.h)."""
-    crc = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class BrokenFileError(Exception):
-    """The file is unreadable from `record` on, counted from 1."""
-
-    record: int
-    reason: str
-
-
-def records_of(file: str) -> Iterator[bytes | None]:
-    """Yields the records of a file; None for a record with a checksum mismatch.
-
-    Raises:
-      BrokenFileError: the file ends within a record, or a length is corrupt.
-    """
-    with tf.io.gfile.GFile(file, "rb") as raw:
-        opened = gzip.GzipFile(fileobj=raw) if compression_of(file) else raw
-        number = 1
-        while True:
-            try:
-                head = opened.read(LENGTH.size + CHECKSUM.size)
-                if not head:
-                    return
-                if len(head) < LENGTH.size + CHECKSUM.size:
-                    raise BrokenFileError(number, "the file ends within it")
-                length = head[: LENGTH.size]
-                if masked_checksum(length) != CHECKSUM.unpack_from(head, LENGTH.size)[0]:
-                    raise BrokenFileError(number, "its length is corrupt")
-                record = opened.read(LENGTH.unpack(length)[0])
-                tail = opened.read(CHECKSUM.size)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise BrokenFileError(number, f"cannot be decompressed: {error}") from error
-            if len(record) < LENGTH.unpack(length)[0] or len(tail) < CHECKSUM.size:
-                raise BrokenFileError(number, "the file ends within it")
-            yield record if masked_checksum(record) == CHECKSUM.unpack(tail)[0] else None
-            number += 1
 
 
 def without_damage(files: dict[str, list[str]], options: Ingestion) -> dict[str, list[str]]:
@@ -106,13 +54,11 @@ def _copy(file: str, folder: str) -> str:
     stat = tf.io.gfile.stat(file)
     facts = hashlib.sha256(repr((file, stat.length, stat.mtime_nsec)).encode()).hexdigest()[:16]
     path = os.path.join(folder, f"undamaged-{facts}-{os.path.basename(file)}")
-    unfinished = f"{path}.unfinished-{os.getpid()}"
     os.makedirs(folder, exist_ok=True)
-    with tf.io.TFRecordWriter(unfinished, compression_of(file)) as writer:
+    with new_file(path) as unfinished, tf.io.TFRecordWriter(unfinished, compression_of(file)) as writer:
         for record in records_of(file):
             if record is not None:
                 writer.write(record)
-    os.replace(unfinished, path)
     return path
 
 

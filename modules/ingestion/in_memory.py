@@ -121,12 +121,12 @@ class Columns:
         portion = portion or Portion(0, 1, 1)
         steps = steps_in(count, batch_size, drop_remainder)
         columns, kinds = self._columns, self._kinds
-        static_size = slice_size(batch_size, portion.of) if drop_remainder else None
+        static_size = slice_size(batch_size, portion.total) if drop_remainder else None
 
         def rows_of(step, replica):
             begin = step % steps * batch_size
             end = tf.minimum(begin + batch_size, count)
-            size = slice_size(end - begin, portion.of)
+            size = slice_size(end - begin, portion.total)
             own = tf.range(tf.minimum(begin + replica * size, end), tf.minimum(begin + (replica + 1) * size, end))
             order = tf.stack([tf.constant(seed, tf.int64), step // steps])
             # The operation rejects an empty vector, which the last replica may have.
@@ -138,9 +138,9 @@ class Columns:
         def batch_of(number):
             step, replica = number // portion.count, portion.first + number % portion.count
             rows = rows_of(step, replica)
-            values = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
-            example = parser(values[RECORDS]) if RECORDS in values else parser.example(values)
-            return changed(example, change, seed, step * portion.of + replica)
+            batch = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
+            example = parser(batch[RECORDS]) if RECORDS in batch else parser.example(batch)
+            return changed(example, change, seed, step * portion.total + replica)
 
         return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
             batch_of, num_parallel_calls=or_autotune(options.parallel_calls), deterministic=options.deterministic

@@ -41,11 +41,6 @@ class InputService:
             service.distribute(service.ShardingPolicy.DYNAMIC, service=f"grpc://{self._address}", job_name="training")
         )
 
-    @property
-    def processes(self) -> list[int]:
-        """Process ids of the workers."""
-        return [process.pid for process in self._processes]
-
     def close(self) -> None:
         """Ends the workers."""
         self._closed.set()

@@ -25,7 +25,6 @@ from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, read, target_fil
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
 KEY = "example"
-DTYPES = ("float32", "float16")
 _BUCKETS = 2**62  # of the fingerprint, FarmHash64
 
 

@@ -18,11 +18,11 @@ Change = Callable[[tuple, tf.Tensor], tuple]
 
 @dataclass(frozen=True)
 class Portion:
-    """The equal slices of every global batch of the replicas `first` to `first + count - 1`, out of `of` replicas."""
+    """The equal slices of every global batch of the replicas `first` to `first + count - 1`, out of `total`."""
 
     first: int
     count: int
-    of: int
+    total: int
 
 
 def portion_of(context: tf.distribute.InputContext) -> Portion:
@@ -176,7 +176,7 @@ def parsed_batches(
       change: applied to each batch.
       portion: the slices to return, one per replica in turn; only these are parsed. None: whole batches.
     """
-    if portion and portion.of > 1:
+    if portion and portion.total > 1:
         batches = _slices(batches, portion)
 
     def parse(step, batch):
@@ -194,9 +194,9 @@ def changed(example: tuple, change: Change | None, seed: int, step: tf.Tensor) -
     return change(example, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
 
 
-def slice_size(batch_size, of: int):
-    """Returns the number of examples in one of `of` equal slices of a batch; the last may be smaller or empty."""
-    return -(-batch_size // of)
+def slice_size(batch_size, slices: int):
+    """Returns the number of examples in one of `slices` equal slices of a batch; the last may be smaller or empty."""
+    return -(-batch_size // slices)
 
 
 def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
@@ -207,11 +207,11 @@ def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
 
     def cut(step, batch):
         # A static batch size, which TPUs require, stays static.
-        size = slice_size(batch.shape[0] or tf.size(batch, tf.int64), portion.of)
+        size = slice_size(batch.shape[0] or tf.size(batch, tf.int64), portion.total)
 
         def slice_of(replica):
-            own = batch[replica * size : (replica + 1) * size]
-            return step * portion.of + replica, tf.ensure_shape(own, [size]) if batch.shape[0] else own
+            own_slice = batch[replica * size : (replica + 1) * size]
+            return step * portion.total + replica, tf.ensure_shape(own_slice, [size]) if batch.shape[0] else own_slice
 
         replicas = tf.data.Dataset.range(portion.first, portion.first + portion.count)
         return replicas.map(slice_of)

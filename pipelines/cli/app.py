@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.atomic import write_text
 from stillhouse.modules.errors import GATE_REFUSED, MachineError, UserError
 from stillhouse.modules.settings import Settings as PipelineSettings
 from stillhouse.modules.settings import load_settings
@@ -250,7 +250,7 @@ def compile_(
     from stillhouse.pipelines.kubeflow.compile import as_yaml
 
     try:
-        write_whole(output_file, as_yaml(documents))
+        write_text(output_file, as_yaml(documents))
     except OSError as error:
         raise UserError(f"--output: cannot write {output_file}: {error.strerror}") from error
     parameters = documents[0]["root"]["inputDefinitions"]["parameters"]

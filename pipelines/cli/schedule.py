@@ -94,7 +94,7 @@ def create(
         from stillhouse.pipelines.kubeflow.submit import check_parameters
 
         values = {"only_if_changed": not always} | check_parameters(parameters or [], documents[0])
-        wanted = kubeflow.Wanted(
+        wanted = kubeflow.ScheduleSpec(
             name=name,
             timing=timing,
             text=as_yaml(documents),

@@ -26,7 +26,7 @@ from stillhouse.components.last_pushed.versions import NONE, version_of
 from stillhouse.components.report import Comparison
 from stillhouse.components.report.executor import COMPARISON
 from stillhouse.components.report.page import DETAILS, PAGE, render
-from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.atomic import new_folder, remove_leftovers, write_text
 from stillhouse.modules.cluster.strategies import prepare_devices
 from stillhouse.modules.distillation.objectives import find_objective
 from stillhouse.modules.errors import MachineError, UserError
@@ -144,6 +144,8 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     prepare_devices(settings.devices())  # before anything else touches TensorFlow
     check_settings(settings)
     with _locked(root):
+        for name in (DURATIONS, DARK_KNOWLEDGE_FOLDER, COMPARISON, SETTINGS, PAGE):
+            remove_leftovers(root / name)
         view.expected = _durations(root)
         place = local_place(settings, root)
         pipeline = create_pipeline(settings, place)
@@ -153,15 +155,15 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
         except Exception as error:
             _explain(error, view.node, settings, root)
             raise
-        write_whole(root / DURATIONS, json.dumps(view.expected | view.seconds))
+        write_text(root / DURATIONS, json.dumps(view.expected | view.seconds))
         run_id, outputs = _newest_run(place)
         comparison = _finished_comparison(place, run_id, outputs)
         _replace_folder(root / DARK_KNOWLEDGE_FOLDER, outputs.get(("DarkKnowledge", DarkKnowledgeReport.TYPE_NAME)))
-        write_whole(root / COMPARISON, json.dumps(comparison, indent=1))
-        write_whole(root / SETTINGS, yaml.safe_dump(comparison["settings"], sort_keys=False))
+        write_text(root / COMPARISON, json.dumps(comparison, indent=1))
+        write_text(root / SETTINGS, yaml.safe_dump(comparison["settings"], sort_keys=False))
         details = json.loads(Path(outputs["Report", Comparison.TYPE_NAME], DETAILS).read_text())
         again = f"stillhouse run {shlex.quote(str(root / SETTINGS))} --root {shlex.quote(str(root))}"
-        write_whole(root / PAGE, render(comparison, details, again))
+        write_text(root / PAGE, render(comparison, details, again))
         return comparison
 
 
@@ -217,13 +219,11 @@ def _finished_comparison(place: Place, run_id: str, outputs: dict[tuple[str, str
 
 def _replace_folder(folder: Path, source: str | None) -> None:
     """Puts a copy of the folder `source` in the place of `folder`; takes it away if there is no source."""
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    if source:
-        shutil.copytree(source, unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    if source:
-        unfinished.rename(folder)
+    if source is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    with new_folder(folder, replace=True) as unfinished:
+        shutil.copytree(source, unfinished, dirs_exist_ok=True)
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

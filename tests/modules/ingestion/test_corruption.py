@@ -7,9 +7,10 @@ import pytest
 from records import SPEC, example, write
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.ingestion.corruption import BrokenFileError, explain_misfit, records_of, without_damage
+from stillhouse.modules.ingestion.corruption import explain_misfit, without_damage
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import read
+from stillhouse.modules.ingestion.framing import BrokenFileError, records_of
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.settings import Ingestion
 

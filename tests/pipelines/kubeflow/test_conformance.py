@@ -64,7 +64,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_then_ends_early(fini
 
     with serving(tmp_path / "state.json", launch) as api:
         server = Server(Connection(api.address))
-        wanted = schedule.Wanted(
+        wanted = schedule.ScheduleSpec(
             name="nightly",
             timing=parse_timing("0 2 * * *", None),
             text=as_yaml(compiled(finished, tmp_path / "serving")),
