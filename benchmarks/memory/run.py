@@ -35,7 +35,6 @@ WAYS = {
 
 def measure(name: str, batch: int) -> float:
     """Trains; returns the seconds of a step."""
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
 
     (devices,) = stage_devices(Parallelism(stages=1, processes=True))

@@ -31,7 +31,6 @@ def measure_messages() -> dict[str, float]:
     """Returns the seconds that a micro-batch's boundary tensor travels, by M; as the chief of two stages."""
     import tensorflow as tf
 
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
 
     (devices,) = stage_devices(Parallelism(stages=2, processes=True))

@@ -39,7 +39,6 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
     import tensorflow as tf
     import tf_keras as keras
 
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.large_models.parallelism import Parallelism, stage_devices
     from stillhouse.modules.large_models.pipeline import Pipeline
     from stillhouse.modules.large_models.timeline import clock

@@ -1,6 +1,5 @@
 """Reads the soft targets twice: for what the teacher is sure of, and to write what is taken."""
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from stillhouse.components.base import Parameters
 from stillhouse.modules import progress
 from stillhouse.modules.distillation.pseudo_labels import certain_logits, confidence_of, copies_of, pseudo_logits
 from stillhouse.modules.ingestion.examples import ExampleParser
@@ -34,6 +34,14 @@ ONLY_BLOCK = f"{BLOCK}00000-of-00001.gz"
 HEAD = HEADS["classification"]
 
 
+class PseudoLabelsParameters(Parameters):
+    """`rule` has kind, min_confidence and balance, `ensemble` the teachers' weights and their combination."""
+
+    label: str
+    rule: dict[str, Any]
+    ensemble: dict[str, Any]
+
+
 class Executor(base_executor.BaseExecutor):
     """Writes pseudo-labelled examples, and targets for them and for the labelled ones.
 
@@ -51,10 +59,10 @@ class Executor(base_executor.BaseExecutor):
         Raises:
           UserError: the teacher is sure enough of no example.
         """
-        rule, ensemble = json.loads(exec_properties["rule"]), json.loads(exec_properties["ensemble"])
+        parameters = PseudoLabelsParameters.read(exec_properties)
+        rule, ensemble, label = parameters.rule, parameters.ensemble, parameters.label
         given = artifact_utils.get_single_uri(input_dict["soft_targets"])
         card = read_soft_targets_card(given)
-        label = exec_properties["label"]
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         parser = ExampleParser(graph.transformed_feature_spec(), label, HEAD)
 
