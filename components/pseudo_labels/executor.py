@@ -1,6 +1,5 @@
 """Reads the soft targets twice: for the teacher's confidence, and to write the chosen examples."""
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from stillhouse.components.base import Parameters
 from stillhouse.modules import progress
 from stillhouse.modules.distillation.pseudo_labels import certain_logits, confidence_of, copies_of, pseudo_logits
 from stillhouse.modules.ingestion.examples import ExampleParser
@@ -28,10 +28,19 @@ from stillhouse.modules.models.combination import combine
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.serving import size_in_bytes
 from stillhouse.modules.models.teachers import LOGITS
+from stillhouse.modules.settings import WeightedEnsemble
 
 TRAIN, TRANSFER = "train", "transfer"
 ONLY_BLOCK = f"{BLOCK}00000-of-00001.gz"
 HEAD = HEADS["classification"]
+
+
+class PseudoLabelsParameters(Parameters):
+    """`rule` has kind, min_confidence and balance, `ensemble` the teachers' weights and their combination."""
+
+    label: str
+    rule: dict[str, Any]
+    ensemble: WeightedEnsemble
 
 
 class Executor(base_executor.BaseExecutor):
@@ -51,10 +60,10 @@ class Executor(base_executor.BaseExecutor):
         Raises:
           UserError: no example reaches the minimum confidence.
         """
-        rule, ensemble = json.loads(exec_properties["rule"]), json.loads(exec_properties["ensemble"])
+        parameters = PseudoLabelsParameters.read(exec_properties)
+        rule, ensemble, label = parameters.rule, parameters.ensemble, parameters.label
         given = artifact_utils.get_single_uri(input_dict["soft_targets"])
         card = read_soft_targets_card(given)
-        label = exec_properties["label"]
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         parser = ExampleParser(graph.transformed_feature_spec(), label, HEAD)
 
@@ -63,7 +72,9 @@ class Executor(base_executor.BaseExecutor):
 
         def teacher_of(record_batch: tf.Tensor) -> np.ndarray:
             parsed = tf.io.parse_example(record_batch, card.spec())
-            return combine(card.targets_of(parsed)[LOGITS], **ensemble, temperature=1.0, head=HEAD.name).numpy()
+            return combine(
+                card.targets_of(parsed)[LOGITS], **ensemble.model_dump(), temperature=1.0, head=HEAD.name
+            ).numpy()
 
         pseudo_labelled = artifact_utils.get_single_instance(output_dict["pseudo_labelled"])
         targets = artifact_utils.get_single_instance(output_dict["targets"])

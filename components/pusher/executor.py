@@ -14,7 +14,8 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.base import numbered_artifacts
+from stillhouse.components.last_pushed.versions import record_push
 from stillhouse.modules.atomic import new_folder
 
 UNFINISHED = ".unfinished"
@@ -57,6 +58,7 @@ class Executor(executor.Executor):
             _keep_teacher(
                 path_utils.serving_model_path(teacher.uri), os.path.join(base, teacher_folder(number)), version
             )
+        record_push(written)
         target = os.path.join(base, str(version))
         fileio.rename(written, target)
         fileio.rmtree(aside)

@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 import numpy as np
@@ -16,7 +16,7 @@ from tfx.utils import io_utils, path_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 
-from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.record_blocks import BatchFunction, WriteBlocks
 from stillhouse.modules import progress
 from stillhouse.modules.errors import UserError
@@ -82,6 +82,15 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
     return function
 
 
+class SoftTargetsParameters(Parameters):
+    """`dtype` is that of the logits in the files, `batch_size` the examples in a batch of the teachers' inference."""
+
+    label: str
+    head: str
+    dtype: Literal["float32", "float16"]
+    batch_size: int
+
+
 class Executor(base_beam_executor.BaseBeamExecutor):
     """Writes files of soft targets parallel to the examples' files."""
 
@@ -96,7 +105,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         Raises:
           UserError: the teachers differ in their classes, or logits are NaN, probabilities, or too large for float16.
         """
-        label, head, dtype = (exec_properties[name] for name in ("label", "head", "dtype"))
+        parameters = SoftTargetsParameters.read(exec_properties)
+        label, head, dtype = parameters.label, parameters.head, parameters.dtype
         graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
         paths = [path_utils.serving_model_path(artifact.uri) for artifact in numbered_artifacts(input_dict, "teacher")]
         teachers = load_teachers(paths, HEADS[head])
@@ -112,7 +122,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for name, split in splits.items():
                 uri = artifact_utils.get_split_uri(input_dict[name], split)
                 files = example_files([io_utils.all_files_pattern(uri)])
-                write = WriteBlocks(make_function, split_folder(targets.uri, split), exec_properties["batch_size"])
+                write = WriteBlocks(make_function, split_folder(targets.uri, split), parameters.batch_size)
                 _ = pipeline | f"Files.{split}" >> beam.Create(files) | f"Ask.{split}" >> write
         counts = _counters(pipeline.result)
         _refuse_faults(list(widths), head, counts)

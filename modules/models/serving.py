@@ -1,6 +1,8 @@
 """Serves a SavedModel as a model server would: raw examples in, predictions out.
 
-python -m stillhouse.modules.models.serving SAVED_MODEL EXAMPLES LABEL   prints example_count, loss, accuracy as JSON
+python -m stillhouse.modules.models.serving SAVED_MODEL EXAMPLES LABEL
+
+prints JSON: {"metrics": {"example_count", "loss", "accuracy"}}, or {"refused": why} of a model that cannot be served.
 """
 
 import json
@@ -9,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,22 @@ from stillhouse.modules.models.heads import HEADS
 
 BATCH = 256
 SMALLEST_PROBABILITY = 1e-7  # Keras clips there too
+
+
+class NotServableError(Exception):
+    """A model that does not load, or fails on raw examples; the message says how."""
+
+
+@contextmanager
+def _blaming_the_model() -> Iterator[None]:
+    """Turns what TensorFlow raises while it loads or calls a model into NotServableError."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:  # the machine's fault
+        raise
+    except (tf.errors.OpError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        lines = str(error).strip().splitlines()
+        raise NotServableError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}") from error
 
 
 def without_feature(serialized: bytes, name: str) -> bytes:
@@ -55,15 +74,20 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
       saved_model: folder of a model written by stillhouse.modules.models.export.
       pattern: pattern of the files of raw examples, with the label.
       label: name of the label column.
+
+    Raises:
+      NotServableError: the model does not load, or fails on the examples.
     """
-    model = saved_models.load(saved_model)
-    head = HEADS[read_card(saved_model)["head"]]
-    serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
+    with _blaming_the_model():
+        model = saved_models.load(saved_model)
+        head = HEADS[read_card(saved_model)["head"]]
+        serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
     examples, sums = 0, {}
     for batch in read_records(pattern).batch(BATCH).as_numpy_iterator():
         requests = [without_feature(record, label) for record in batch]
-        served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
-        (labels,) = transformed_labels(examples=tf.constant(batch)).values()
+        with _blaming_the_model():
+            served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
+            (labels,) = transformed_labels(examples=tf.constant(batch)).values()
         examples += len(batch)
         for name, value in _sums(head.name, served.astype(np.float64), labels.numpy()).items():
             sums[name] = sums.get(name, 0.0) + float(value)
@@ -123,4 +147,7 @@ def size_in_bytes(path: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(served_metrics(*sys.argv[1:])))
+    try:
+        print(json.dumps({"metrics": served_metrics(*sys.argv[1:])}))
+    except NotServableError as reason:
+        print(json.dumps({"refused": str(reason)}))

@@ -111,7 +111,6 @@ def _add_data(dag: Dag) -> None:
             examples=raw,
             transform_graph=dag.data["transform_graph"],
             label=settings.data.label,
-            code=code_fingerprint("stillhouse.components.transfer_examples.executor"),
         )
         dag.transfer = dag.add(unlabelled)["transformed_examples"]
 
@@ -151,7 +150,6 @@ def _add_teachers(dag: Dag) -> list[BaseChannel]:
                 fingerprint=fingerprint(existing[name].path),
                 label=settings.data.label,
                 head=settings.head,
-                code=code_fingerprint("stillhouse.modules.models.imported"),
                 **dag.data,
             )
             teachers.append(dag.add(imported, name)["model"])
@@ -192,8 +190,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 soft_targets=soft_targets,
                 label=settings.data.label,
                 temperatures=looked_into,
-                ensemble=ensemble.model_dump(),
-                code=code_fingerprint("stillhouse.components.dark_knowledge.executor"),
+                ensemble=ensemble,
                 **dag.data,
             )
             dag.described["dark_knowledge"] = dag.add(dark_knowledge)["dark_knowledge"]
@@ -204,8 +201,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 transfer_examples=transfer,
                 label=settings.data.label,
                 rule=distillation.pseudo_labels.model_dump(exclude={"rounds"}),
-                ensemble=ensemble.model_dump(),
-                code=code_fingerprint("stillhouse.components.pseudo_labels.executor"),
+                ensemble=ensemble,
                 **dag.data,
             )
             outputs = dag.add(pseudo_labels, f"PseudoLabels{suffix}")
@@ -227,7 +223,6 @@ def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> Bas
         head=settings.head,
         dtype=settings.student.distillation.targets_dtype,
         batch_size=settings.student.distillation.teacher_batch_size,
-        code=code_fingerprint("stillhouse.components.soft_targets.executor"),
         **dag.data,
     )
     return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]
@@ -276,8 +271,7 @@ def _add_comparison(
             transform_graph=dag.data["transform_graph"],
             label=label,
             head=settings.head,
-            ensemble=settings.weighted_ensemble().model_dump(),
-            code=code_fingerprint("stillhouse.modules.models.export"),
+            ensemble=settings.weighted_ensemble(),
         )
         reference, reference_name, reference_role = dag.add(joined)["model"], "Ensemble", "ensemble"
     else:
@@ -308,7 +302,6 @@ def _add_comparison(
             gates=[gate for gate, _ in passed],
             evaluations=[outputs["evaluation"] for _, outputs in passed],
             blessings=[outputs["blessing"] for _, outputs in passed],
-            code=code_fingerprint("stillhouse.components.blessing.executor"),
         )
     )["blessing"]
     serving_check = ServingCheck(
@@ -316,7 +309,6 @@ def _add_comparison(
         examples=dag.evaluated,
         evaluation=against_teacher["evaluation"],
         label=label,
-        code=code_fingerprint("stillhouse.modules.models.serving"),
     )
     infra_blessing = dag.add(serving_check)["blessing"]
     pusher = Pusher(
@@ -341,7 +333,6 @@ def _add_comparison(
         settings=settings.model_dump_json(by_alias=True),
         commit=place.commit,
         **dag.described,
-        code=code_fingerprint("stillhouse.components.report.executor"),
     )
     dag.add(report)
 

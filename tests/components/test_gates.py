@@ -2,7 +2,7 @@ import pytest
 
 from stillhouse.components.blessing.gates import Gate, decide
 from stillhouse.components.evaluation import ModelMetrics, metric_name
-from stillhouse.components.serving_check.executor import compare
+from stillhouse.components.serving_check.executor import Served, compare
 from stillhouse.components.serving_check.executor import decide as decide_serving
 
 
@@ -85,7 +85,7 @@ def test_serving_check_tells_what_differs(served, difference):
 
 
 def test_a_model_that_cannot_be_served_is_refused_with_its_last_words():
-    passed, reason = decide_serving(None, "OSError: no such file", metrics(0.9))
+    passed, reason = decide_serving(Served(None, refused="OSError: no such file"), metrics(0.9))
     assert not passed
     assert "OSError: no such file" in reason
 
