@@ -15,7 +15,7 @@ run: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python data/prepare.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 25
 
 soak: .venv/installed
 	$(BIN)/python data/prepare.py

@@ -12,7 +12,6 @@ import ast
 import functools
 import hashlib
 import sys
-import sysconfig
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
@@ -21,7 +20,8 @@ from stillhouse.modules.errors import UserError
 
 OWN_PACKAGE = __name__.partition(".")[0]
 TEMPLATES = "*.jinja"  # read by the modules beside them
-_LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+# Folders of installed packages, whatever environment they belong to; Debian has names of its own.
+INSTALLED = {"site-packages", "dist-packages"}
 
 
 def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
@@ -97,8 +97,10 @@ def _counts(package: str, root: str) -> bool:
     if package in sys.stdlib_module_names or root == OWN_PACKAGE:
         return False
     spec = _spec(package)
-    places = [spec.origin] if spec and spec.origin else list(spec.submodule_search_locations or ()) if spec else []
-    return any(not any(Path(place).resolve().is_relative_to(library) for library in _LIBRARIES) for place in places)
+    if spec is None:
+        return False
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return any(not INSTALLED & set(Path(place).parts) for place in places)
 
 
 def _parents(module: str) -> list[str]:

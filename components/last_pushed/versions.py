@@ -7,7 +7,6 @@ from typing import Any
 
 from tfx import types
 from tfx.dsl.io import fileio
-from tfx.dsl.io.fileio import NotFoundError
 from tfx.utils import path_utils
 
 from stillhouse.components.base import Parameters
@@ -56,11 +55,11 @@ def record_push(version: str) -> None:
 
 def _fingerprint_of_version(path: str) -> str:
     """Returns the fingerprint that was recorded at the push; that of the files where none was."""
-    try:
-        with fileio.open(os.path.join(path, PUSH_RECORD)) as file:
-            return json.loads(file.read())["fingerprint"]
-    except (NotFoundError, ValueError, KeyError):  # pushed by something else, or by an older stillhouse
+    record = os.path.join(path, PUSH_RECORD)
+    if not fileio.exists(record):  # pushed by something else, or by an older stillhouse
         return model_fingerprint(path)
+    with fileio.open(record) as file:
+        return json.loads(file.read())["fingerprint"]
 
 
 def pushed_versions(push_path: str) -> list[str]:

@@ -257,7 +257,7 @@ def test_a_root_that_cannot_be_written_is_named(project):
 
 
 def test_init_makes_a_project_that_runs_as_generated_and_goes_on_after_an_interruption(tmp_path):
-    project = Project(tmp_path)
+    project = Project(tmp_path, fresh=True)
     assert project.stillhouse("init", "tumours").returncode == 0
     process = project.start("run", "tumours.yaml")
     wait_for(process, "ExampleValidator")
