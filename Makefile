@@ -1,13 +1,14 @@
 # make run    set up, and run the digits pipeline to a pushed student
 # make test   set up, and run every test
 # make soak   what takes longer than the suite may
-# make lint   format check and lint
-# make lock   write the hashed locks anew from pyproject.toml
+# make lint   format check, lint and types
+# make lock   write the hashed locks anew from pyproject.toml and requirements/docs.in
+# make docs   build the documentation into site/, links checked
 
 PYTHON ?=
 BIN := .venv/bin
 
-.PHONY: run test soak lint format lock clean
+.PHONY: run test soak lint format lock docs clean
 
 run: .venv/installed
 	$(BIN)/python data/prepare.py digits
@@ -24,6 +25,7 @@ soak: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	requirements/as-installed $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p stillhouse
 
 format: .venv/installed
 	$(BIN)/ruff format .
@@ -32,8 +34,17 @@ format: .venv/installed
 lock:
 	PYTHON="$(PYTHON)" requirements/lock
 
+docs: .venv-docs/installed
+	NO_MKDOCS_2_WARNING=1 requirements/as-installed $(CURDIR)/.venv-docs/bin/mkdocs build --strict --config-file $(CURDIR)/mkdocs.yml
+
+.venv-docs/installed: requirements/docs.txt requirements/pip.txt
+	python=$$(PYTHON="$(PYTHON)" requirements/find-python) && "$$python" -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --require-hashes -r requirements/pip.txt
+	.venv-docs/bin/python -m pip install --quiet --require-hashes -r requirements/docs.txt
+	touch $@
+
 # Old pips do not know a locked package[extra] for the package itself, so the pip is locked too.
-.venv/installed: requirements/tfx-1.16.txt requirements/pip.txt pyproject.toml
+.venv/installed: requirements/tfx-1.16.txt requirements/pip.txt pyproject.toml setup.py
 	python=$$(PYTHON="$(PYTHON)" requirements/find-python) && "$$python" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/pip.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/tfx-1.16.txt
@@ -41,4 +52,4 @@ lock:
 	touch $@
 
 clean:
-	rm -rf .venv runs serving build *.egg-info
+	rm -rf .venv .venv-docs runs serving build site *.egg-info

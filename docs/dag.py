@@ -39,9 +39,14 @@ def blocks() -> dict[str, str]:
     return {name: BLOCK.format(name=name, text=mermaid(load_settings(EXAMPLES / f"{name}.yaml"))) for name in RECIPES}
 
 
-if __name__ == "__main__":
-    text = PAGE.read_text(encoding="utf-8")
-    for name, block in blocks().items():
-        pattern = re.escape(f"<!-- {name}: by docs/dag.py -->\n") + r"(```mermaid\n.*?```\n)?"
+def replace_blocks(page: Path, blocks: dict[str, str]) -> None:
+    """Puts blocks into a page: each in the place of its mark and of the fenced block behind that, if there is one."""
+    text = page.read_text(encoding="utf-8")
+    for mark, block in blocks.items():
+        pattern = re.escape(mark) + r"(```\w+\n.*?```\n)?"
         text = re.sub(pattern, lambda _, block=block: block, text, flags=re.DOTALL)
-    PAGE.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    replace_blocks(PAGE, {f"<!-- {name}: by docs/dag.py -->\n": block for name, block in blocks().items()})

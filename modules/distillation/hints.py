@@ -63,7 +63,7 @@ class Hints(keras.layers.Layer):
         super().__init__(name="hints")
         self._hints = hints
         self.student_layers = [layer_output(student, hint.student_layer, "the student") for hint in hints]
-        self._projections = []
+        self._projections: list[keras.layers.Layer | None] = []
         for hint, output in zip(hints, self.student_layers, strict=True):
             ours, theirs = list(output.shape[1:]), teacher_shapes[hidden_target(hint)]
             project = ours != theirs if hint.projection is None else hint.projection

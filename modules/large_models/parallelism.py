@@ -186,7 +186,7 @@ def plan_stages(
         budget = None if settings.memory_budget_mb is None else int(settings.memory_budget_mb * 1e6)
         partition = balance(costs, settings.stages, settings.balance, kept, budget)
     pipeline = Stages(partition, devices, micro_batches, settings, []).pipeline(network, who)
-    stage_of = {}
+    stage_of: dict[int, int] = {}
     for stage, variables in enumerate(pipeline.variables_of_stages):
         # By their handles: a layer in mixed precision wraps its variables.
         stage_of |= {id(variable.handle): stage for variable in variables}

@@ -58,7 +58,7 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
     """
     inner, boundary = sizes_of(network)
     whole = sum(inner)
-    tried = {}
+    tried: dict[int, list[int]] = {}
     for trial in range(1, TRIALS + 1):
         limit = max(max(inner), whole * trial // TRIALS)
         tried.setdefault(limit, _cheapest_cuts(inner, boundary, limit))

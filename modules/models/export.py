@@ -211,7 +211,7 @@ def export_ensemble(
     """
     members = [Teacher(teacher, os.path.basename(teacher), head) for teacher in teachers]
     weights = list(weights or [1.0] * len(members))
-    inputs = {}
+    inputs: dict[str, tf.TensorSpec] = {}
     for member in members:
         inputs |= member.saved_model.signatures[LOGITS_SIGNATURE].structured_input_signature[1]
 

@@ -127,9 +127,17 @@ def labels_of(model: Any, records: Sequence[bytes]) -> np.ndarray:
 
 def probabilities_of(model: Any, records: Sequence[bytes], label: str) -> np.ndarray:
     """Returns a loaded classifier's probabilities for raw examples, sent without their label: [examples, classes]."""
+    return predictions_of(model, records, label, "probabilities")
+
+
+def predictions_of(model: Any, records: Sequence[bytes], label: str, key: str) -> np.ndarray:
+    """Returns a loaded SavedModel's output `key` for raw examples, sent without their label.
+
+    Its first axis is the examples; the others are those of the head's prediction.
+    """
     signature = model.signatures["serving_default"]
     requests = [without_feature(record, label) for record in records]
-    parts = (signature(examples=tf.constant(batch))["probabilities"] for batch in _batches(requests))
+    parts = (signature(examples=tf.constant(batch))[key] for batch in _batches(requests))
     return np.concatenate([part.numpy() for part in parts])
 
 

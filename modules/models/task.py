@@ -4,13 +4,49 @@ import importlib
 import traceback
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any, Protocol
 
 import tensorflow as tf
 import tf_keras as keras
 
 from stillhouse.modules.errors import UserError
 
-FUNCTIONS = ("preprocessing_fn", "build_teacher", "build_student")
+
+class Task(Protocol):
+    """What a task module has; a module with these functions is one, nothing is to be inherited.
+
+    Two functions more are optional:
+
+    `augment(features, seed)` returns a batch of training inputs, changed at random. `features` is {name: tensor
+    [batch, ...]} as preprocessing_fn returns them, without the label; `seed` is int32 [2], another for each batch.
+    Training calls it if `augment: true` stands in the settings.
+
+    `build_language_model(**hyperparameters)` returns the network of `pretraining`: an uncompiled tf_keras model from
+    sub-words' ids to logits [batch, positions, vocabulary].
+    """
+
+    preprocessing_fn: Callable[..., dict[str, Any]]
+    """Called as `preprocessing_fn(inputs)`, or `preprocessing_fn(inputs, custom_config)` if it has that argument.
+
+    `inputs` are the raw columns, {name: tensor or sparse tensor}. It returns dense features and, under the label
+    column's own name, the label: an int64 class id [batch] also where the raw column is a string, int64 [batch, labels]
+    of 0 and 1 for several labels, float32 [batch] for a number. tf.Transform calls it: only TensorFlow and tft
+    operations.
+    `custom_config["preprocessing"]` is the settings' section of that name.
+    """
+
+    build_teacher: Callable[..., keras.Model]
+    """Called as `build_teacher(**hyperparameters)` with those of the teacher in the settings.
+
+    It returns an uncompiled tf_keras model with defined inputs, named like features, and one output of logits
+    [batch, classes] (or [batch, 1] for two classes or a number), without softmax or sigmoid.
+    """
+
+    build_student: Callable[..., keras.Model]
+    """Called as `build_student(**hyperparameters)`: like build_teacher's, small. The baseline is this network too."""
+
+
+FUNCTIONS = tuple(Task.__annotations__)
 
 
 def where_raised(error: BaseException) -> str:

@@ -4,6 +4,8 @@ The label column is the raw `tips`; preprocessing_fn converts it to the class id
 affected.
 """
 
+from collections.abc import Sequence
+
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
@@ -55,7 +57,7 @@ def preprocessing_fn(inputs):
     return outputs
 
 
-def _network(embedding: int, layers: list[int], dropout: float) -> keras.Model:
+def _network(embedding: int, layers: Sequence[int], dropout: float) -> keras.Model:
     numeric = [keras.Input([1], name=name) for name in NUMERIC]
     categorical = [keras.Input([1], name=name, dtype="int64") for name in BUCKETS]
     embedded = [

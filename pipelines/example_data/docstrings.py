@@ -113,7 +113,8 @@ def installed_sources() -> Iterator[tuple[str, Path]]:
 
 def collect(sources: Iterable[tuple[str, Path]]) -> list[Docstring]:
     """Returns the docstrings of the sources, each question and each beginning of a passage once."""
-    found, seen = [], set()
+    found: list[Docstring] = []
+    seen: set[str] = set()
     for package, path in sources:
         try:
             several = list(docstrings_in(path.read_text(encoding="utf-8"), package, str(path)))
@@ -144,10 +145,11 @@ def split_of_packages(docstrings: list[Docstring], seed: int = 1) -> dict[str, s
     counts: dict[str, int] = defaultdict(int)
     for one in docstrings:
         counts[family_of(one.package)] += 1
-    largest = max(counts, key=counts.get)
+    largest = max(counts, key=counts.__getitem__)
     drawn = sorted(set(counts) - {largest, STANDARD_LIBRARY})
     random.Random(seed).shuffle(drawn)
-    wanted, of_eval = EVAL_SHARE * len(docstrings), set()
+    wanted = EVAL_SHARE * len(docstrings)
+    of_eval: set[str] = set()
     for family in drawn:
         if sum(counts[one] for one in of_eval) >= wanted:
             break
