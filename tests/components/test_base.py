@@ -18,7 +18,7 @@ from stillhouse.components.blessing.gates import Gate
 from stillhouse.modules import code_fingerprint as fingerprints
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.dag.create import create_pipeline
-from stillhouse.pipelines.local.run import local_place
+from stillhouse.pipelines.local.paths import local_paths
 
 EXAMPLES = Path(__file__).parents[2] / "pipelines" / "examples"
 
@@ -79,7 +79,7 @@ def nodes(tmp_path, monkeypatch):
 
     def build():
         settings = load_settings(EXAMPLES / "noisy-student.yaml")
-        pipeline = create_pipeline(settings, local_place(settings, tmp_path))
+        pipeline = create_pipeline(settings, local_paths(settings, tmp_path))
         return {node.id: node for node in pipeline.components if type(node).__module__.startswith("stillhouse.")}
 
     monkeypatch.chdir(EXAMPLES.parents[1])

@@ -19,7 +19,7 @@ from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_tar
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.teachers import Teacher
 from stillhouse.modules.training.train import train
-from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS
+from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import parse_settings
 from stillhouse.pipelines.dag.create import sqlite
 from stillhouse.pipelines.local import run as local
+from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.run_view import RunView
 
 
@@ -34,7 +35,7 @@ def parsed(tmp_path, monkeypatch):
 @pytest.fixture
 def check(parsed):
     """Checks the blobs settings with changes."""
-    return lambda **changes: local.check_settings(parsed(**changes))
+    return lambda **changes: check_settings(parsed(**changes))
 
 
 def test_what_is_right_passes(check):
