@@ -1,5 +1,6 @@
 """Trainings of several processes on this machine, and what happens when one of them dies by kill -9."""
 
+import json
 import logging
 import os
 import random
@@ -19,8 +20,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tfx.components.trainer.fn_args_utils import FnArgs
 
 from stillhouse.modules import progress
+from stillhouse.modules.cluster.supervisor import HOST, free_ports
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.models.card import read_card
+from stillhouse.modules.training.job import job_of
 from stillhouse.modules.training.launch import run_fn
 from stillhouse.modules.training.train import train
 
@@ -288,6 +291,21 @@ def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tm
 def test_a_mistake_of_the_users_ends_a_job_at_once(run, tmp_path):
     with pytest.raises(UserError, match="batch_size: found 1; expected at least 2, one per replica"):
         trained(run, tmp_path, SYNCHRONOUS, batch_size=1)
+
+
+def test_a_process_that_finds_tf_config_joins_that_cluster_and_chooses_its_cache_itself(run, tmp_path):
+    config = training_config(run, False, strategy={"name": "multi_worker_mirrored", "workers": 1}, epochs=1)
+    arguments = run.fn_args(tmp_path)
+    job = tmp_path / "job.json"
+    job.write_text(json.dumps(job_of(config, arguments).run))
+    cluster = {"worker": [f"{HOST}:{port}" for port in free_ports(1)]}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 0}}),
+    }
+    member = [sys.executable, "-m", "stillhouse.modules.training.member", job]
+    subprocess.run(member, env=environment, check=True)
+    assert read_card(arguments.serving_model_dir)["cache"] == "memory"
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
