@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.dag.commit import commit_of
-from stillhouse.pipelines.dag.nodes import Place
+from stillhouse.pipelines.dag.nodes import PipelinePaths
 from stillhouse.pipelines.local.unchanged import last_comparison, lost_push
 
 METADATA = "metadata.sqlite"  # below a run's root
@@ -24,10 +24,10 @@ def saved_models(settings: Settings) -> dict[str, str]:
     return {path: path if "://" in path else os.path.abspath(path) for path in paths}
 
 
-def local_place(settings: Settings, root: Path) -> Place:
+def local_paths(settings: Settings, root: Path) -> PipelinePaths:
     """Returns where a local run of the settings under `root` reads and writes."""
     root = root.absolute()
-    return Place(
+    return PipelinePaths(
         root=str(root / "artifacts"),
         checkpoints=str(root / "artifacts" / "checkpoints"),
         cache=str(root / "artifacts" / "input_cache"),
