@@ -71,7 +71,7 @@ def write_recipe(recipe: str, name: str, folder: Path) -> list[Path]:
         cannot be written; then none is left.
     """
     if recipe not in RECIPES:
-        raise UserError(f"--recipe {recipe}: there is none of that name; there are: {', '.join(RECIPES)}")
+        raise UserError(f"--recipe: found {recipe}; expected one of: {', '.join(RECIPES)}")
     _check_name(name)
     settings, data = folder / f"{name}.yaml", folder / "data" / name
     _refuse_existing([settings, data])

@@ -188,7 +188,7 @@ class Server:
 
     def _untrusted(self, reason: str) -> UserError:
         return UserError(
-            f"{self.connection.address}: its certificate is not trusted ({reason}); name its authority by --ca-cert"
+            f"{self.connection.address}: its certificate is not trusted ({reason}); pass its CA certificate with --ca-cert"
         )
 
     def _refusal(self, action: str, error: ApiException) -> UserError:

@@ -134,7 +134,7 @@ def find(server: Server, name: str) -> ServerSchedule:
     if not recurring_runs:
         every_run = server.read("looking for schedules", lambda: _recurring(server))
         names = ", ".join(sorted({recurring.display_name for recurring in every_run})) or "none"
-        raise UserError(f"{server.connection.address}: there is no schedule {name!r}; there are: {names}")
+        raise UserError(f"{server.connection.address}: no schedule is named {name!r}; expected one of: {names}")
     return _described(server, recurring_runs[-1])
 
 

@@ -129,7 +129,7 @@ def _finished_comparison(paths: PipelinePaths, run_id: str, outputs: dict[tuple[
 
 
 def _replace_folder(folder: Path, source: str | None) -> None:
-    """Puts a copy of the folder `source` in the place of `folder`; takes it away if there is no source."""
+    """Puts a copy of the folder `source` in the place of `folder`; removes it if there is no source."""
     if source is None:
         shutil.rmtree(folder, ignore_errors=True)
         return

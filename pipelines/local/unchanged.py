@@ -51,7 +51,7 @@ def remember(root: Path, fingerprint: str) -> None:
 
 
 def last_comparison(root: Path) -> dict[str, Any] | None:
-    """Returns the comparison of the last run under `root`, or None if none has finished or its file is damaged."""
+    """Returns the comparison of the last run under `root`, or None if none has finished or its file is corrupt."""
     try:
         comparison = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):

@@ -104,7 +104,7 @@ class Scheduler:
                     time.sleep(SECONDS_BETWEEN_LOOKS)
             except KeyboardInterrupt:
                 for name, child in self._running.items():
-                    self._on_event(f"{name}: interrupted; the next scheduler goes on where it stopped")
+                    self._on_event(f"{name}: interrupted; the next scheduler resumes it")
                     stop(child, signal.SIGINT, SECONDS_TO_STOP)
 
     def look(self) -> None:
@@ -141,8 +141,8 @@ class Scheduler:
 
     def _start(self, name: str, due: Due) -> None:
         log, self._started[name] = self._store.log(name), due
-        missed = f", after {due.missed} that were missed" if due.missed else ""
-        self._on_event(f"{name}: running for {in_local_time(due.due)}{missed}; output in {_shown(log)}")
+        missed = f"; skipped {due.missed} missed" if due.missed else ""
+        self._on_event(f"{name}: started the run due {in_local_time(due.due)}{missed}; output in {_shown(log)}")
         command = [sys.executable, "-m", "stillhouse", "schedule", "run-now", name, "--on", "local"]
         command += ["--folder", str(self._store.folder), "--due", due.due.isoformat(), "--missed", str(due.missed)]
         with open(log, "a", encoding="utf-8") as output:

@@ -110,10 +110,10 @@ class Store:
             return LocalSchedule.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             names = ", ".join(self.names()) or "none"
-            raise UserError(f"{self.folder}: there is no schedule {name!r}; there are: {names}") from error
+            raise UserError(f"{self.folder}: no schedule is named {name!r}; expected one of: {names}") from error
         except ValidationError as error:
             raise UserError(
-                f"{path}: damaged ({error.errors()[0]['msg']}); delete it, and create the schedule"
+                f"{path}: corrupt ({error.errors()[0]['msg']}); delete it, and create the schedule"
             ) from error
 
     def create(self, schedule: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
@@ -165,7 +165,7 @@ class Store:
         except FileNotFoundError:
             return []
         except ValueError as error:
-            raise UserError(f"{path}: damaged; delete it") from error
+            raise UserError(f"{path}: corrupt; delete it") from error
 
     def record(self, name: str, history: list[Execution]) -> None:
         """Writes the runs of a schedule."""

@@ -77,7 +77,7 @@ def _six_fields(cron: str) -> str:
     try:
         croniter(six, datetime(2000, 1, 1, tzinfo=timezone.utc), second_at_beginning=True).get_next(datetime)
     except CroniterBadDateError as error:
-        raise UserError(f"--cron {cron!r}: there is no such day in any year") from error
+        raise UserError(f"--cron {cron!r}: found a day that no year has; expected a date that exists") from error
     except (CroniterError, ValueError) as error:
         reason = str(error).replace(f"[{six}] ", "")
         raise UserError(f"--cron {cron!r}: {reason} (order of the fields: {FIELDS})") from error

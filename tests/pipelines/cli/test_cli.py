@@ -30,11 +30,11 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
         ),
         (["run", "blobs.yaml", "--set", "data.schema=none.pbtxt"], "data.schema: no file none.pbtxt"),
         (["report", "nowhere"], "nowhere/comparison.json: no such file"),
-        (["report"], "there is no finished run under runs/"),
+        (["report"], "runs/: no finished run"),
         (["init", "2fast"], "a task's name has lower-case letters"),
         (
             ["init", "mine", "--recipe", "bert"],
-            "there is none of that name; there are: distilbert, noisy-student, tmkd",
+            "expected one of: distilbert, noisy-student, tmkd",
         ),
     ],
 )

@@ -155,7 +155,7 @@ def test_a_schedule_of_a_pipeline_that_was_deleted_says_so(api, spec):
 @pytest.mark.parametrize("action", [schedule.pause, schedule.resume, schedule.delete, schedule.run_now])
 def test_a_schedule_that_does_not_exist_is_named_with_those_that_do(api, spec, action):
     schedule.create(server(api), spec)
-    with pytest.raises(UserError, match="there is no schedule 'weekly'; there are: nightly"):
+    with pytest.raises(UserError, match="no schedule is named 'weekly'; expected one of: nightly"):
         action(server(api), "weekly")
 
 

@@ -101,5 +101,5 @@ def test_a_damaged_metadata_store_is_told_before_anything_runs(parsed, tmp_path,
     root = tmp_path / "runs" / "blobs"
     root.mkdir(parents=True)
     damage(root / "metadata.sqlite")
-    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is damaged; remove {root}, "):
+    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is corrupt; remove {root}, "):
         local.run(parsed(), root, RunView(Console(stderr=True), quiet=True))
