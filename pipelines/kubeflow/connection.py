@@ -188,7 +188,8 @@ class Server:
 
     def _untrusted(self, reason: str) -> UserError:
         return UserError(
-            f"{self.connection.address}: its certificate is not trusted ({reason}); pass its CA certificate with --ca-cert"
+            f"{self.connection.address}: its certificate is not trusted ({reason}); pass its CA certificate with "
+            "--ca-cert"
         )
 
     def _refusal(self, action: str, error: ApiException) -> UserError:
