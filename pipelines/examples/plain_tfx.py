@@ -7,6 +7,7 @@ DATA is a folder of CSV files, MODULE is a task module (stillhouse.modules.model
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from tfx.components import CsvExampleGen, Pusher, SchemaGen, StatisticsGen, Trainer, Transform
 from tfx.orchestration import metadata
@@ -17,7 +18,7 @@ from tfx.proto import pusher_pb2, trainer_pb2
 from stillhouse.components.distillation_trainer import DistillationTrainer
 from stillhouse.components.soft_targets import SoftTargets
 from stillhouse.modules.code_fingerprint import code_fingerprint
-from stillhouse.modules.settings import Optimizer, WeightedEnsemble
+from stillhouse.modules.settings import Optimizer, Schedule, WeightedEnsemble
 from stillhouse.modules.training.config import DistillationConfig, TrainingConfig
 
 RUN_FN = "stillhouse.modules.training.launch.run_fn"
@@ -43,7 +44,7 @@ def plain_pipeline(data: str, task: str, label: str, root: str, push: str) -> Pi
         preprocessing_fn=f"{task}.preprocessing_fn",
         disable_statistics=True,
     )
-    transformed = {
+    transformed: dict[str, Any] = {
         "examples": transform.outputs["transformed_examples"],
         "transform_graph": transform.outputs["transform_graph"],
     }
@@ -87,7 +88,10 @@ def plain_pipeline(data: str, task: str, label: str, root: str, push: str) -> Pi
         optimizer=Optimizer(learning_rate=0.03),
         code=code,
         distillation=DistillationConfig(
-            objective="kl_divergence", temperature=2.0, alpha=0.9, ensemble=WeightedEnsemble(weights=[1.0])
+            objective="kl_divergence",
+            temperature=Schedule(start=2.0, end=2.0),
+            alpha=Schedule(start=0.9, end=0.9),
+            ensemble=WeightedEnsemble(weights=[1.0]),
         ),
     )
     student = DistillationTrainer(
