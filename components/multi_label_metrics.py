@@ -1,18 +1,18 @@
-"""Metrics over labels that may hold together: the mean over all labels of all examples.
+"""Metrics over several labels per example: the mean over all labels of all examples.
 
-TFMA has metrics of its own under the names BinaryAccuracy and AUC, which take one label per example; Keras' take any
-number. Under these names TFMA finds Keras'.
+TFMA's own metrics BinaryAccuracy and AUC take one label per example; Keras' take any number. With the names below TFMA
+uses Keras' metrics.
 """
 
 import tf_keras as keras
 
 
 class MultiLabelAccuracy(keras.metrics.BinaryAccuracy):
-    """Share of labels that are told right, at a threshold of 0.5."""
+    """Fraction of labels predicted correctly, at a threshold of 0.5."""
 
 
 class MultiLabelCrossentropy(keras.metrics.BinaryCrossentropy):
-    """Binary cross-entropy, mean over labels, in nats."""
+    """Binary cross-entropy, averaged over labels, in nats."""
 
 
 class MultiLabelAUC(keras.metrics.AUC):

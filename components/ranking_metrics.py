@@ -1,8 +1,8 @@
-"""Metrics over the candidates of each query, for TFMA: how far up does the model put the relevant one?
+"""Ranking metrics over the candidates of each query, for TFMA.
 
-The candidates of a query are ranked by their probability of class 1. Where probabilities are equal, the mean over all
-orders counts, so that a model that cannot tell candidates apart gets what chance would get. Queries without a relevant
-candidate are left out.
+The candidates of a query are ranked by their probability of class 1. Equal probabilities count as the mean over all
+orders, so that a model that cannot distinguish candidates gets the result of a random ranking. Queries without a
+relevant candidate are skipped.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,14 +18,14 @@ def reciprocal_rank(relevant: np.ndarray, scores: np.ndarray) -> float:
     """Returns 1 / rank of the first relevant candidate (Voorhees 1999, TREC-8 question answering track).
 
     Args:
-      relevant: bool [candidates], at least one is.
+      relevant: bool [candidates], at least one true.
       scores: float [candidates].
     """
     best = scores[relevant].max()
     above = int((scores > best).sum())
     equal = scores == best
     others, own = int((equal & ~relevant).sum()), int((equal & relevant).sum())
-    # The first of `own` relevant ones comes after k of `others` with the chance that the k before it are all others.
+    # The first of `own` relevant ones comes after k of `others` with the probability that the k before it are others.
     total, chance = Fraction(0), Fraction(1)
     for k in range(others + 1):
         left = others - k
@@ -36,7 +36,7 @@ def reciprocal_rank(relevant: np.ndarray, scores: np.ndarray) -> float:
 
 
 def precision_at_one(relevant: np.ndarray, scores: np.ndarray) -> float:
-    """Returns whether the first candidate is relevant, 0 or 1, or the share of relevant ones among several first."""
+    """Returns whether the first candidate is relevant, 0 or 1, or the fraction of relevant ones among several first."""
     return float(relevant[scores == scores.max()].mean())
 
 
@@ -79,7 +79,7 @@ class _MeanOverQueries(beam.CombineFn):
 
 
 def _computations(of_query: Callable[[np.ndarray, np.ndarray], float]):
-    # TFMA passes what the function asks for by these names.
+    # TFMA passes the arguments with these names.
     def compute(
         name: str,
         eval_config=None,
@@ -103,13 +103,13 @@ class MeanReciprocalRank(tfma.metrics.Metric):
     """Mean over queries of 1 / rank of the first relevant candidate."""
 
     def __init__(self, name: str = "mean_reciprocal_rank"):
-        """Takes the name under which the metric is reported."""
+        """Stores the name of the metric in reports."""
         super().__init__(_computations(reciprocal_rank), name=name)
 
 
 class PrecisionAtOne(tfma.metrics.Metric):
-    """Share of queries whose first candidate is relevant."""
+    """Fraction of queries whose first candidate is relevant."""
 
     def __init__(self, name: str = "precision_at_one"):
-        """Takes the name under which the metric is reported."""
+        """Stores the name of the metric in reports."""
         super().__init__(_computations(precision_at_one), name=name)

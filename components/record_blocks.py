@@ -1,8 +1,8 @@
-"""Work on gzip'd TFRecord files block by block, with Beam.
+"""Processes gzip'd TFRecord files block by block, with Beam.
 
-A file is counted, cut into blocks of records, and each block becomes a file of its own, made by whichever worker is
-free. Gzip'd files cannot be split by Beam itself; a worker reads past the blocks before its own, which costs little
-beside what is done with a block. The files, in the order of their names, keep the order of the records.
+Each file is cut into blocks of records, and each block becomes a file of results, written by any free worker. Beam
+itself cannot split gzip'd files; a worker skips the blocks before its own, which is cheap compared with the work on a
+block. The files of results, in the order of their names, keep the order of the records.
 """
 
 import os
@@ -13,17 +13,18 @@ import apache_beam as beam
 import tensorflow as tf
 
 from stillhouse.modules import progress
+from stillhouse.modules.atomic import new_file
 from stillhouse.modules.ingestion.files import BLOCK, count_records, read
 
 RECORDS_IN_BLOCK = 16_384
 SECONDS_BETWEEN_REPORTS = 2.0
 
-# From serialized examples, string [batch], to as many serialized records.
+# Maps serialized examples, string [batch], to the same number of serialized records.
 BatchFunction = Callable[[tf.Tensor], list[bytes]]
 
 
 def _blocks(file: str, records_in_block: int) -> Iterator[tuple[str, int, int, int]]:
-    """Returns, for each block, its file, its number, their number, and its records."""
+    """Returns for each block its file, its number, the number of blocks, and its number of records."""
     records = count_records([file])
     count = -(-records // records_in_block)
     return (
@@ -42,28 +43,26 @@ class _WriteBlock(beam.DoFn):
         self._function = self._make_function()
 
     def process(self, block):
-        file, number, count, in_this = block
+        file, number, count, block_records = block
         records = (
             read([file]).skip(number * self._records_in_block).take(self._records_in_block).batch(self._batch_size)
         )
         path = os.path.join(self._folder, f"{os.path.basename(file)}{BLOCK}{number:05d}-of-{count:05d}.gz")
-        # Written aside and renamed, for workers that are lost or doubled.
-        unfinished = f"{path}.unfinished-{os.getpid()}"
-        done, told = 0, time.monotonic()
-        with tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
+        done, last_report_time = 0, time.monotonic()
+        # Beam may lose or duplicate a worker.
+        with new_file(path) as unfinished, tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
             for batch in records.prefetch(1):
                 for record in self._function(batch):
                     writer.write(record)
                     done += 1
-                if time.monotonic() - told > SECONDS_BETWEEN_REPORTS:
-                    told = time.monotonic()
-                    progress.advanced(os.path.basename(path), done, in_this)
-        tf.io.gfile.rename(unfinished, path, overwrite=True)
+                if time.monotonic() - last_report_time > SECONDS_BETWEEN_REPORTS:
+                    last_report_time = time.monotonic()
+                    progress.advanced(os.path.basename(path), done, block_records)
         yield done
 
 
 class WriteBlocks(beam.PTransform):
-    """From file names to files in `folder` whose records are made from theirs; gives the number of records of each."""
+    """Maps file names to files of results in `folder`; yields the number of records of each."""
 
     def __init__(
         self,
@@ -72,13 +71,13 @@ class WriteBlocks(beam.PTransform):
         batch_size: int,
         records_in_block: int = RECORDS_IN_BLOCK,
     ):
-        """Takes what is done.
+        """Stores the function and its parameters.
 
         Args:
           make_function: called once per worker; returns the function of a batch. Pickled.
-          folder: of the results; made if it is missing.
-          batch_size: records in a call of the function.
-          records_in_block: records in a file of results.
+          folder: folder of the results; created if it does not exist.
+          batch_size: records per call of the function.
+          records_in_block: records per file of results.
         """
         super().__init__()
         self._block = _WriteBlock(make_function, folder, records_in_block, batch_size)
@@ -86,7 +85,7 @@ class WriteBlocks(beam.PTransform):
         self._records_in_block = records_in_block
 
     def expand(self, files):
-        """As Beam asks."""
+        """Builds the transform, as Beam requires."""
         tf.io.gfile.makedirs(self._folder)
         return (
             files

@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from stillhouse.modules.atomic import new_folder, remove_leftovers
 from stillhouse.pipelines.example_data import docstrings, few_digits
 
 HERE = Path(__file__).parent
@@ -54,13 +55,10 @@ def main(names: list[str]) -> None:
         folder = HERE / name
         if folder.exists():
             continue
-        # Written aside and renamed, so that an interrupted call leaves no half a data set.
-        unfinished = HERE / f"{name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-        written = DATA_SETS[name](unfinished)
-        unfinished.rename(folder)
-        for file, rows in written.items():
+        remove_leftovers(folder)
+        with new_folder(folder) as unfinished:
+            examples = DATA_SETS[name](Path(unfinished))
+        for file, rows in examples.items():
             print(f"data/{name}/{file}: {rows} examples")
 
 

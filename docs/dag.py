@@ -10,7 +10,7 @@ from pathlib import Path
 from stillhouse.modules.settings import Settings, load_settings
 from stillhouse.pipelines.cli.init import EXAMPLES, RECIPES
 from stillhouse.pipelines.dag.create import create_pipeline
-from stillhouse.pipelines.local.run import local_place
+from stillhouse.pipelines.local.paths import local_paths
 
 PAGE = Path(__file__).parent / "recipes.md"
 LEFT_OUT = re.compile(
@@ -22,7 +22,7 @@ BLOCK = "<!-- {name}: by docs/dag.py -->\n```mermaid\n{text}```\n"
 def mermaid(settings: Settings) -> str:
     """Returns the DAG of a pipeline as Mermaid text."""
     with tempfile.TemporaryDirectory() as folder:
-        nodes = create_pipeline(settings, local_place(settings, Path(folder))).components
+        nodes = create_pipeline(settings, local_paths(settings, Path(folder))).components
     shown = [node.id for node in nodes if not LEFT_OUT.match(node.id)]
     lines = ["flowchart LR"]
     for node in nodes:

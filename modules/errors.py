@@ -1,18 +1,18 @@
-"""Errors that one sentence explains; commands print them without a traceback."""
+"""Errors that one message explains; commands print them without a traceback."""
 
-GATE_REFUSED = 3  # exit code of a run whose student a gate refused; no error
+GATE_REFUSED = 3  # exit code of a run with a failed gate; not an error
 
 
 class UserError(Exception):
-    """A mistake in the user's settings, data or code; the message says what is at fault and what to do.
+    """Invalid settings, data or code of the user; the message names the fault and the remedy.
 
-    Everything else that is raised, but for MachineError, is a defect and keeps its traceback.
+    Every other exception, except MachineError, is a defect and keeps its traceback.
     """
 
     exit_code = 2
 
 
 class MachineError(UserError):
-    """The settings are right, but the machine does not let us: no space, no permission, another run in the way."""
+    """A fault of the machine, with valid settings: no space, no permission, another run in the same folder."""
 
     exit_code = 1

@@ -1,4 +1,4 @@
-"""Processes that end when the one that started them is gone, however that came about."""
+"""Ends a process when its parent has ended, for whatever reason."""
 
 import os
 import threading

@@ -14,7 +14,15 @@ import pytest
 import stillhouse  # noqa: F401  (selects tf_keras before a test imports TensorFlow)
 
 sys.path.insert(0, str(Path(__file__).parent))
+import forking
+
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_fork_server_is_left():
+    with forking.RESOURCES:
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,9 +47,12 @@ class Project:
 
     folder: Path
     environment: dict = field(default_factory=lambda: dict(os.environ))
+    fresh: bool = False  # a new Python for each command, as a user has, instead of a fork
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "stillhouse", *arguments]
+        if self.fresh:
+            return [sys.executable, "-m", "stillhouse", *arguments]
+        return forking.command("stillhouse", *arguments)
 
     def stillhouse(self, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
         """Runs the command in the project's folder to its end."""

@@ -1,3 +1,3 @@
 """What distillation gains and costs; README.md has the tables."""
 
-import pipelines  # noqa: F401  (first: it selects tf_keras before anything imports TensorFlow)
+import stillhouse  # noqa: F401  (first: it selects tf_keras before anything imports TensorFlow)

@@ -25,7 +25,7 @@ from stillhouse.modules.settings import Settings, Training, load_settings
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.train import train
 from stillhouse.pipelines.dag.nodes import Dag
-from stillhouse.pipelines.local.run import local_place
+from stillhouse.pipelines.local.paths import local_paths
 
 REPOSITORY = Path(__file__).parents[2]
 HELD_OUT = 5  # every fifth training example is for validation
@@ -73,8 +73,8 @@ class Task:
 def prepare(name: str, root: Path) -> Task:
     """Runs the data half of the example's pipeline, ExampleGen to Transform, and cuts off a validation split."""
     settings = load_settings(REPOSITORY / "pipelines" / "examples" / f"{name}.yaml")
-    place, graph = run_to_transform(settings, root / name)
-    (examples,) = Path(place.root, "Transform", "transformed_examples").iterdir()
+    paths, graph = run_to_transform(settings, root / name)
+    (examples,) = Path(paths.root, "Transform", "transformed_examples").iterdir()
     train_split = Split(examples / "Split-train")
     fit, validation = Split(root / name / "fit"), Split(root / name / "validation")
     for split in (fit, validation):
@@ -85,12 +85,12 @@ def prepare(name: str, root: Path) -> Task:
     ):
         for number, record in enumerate(tf.data.TFRecordDataset(train_split.files, "GZIP").as_numpy_iterator()):
             (validation_writer if number % HELD_OUT == 0 else fit_writer).write(record)
-    return Task(settings, Dag(settings, place), graph, train_split, Split(examples / "Split-eval"), fit, validation)
+    return Task(settings, Dag(settings, paths), graph, train_split, Split(examples / "Split-eval"), fit, validation)
 
 
 def dag_below(settings: Settings, root: Path) -> Dag:
     """Returns what knows the settings of a run that is transformed already, below `root`."""
-    return Dag(settings, local_place(settings, root))
+    return Dag(settings, local_paths(settings, root))
 
 
 def config_of(task: Task, of: Training, role: str, seed: int, **changes) -> TrainingConfig:
@@ -114,7 +114,7 @@ def fn_args(task: Task, split: Split) -> FnArgs:
         train_files=split.files,
         eval_files=task.evaluation.files,
         transform_graph_path=str(task.graph),
-        model_run_dir=f"{task.dag.place.root}/event_files",
+        model_run_dir=f"{task.dag.paths.root}/event_files",
     )
 
 

@@ -178,7 +178,7 @@ def tables(kind: str, files: list[str], base: Path, rounds: int, peers: Path | N
             shutil.rmtree(folder)
             print(kind, number, way, found[way][-1], file=sys.stderr, flush=True)
     print(f"\n{kind}: {sum(map(os.path.getsize, files)) / 1e6:.0f} MB\n")
-    print("| way | warm, thousand examples/s, median (spread) | × naive | of the limit | cold | peak MB |")
+    print("| method | warm, thousand examples/s, median (spread) | × naive | of the limit | cold | peak MB |")
     print("|---|---|---|---|---|---|")
     warm = {way: [EXAMPLES / one["warm"] for one in rows] for way, rows in found.items()}
     middle = {way: statistics.median(rates) for way, rates in warm.items()}

@@ -130,7 +130,6 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     from stillhouse.pipelines.dag.eval_config import eval_config
 
     settings = load_settings(Path("pipelines/examples/digits.yaml"))
-    code = "stock"
     example_gen = tfx.components.CsvExampleGen(
         input_base=os.path.abspath("data/digits"),
         output_config=tfx.proto.Output(
@@ -179,7 +178,6 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
         teachers=teachers,
         transform_graph=data["transform_graph"],
         label=LABEL,
-        code=code,
         head="classification",
         ensemble={"weights": [1.0] * len(teachers), "combination": "arithmetic"},
     )
@@ -205,9 +203,8 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
         gates=gates,
         evaluations=evaluations,
         blessings=[node.outputs["blessing"] for node in judges],
-        code=code,
     )
-    serving_check = ServingCheck(model=model, examples=examples, evaluation=evaluations[0], label=LABEL, code=code)
+    serving_check = ServingCheck(model=model, examples=examples, evaluation=evaluations[0], label=LABEL)
     pusher = tfx.components.Pusher(
         model=model,
         model_blessing=blessing.outputs["blessing"],
@@ -233,7 +230,6 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
         blessing=blessing.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
-        code=code,
     )
     return tfx.dsl.Pipeline(
         pipeline_name="stock",

@@ -45,7 +45,6 @@ def attempt(name: str, blocks: int, megabytes: int) -> str:
     """Trains under the limit; returns LIVES, or what the matter was."""
     import tensorflow as tf
 
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.cluster.spec import cluster_from
     from stillhouse.modules.large_models.parallelism import stage_devices
     from stillhouse.modules.settings import Parallelism

@@ -36,7 +36,6 @@ WAYS = {
 
 def measure(name: str, batch: int) -> float:
     """Trains; returns the seconds of a step."""
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.cluster.spec import cluster_from
     from stillhouse.modules.large_models.parallelism import stage_devices
     from stillhouse.modules.settings import Parallelism

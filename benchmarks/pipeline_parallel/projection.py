@@ -32,7 +32,6 @@ def measure_messages() -> dict[str, float]:
     """Returns the seconds that a micro-batch's boundary tensor travels, by M; as the chief of two stages."""
     import tensorflow as tf
 
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.cluster.spec import cluster_from
     from stillhouse.modules.large_models.parallelism import stage_devices
     from stillhouse.modules.settings import Parallelism

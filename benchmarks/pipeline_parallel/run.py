@@ -40,7 +40,6 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
     import tensorflow as tf
     import tf_keras as keras
 
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
     from stillhouse.modules.cluster.spec import cluster_from
     from stillhouse.modules.large_models.parallelism import stage_devices
     from stillhouse.modules.large_models.pipeline import Pipeline

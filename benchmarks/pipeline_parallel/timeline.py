@@ -19,13 +19,13 @@ STAGES, MICRO_BATCHES = 2, 8
 def main(threads: int = 3) -> None:
     """Measures and draws."""
     from stillhouse.modules.large_models.pipeline import Pass
-    from stillhouse.modules.large_models.timeline import Timed, busy, drawn
+    from stillhouse.modules.large_models.timeline import Timed, busy, render_timeline
 
-    found = run_cluster(STAGES, threads, str(MICRO_BATCHES), "--clocked")
+    measured = run_cluster(STAGES, threads, str(MICRO_BATCHES), "--clocked")
     FOLDER.mkdir(exist_ok=True)
     for schedule in SCHEDULES:
-        passes = [Timed(Pass(**one["of"]), one["began"], one["ended"]) for one in found[schedule]]
-        (FOLDER / f"{schedule}.svg").write_bytes(drawn(passes, f"{schedule}, {MICRO_BATCHES} micro-batches"))
+        passes = [Timed(Pass(**timed["stage_pass"]), timed["began"], timed["ended"]) for timed in measured[schedule]]
+        (FOLDER / f"{schedule}.svg").write_bytes(render_timeline(passes, f"{schedule}, {MICRO_BATCHES} micro-batches"))
         print(f"{schedule}: stages were busy for {busy(passes):.0%} of the step")
 
 

@@ -268,7 +268,7 @@ def run(base: Path, rounds: int) -> None:
             recovered[name].append(child(base, "recover", name)["seconds"])
             print(number, name, recovered[name][-1], file=sys.stderr, flush=True)
     first = next(iter(WAYS))
-    print(f"| way | epoch (ms), median | time against {first}, median (spread) |\n|---|---|---|")
+    print(f"| method | epoch (ms), median | time relative to {first}, median (spread) |\n|---|---|---|")
     for name, times in found.items():
         ratios = [own / base_time for own, base_time in zip(times, found[first], strict=True)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"

@@ -11,11 +11,17 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.blessing.gates import Gate, decide
 from stillhouse.components.evaluation import BASELINE, CANDIDATE, read_evaluation
-from stillhouse.components.numbered_inputs import numbered_artifacts
 
 DECISIONS = "decisions.json"
+
+
+class BlessingParameters(Parameters):
+    """The gates, in the order of the Evaluators."""
+
+    gates: list[Gate]
 
 
 class Executor(base_executor.BaseExecutor):
@@ -28,7 +34,7 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes output_dict["blessing"] as the stock Evaluator does."""
-        gates = [Gate(**gate) for gate in json.loads(exec_properties["gates"])]
+        gates = BlessingParameters.read(exec_properties).gates
         evaluations = numbered_artifacts(input_dict, "evaluation")
         blessings = numbered_artifacts(input_dict, "evaluator_blessing")
         decisions = []

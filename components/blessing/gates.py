@@ -1,4 +1,4 @@
-"""How a gate decides: the student against one other model, overall and slice by slice."""
+"""Decides a gate: compares the student with one other model, overall and slice by slice."""
 
 from dataclasses import asdict, dataclass
 
@@ -22,7 +22,7 @@ class Gate:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a gate says about the student, with the reason as a sentence."""
+    """A gate's decision about the student, with the reason in words."""
 
     name: str
     passed: bool
@@ -32,7 +32,7 @@ class Decision:
     min_change: float | None = None
 
     def to_dict(self) -> dict:
-        """Returns the decision as it stands in comparison.json."""
+        """Returns the decision as an entry of comparison.json."""
         return asdict(self)
 
 
@@ -45,10 +45,12 @@ def _compared(gate: Gate, student: dict[str, float], other: dict[str, float]) ->
     return f"{gate.metric} {student[gate.metric]:.4f} against {other[gate.metric]:.4f}"
 
 
-def _allowed(min_change: float) -> str:
-    if not min_change:
-        return "no drop"
-    return f"a drop of at most {-min_change:g}" if min_change < 0 else f"a gain of at least {min_change:g}"
+def _limit(min_change: float) -> str:
+    return f"required gain {min_change:g}" if min_change > 0 else f"allowed drop {abs(min_change):g}"
+
+
+def _slices(count: int, more: str = "") -> str:
+    return f"{count} {more}slice{'' if count == 1 else 's'}"
 
 
 def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: ModelMetrics | None) -> Decision:
@@ -60,16 +62,16 @@ def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: Mo
     Args:
       gate: the rule.
       evaluator_blessed: whether the Evaluator blessed the student.
-      student: its metrics.
-      other: the metrics of the model it is compared with; None: there is no such model yet.
+      student: the student's metrics.
+      other: the metrics of the model to compare with; None: no such model exists yet.
     """
     if other is None:
-        return Decision(gate.name, True, "there is no model to compare with yet", gate.metric)
+        return Decision(gate.name, True, "no pushed model to compare with yet", gate.metric)
     change = _change(gate, student.overall, other.overall)
     compared = _compared(gate, student.overall, other.overall)
     result = {"metric": gate.metric, "change": change, "min_change": gate.min_change}
     if not evaluator_blessed:
-        reason = f"{compared}: a change of {change:+.4f}, {_allowed(gate.min_change)} is asked"
+        reason = f"{compared}: change {change:+.4f}, {_limit(gate.min_change)}"
         return Decision(gate.name, False, reason, **result)
     judged, failed = 0, []
     if gate.min_change_per_slice is not None:
@@ -82,13 +84,12 @@ def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: Mo
                 failed.append((slice_change, name))
     if failed:
         worst_change, worst = min(failed)
-        more = f" (and {len(failed) - 1} more slices)" if len(failed) > 1 else ""
+        more = f" (and {_slices(len(failed) - 1, 'more ')})" if len(failed) > 1 else ""
         reason = (
-            f"slice {worst}: {_compared(gate, student.slices[worst], other.slices[worst])}: a change of "
-            f"{worst_change:+.4f}, {_allowed(gate.min_change_per_slice)} is asked{more}"
+            f"slice {worst}: {_compared(gate, student.slices[worst], other.slices[worst])}: change "
+            f"{worst_change:+.4f}, {_limit(gate.min_change_per_slice)}{more}"
         )
         return Decision(gate.name, False, reason, **result)
-    slices = f"; {judged} slices within {_allowed(gate.min_change_per_slice)}" if judged else ""
-    return Decision(
-        gate.name, True, f"{compared}: {change:+.4f}, {_allowed(gate.min_change)} is asked{slices}", **result
-    )
+    slices = f"; {_slices(judged)} within {abs(gate.min_change_per_slice):g}" if judged else ""
+    reason = f"{compared}: change {change:+.4f}, {_limit(gate.min_change)}{slices}"
+    return Decision(gate.name, True, reason, **result)

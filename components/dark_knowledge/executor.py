@@ -10,13 +10,23 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from stillhouse.components.base import Parameters
 from stillhouse.components.dark_knowledge.figure import similarity_figure
 from stillhouse.modules.distillation.dark_knowledge import find_dark_knowledge
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files, split_folder
 from stillhouse.modules.ingestion.soft_targets import read_soft_targets_card
 from stillhouse.modules.models.export import class_names
+from stillhouse.modules.settings import WeightedEnsemble
 
 DARK_KNOWLEDGE = "dark_knowledge.json"
+
+
+class DarkKnowledgeParameters(Parameters):
+    """What is looked into: `ensemble` is that of the teachers."""
+
+    label: str
+    temperatures: list[float]
+    ensemble: WeightedEnsemble
 
 
 class Executor(base_executor.BaseExecutor):
@@ -29,7 +39,8 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes output_dict["dark_knowledge"]."""
-        label = exec_properties["label"]
+        parameters = DarkKnowledgeParameters.read(exec_properties)
+        label = parameters.label
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         targets = artifact_utils.get_single_uri(input_dict["soft_targets"])
         pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "train"))
@@ -38,8 +49,8 @@ class Executor(base_executor.BaseExecutor):
             read_soft_targets_card(targets),
             transform.transformed_feature_spec(),
             label,
-            json.loads(exec_properties["temperatures"]),
-            **json.loads(exec_properties["ensemble"]),
+            parameters.temperatures,
+            **parameters.ensemble.model_dump(),
             names=class_names(transform, label),
         )
         folder = artifact_utils.get_single_uri(output_dict["dark_knowledge"])

@@ -10,8 +10,8 @@ from tfx.types import standard_artifacts
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 from tfx.utils import json_utils
 
+from stillhouse.components.base import CODE, fingerprint_of, number_inputs
 from stillhouse.components.distillation_trainer.executor import Executor
-from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
 
 
 class DistillationTrainerSpec(types.ComponentSpec):
@@ -22,6 +22,7 @@ class DistillationTrainerSpec(types.ComponentSpec):
         "train_args": ExecutionParameter(type=trainer_pb2.TrainArgs),
         "eval_args": ExecutionParameter(type=trainer_pb2.EvalArgs),
         "custom_config": ExecutionParameter(type=str),
+        CODE: ExecutionParameter(type=str),
     }
     INPUTS = {
         "examples": ChannelParameter(type=standard_artifacts.Examples),
@@ -65,7 +66,7 @@ class DistillationTrainer(base_component.BaseComponent):
           transfer_examples: transformed examples without labels; a file pattern, under "transfer_files".
           base_model: the model to start from, as the stock Trainer's.
         """
-        spec_class = with_numbered_inputs(self.SPEC_CLASS, teacher=(len(teachers), standard_artifacts.Model))
+        spec_class, numbered_teachers = number_inputs(self.SPEC_CLASS, {"teacher": teachers})
         spec = spec_class(
             run_fn=run_fn,
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
@@ -78,6 +79,7 @@ class DistillationTrainer(base_component.BaseComponent):
             base_model=base_model,
             model=types.Channel(type=standard_artifacts.Model),
             model_run=types.Channel(type=standard_artifacts.ModelRun),
-            **numbered("teacher", teachers),
+            **numbered_teachers,
+            **{CODE: fingerprint_of(type(self))},
         )
         super().__init__(spec=spec)

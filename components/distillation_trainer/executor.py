@@ -7,7 +7,7 @@ from tfx.components.trainer import executor as trainer
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, json_utils, path_utils
 
-from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.base import numbered_artifacts
 
 
 class Executor(trainer.GenericExecutor):

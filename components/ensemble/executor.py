@@ -1,6 +1,5 @@
 """Exports the ensemble."""
 
-import json
 from typing import Any
 
 import tensorflow_transform as tft
@@ -9,9 +8,18 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import path_utils
 
-from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.modules.models.export import export_ensemble
 from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.settings import WeightedEnsemble
+
+
+class EnsembleParameters(Parameters):
+    """`ensemble` is that of the teachers."""
+
+    label: str
+    head: str
+    ensemble: WeightedEnsemble
 
 
 class Executor(base_executor.BaseExecutor):
@@ -28,5 +36,6 @@ class Executor(base_executor.BaseExecutor):
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         path = path_utils.serving_model_dir(artifact_utils.get_single_uri(output_dict["model"]))
         card = {"name": "Ensemble", "role": "ensemble"}
-        head, ensemble = HEADS[exec_properties["head"]], json.loads(exec_properties["ensemble"])
-        export_ensemble(teachers, transform, exec_properties["label"], path, card, head, **ensemble)
+        parameters = EnsembleParameters.read(exec_properties)
+        head = HEADS[parameters.head]
+        export_ensemble(teachers, transform, parameters.label, path, card, head, **parameters.ensemble.model_dump())

@@ -7,7 +7,11 @@ from tfx.components.evaluator import executor
 from tfx.dsl.io import fileio
 from tfx.utils import path_utils
 
+from stillhouse.components import multi_label_metrics, ranking_metrics
+
 BASELINE = "baseline_model"
+# Metrics of ours, which TFMA imports by name; what they compute is part of the code of an evaluation.
+METRICS = (multi_label_metrics, ranking_metrics)
 
 
 class Executor(executor.Executor):

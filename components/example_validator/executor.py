@@ -1,4 +1,4 @@
-"""Runs the stock validation and reads what it found."""
+"""Runs the stock validation and stops the run on its anomalies."""
 
 import os
 from typing import Any
@@ -12,7 +12,7 @@ from tfx.utils import io_utils
 
 from stillhouse.modules.errors import UserError
 
-NAMED_AT_MOST = 10
+MAX_NAMED = 10
 
 
 def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
@@ -40,16 +40,16 @@ class Executor(executor.Executor):
         uri = artifact_utils.get_single_uri(output_dict["anomalies"])
         lines = []
         for split in artifact_utils.decode_split_names(output_dict["anomalies"][0].split_names):
-            found = anomalies_pb2.Anomalies()
-            found.ParseFromString(
+            anomalies = anomalies_pb2.Anomalies()
+            anomalies.ParseFromString(
                 io_utils.read_bytes_file(os.path.join(uri, f"Split-{split}", executor.DEFAULT_FILE_NAME))
             )
-            lines += describe(split, found)
+            lines += describe(split, anomalies)
         if lines:
-            more = f"\n  and {len(lines) - NAMED_AT_MOST} more" if len(lines) > NAMED_AT_MOST else ""
+            more = f"\n  and {len(lines) - MAX_NAMED} more" if len(lines) > MAX_NAMED else ""
             raise UserError(
-                "the data does not fit its schema (mend the data, or relax the schema in data.schema):\n  "
-                + "\n  ".join(lines[:NAMED_AT_MOST])
+                "the data violate the schema; correct the data, or relax the schema in data.schema:\n  "
+                + "\n  ".join(lines[:MAX_NAMED])
                 + more
             )
         return executor_output

@@ -6,31 +6,25 @@ A component and not TFX's Resolver, because open-source Kubeflow Pipelines refus
 from tfx import types
 from tfx.dsl.components.base import base_component, executor_spec
 from tfx.types import standard_artifacts
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
 
+from stillhouse.components.base import declare, fill
 from stillhouse.components.last_pushed.driver import Driver
 from stillhouse.components.last_pushed.executor import Executor
-
-
-class LastPushedSpec(types.ComponentSpec):
-    """`version` is set by the driver, so that TFX's cache sees what is in the push folder."""
-
-    PARAMETERS = {
-        "push_path": ExecutionParameter(type=str),
-        "folder": ExecutionParameter(type=str),
-        "version": ExecutionParameter(type=str, optional=True),
-    }
-    INPUTS = {
-        "student": ChannelParameter(type=standard_artifacts.Model, optional=True),
-        "examples": ChannelParameter(type=standard_artifacts.Examples, optional=True),
-    }
-    OUTPUTS = {"model": ChannelParameter(type=standard_artifacts.Model)}
+from stillhouse.components.last_pushed.versions import LastPushedParameters
 
 
 class LastPushed(base_component.BaseComponent):
     """Copies a pushed version; an empty artifact if there is none."""
 
-    SPEC_CLASS = LastPushedSpec
+    # The driver sets `version`, so that TFX's cache sees what is in the push folder.
+    SPEC_CLASS = declare(
+        "LastPushedSpec",
+        LastPushedParameters,
+        inputs={},
+        optional_inputs={"student": standard_artifacts.Model, "examples": standard_artifacts.Examples},
+        outputs={"model": standard_artifacts.Model},
+        set_by_driver=["version"],
+    )
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
     DRIVER_CLASS = Driver
 
@@ -50,12 +44,5 @@ class LastPushed(base_component.BaseComponent):
             pipeline that runs again on the same data starts from the same version.
           folder: of the versions, below push_path: "" for students, or a teacher's of `stillhouse.components.pusher`.
         """
-        super().__init__(
-            spec=LastPushedSpec(
-                push_path=push_path,
-                folder=folder,
-                student=student,
-                examples=examples,
-                model=types.Channel(type=standard_artifacts.Model),
-            )
-        )
+        parameters = LastPushedParameters(push_path=push_path, folder=folder)
+        super().__init__(spec=fill(type(self), parameters, student=student, examples=examples))

@@ -8,7 +8,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
-from stillhouse.components.last_pushed.versions import NONE, choose_version
+from stillhouse.components.last_pushed.versions import NONE, LastPushedParameters, choose_version
 
 
 class Executor(base_executor.BaseExecutor):
@@ -27,5 +27,6 @@ class Executor(base_executor.BaseExecutor):
         model = artifact_utils.get_single_instance(output_dict["model"])
         model.set_string_custom_property("version", version)
         if version != NONE:
-            source = os.path.join(exec_properties["push_path"], exec_properties["folder"], version)
+            parameters = LastPushedParameters.read(exec_properties)
+            source = os.path.join(parameters.push_path, parameters.folder, version)
             io_utils.copy_dir(source, path_utils.serving_model_dir(model.uri))

@@ -1,7 +1,7 @@
-"""Parquet rows to tf.Examples.
+"""Converts Parquet rows to tf.Examples.
 
-TFX has an executor for this, whose conversion takes every 0, 0.0 and False for a missing value (dict_to_example in
-tfx/components/example_gen/utils.py, `if not pyval`), a class id 0 too. This one does not.
+TFX's executor for this takes every 0, 0.0 and False for a missing value (dict_to_example in
+tfx/components/example_gen/utils.py, `if not pyval`), including a class id 0. This one does not.
 """
 
 import os
@@ -26,14 +26,14 @@ def _feature(column: str, value: Any) -> tf.train.Feature:
         encoded = [v.encode() if isinstance(v, str) else v for v in values]
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
     kinds = ", ".join(sorted({type(v).__name__ for v in values}))
-    raise UserError(f"column {column!r} has values of type {kinds}; numbers, strings and lists of them are read")
+    raise UserError(f"column {column!r}: found values of type {kinds}; expected numbers, strings or lists of them")
 
 
 def row_to_example(row: dict[str, Any]) -> tf.train.Example:
     """Returns the tf.Example of a row {column: value}: None is a missing value, zero and False are values.
 
     Raises:
-      UserError: a value is neither number nor string nor a list of them.
+      UserError: a value is neither a number nor a string nor a list of them.
     """
     features = {column: _feature(column, value) for column, value in row.items()}
     return tf.train.Example(features=tf.train.Features(feature=features))

@@ -1,6 +1,5 @@
-"""Reads the soft targets twice: for what the teacher is sure of, and to write what is taken."""
+"""Reads the soft targets twice: for the teacher's confidence, and to write the chosen examples."""
 
-import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +12,7 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
+from stillhouse.components.base import Parameters
 from stillhouse.modules import progress
 from stillhouse.modules.distillation.pseudo_labels import certain_logits, confidence_of, copies_of, pseudo_logits
 from stillhouse.modules.ingestion.examples import ExampleParser
@@ -28,16 +28,25 @@ from stillhouse.modules.models.combination import combine
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.serving import size_in_bytes
 from stillhouse.modules.models.teachers import LOGITS
+from stillhouse.modules.settings import WeightedEnsemble
 
 TRAIN, TRANSFER = "train", "transfer"
 ONLY_BLOCK = f"{BLOCK}00000-of-00001.gz"
 HEAD = HEADS["classification"]
 
 
+class PseudoLabelsParameters(Parameters):
+    """`rule` has kind, min_confidence and balance, `ensemble` the teachers' weights and their combination."""
+
+    label: str
+    rule: dict[str, Any]
+    ensemble: WeightedEnsemble
+
+
 class Executor(base_executor.BaseExecutor):
     """Writes pseudo-labelled examples, and targets for them and for the labelled ones.
 
-    What the teacher says about all unlabelled examples, a class and its confidence, is in memory at once.
+    The teacher's class and confidence for all unlabelled examples are in memory at once.
     """
 
     def Do(
@@ -49,12 +58,12 @@ class Executor(base_executor.BaseExecutor):
         """Writes output_dict["pseudo_labelled"] (the split transfer) and output_dict["targets"].
 
         Raises:
-          UserError: the teacher is sure enough of no example.
+          UserError: no example reaches the minimum confidence.
         """
-        rule, ensemble = json.loads(exec_properties["rule"]), json.loads(exec_properties["ensemble"])
+        parameters = PseudoLabelsParameters.read(exec_properties)
+        rule, ensemble, label = parameters.rule, parameters.ensemble, parameters.label
         given = artifact_utils.get_single_uri(input_dict["soft_targets"])
         card = read_soft_targets_card(given)
-        label = exec_properties["label"]
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         parser = ExampleParser(graph.transformed_feature_spec(), label, HEAD)
 
@@ -63,7 +72,9 @@ class Executor(base_executor.BaseExecutor):
 
         def teacher_of(record_batch: tf.Tensor) -> np.ndarray:
             parsed = tf.io.parse_example(record_batch, card.spec())
-            return combine(card.targets_of(parsed)[LOGITS], **ensemble, temperature=1.0, head=HEAD.name).numpy()
+            return combine(
+                card.targets_of(parsed)[LOGITS], **ensemble.model_dump(), temperature=1.0, head=HEAD.name
+            ).numpy()
 
         pseudo_labelled = artifact_utils.get_single_instance(output_dict["pseudo_labelled"])
         targets = artifact_utils.get_single_instance(output_dict["targets"])
@@ -78,7 +89,7 @@ class Executor(base_executor.BaseExecutor):
         confidence = np.concatenate([confidence_of(logits) for logits in found])
         likeliest = np.concatenate([logits.argmax(axis=-1) for logits in found])
         copies = copies_of(confidence, likeliest, rule["min_confidence"], rule["balance"])
-        progress.note(_told(confidence, likeliest, copies, rule))
+        progress.note(_summary(confidence, likeliest, copies, rule))
 
         position, written[TRANSFER] = 0, 0
         for file in unlabelled:
@@ -109,7 +120,7 @@ class Executor(base_executor.BaseExecutor):
 
 
 def _serialized(keys: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """Returns records of targets, bytes [examples]; an array of objects, for strings would lose their last zeros."""
+    """Returns records of targets, bytes [examples], as an array of objects: strings would lose trailing zeros."""
     records = np.empty(len(keys), object)
     for number, (key, row) in enumerate(zip(keys, logits, strict=True)):
         example = tf.train.Example()
@@ -126,17 +137,18 @@ def _write(path: str, records: Iterable[bytes]) -> None:
             writer.write(record)
 
 
-def _told(confidence: np.ndarray, likeliest: np.ndarray, copies: np.ndarray, rule: dict[str, Any]) -> str:
-    """Returns what a person wants to know about the choice."""
-    taken, sure = copies > 0, confidence >= rule["min_confidence"]
+def _summary(confidence: np.ndarray, likeliest: np.ndarray, copies: np.ndarray, rule: dict[str, Any]) -> str:
+    """Returns one line about the choice, for the run's output."""
+    taken, confident = copies > 0, confidence >= rule["min_confidence"]
     line = (
-        f"pseudo-labels, {rule['kind']}: of {len(copies):,} unlabelled examples {sure.sum():,} "
-        f"with a confidence of at least {rule['min_confidence']:g}"
+        f"pseudo-labels, {rule['kind']}: {confident.sum():,} of {len(copies):,} unlabelled examples have a "
+        f"confidence of at least {rule['min_confidence']:g}"
     )
     if rule["balance"]:
         counts = np.bincount(likeliest[taken], weights=copies[taken])
         present = counts[counts > 0]
         line += (
-            f"; {len(present)} classes with {present[0]:.0f} each, {copies[taken].sum() - taken.sum():,} of them copies"
+            f"; took {present[0]:.0f} of each of {len(present)} classes, {copies[taken].sum() - taken.sum():,} of them "
+            "copies"
         )
     return line

@@ -9,7 +9,7 @@ from tfx.proto import pusher_pb2
 from tfx.types import standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
-from stillhouse.components.numbered_inputs import numbered, with_numbered_inputs
+from stillhouse.components.base import number_inputs, with_own_code
 from stillhouse.components.pusher.executor import Executor
 
 
@@ -29,7 +29,7 @@ class Pusher(base_component.BaseComponent):
         teachers: Sequence[types.BaseChannel] = (),
     ):
         """Builds the node; arguments as the stock Pusher's, and `teachers`: Model channels that are kept."""
-        spec_class = with_numbered_inputs(self.SPEC_CLASS, teacher=(len(teachers), standard_artifacts.Model))
+        spec_class, numbered_teachers = number_inputs(self.SPEC_CLASS, {"teacher": teachers})
         spec = spec_class(
             model=model,
             model_blessing=model_blessing,
@@ -37,6 +37,7 @@ class Pusher(base_component.BaseComponent):
             push_destination=push_destination,
             custom_config=json_utils.dumps(custom_config),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-            **numbered("teacher", teachers),
+            **numbered_teachers,
         )
         super().__init__(spec=spec)
+        with_own_code(self)

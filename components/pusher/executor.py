@@ -14,7 +14,9 @@ from tfx.proto import pusher_pb2
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils, proto_utils
 
-from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.base import numbered_artifacts
+from stillhouse.components.last_pushed.versions import record_push
+from stillhouse.modules.atomic import new_folder
 
 UNFINISHED = ".unfinished"
 TEACHERS = ".teachers"
@@ -56,6 +58,7 @@ class Executor(executor.Executor):
             _keep_teacher(
                 path_utils.serving_model_path(teacher.uri), os.path.join(base, teacher_folder(number)), version
             )
+        record_push(written)
         target = os.path.join(base, str(version))
         fileio.rename(written, target)
         fileio.rmtree(aside)
@@ -64,11 +67,8 @@ class Executor(executor.Executor):
 
 def _keep_teacher(saved_model: str, folder: str, version: int) -> None:
     """Copies a teacher into folder/version, and removes the older ones."""
-    aside = os.path.join(folder, UNFINISHED)
-    if fileio.exists(aside):
-        fileio.rmtree(aside)
-    io_utils.copy_dir(saved_model, aside)
-    fileio.rename(aside, os.path.join(folder, str(version)))
+    with new_folder(os.path.join(folder, str(version))) as unfinished:
+        io_utils.copy_dir(saved_model, unfinished)
     for name in fileio.listdir(folder):
         if name.rstrip("/") != str(version):
             fileio.rmtree(os.path.join(folder, name))

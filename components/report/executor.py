@@ -12,10 +12,10 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
+from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.blessing.executor import DECISIONS
 from stillhouse.components.dark_knowledge.executor import DARK_KNOWLEDGE
 from stillhouse.components.evaluation import EXAMPLES, OVERALL, read_evaluation
-from stillhouse.components.numbered_inputs import numbered_artifacts
 from stillhouse.components.report.data import data_of
 from stillhouse.components.report.page import DETAILS, PAGE, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
@@ -44,6 +44,24 @@ TRAINED = (
 )  # of the model card
 
 
+class ComparedRow(Parameters):
+    """A model of the comparison: its name, its role, and which of its evaluation's models it is."""
+
+    name: str
+    role: str
+    side: str
+
+
+class ReportParameters(Parameters):
+    """`settings` are those of the pipeline as JSON; `commit` is "" outside of version control."""
+
+    pipeline: str
+    label: str
+    models: list[ComparedRow]
+    settings: str
+    commit: str
+
+
 def _read_json(artifact: types.Artifact, name: str) -> Any:
     with fileio.open(os.path.join(artifact.uri, name)) as file:
         return json.load(file)
@@ -59,18 +77,18 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes comparison.json, as docs/comparison.md describes it, without run_id, details.json and report.html."""
-        rows = []
+        parameters, rows = ReportParameters.read(exec_properties), []
         evaluations = numbered_artifacts(input_dict, "evaluation")
         for row, model, evaluation in zip(
-            json.loads(exec_properties["models"]), numbered_artifacts(input_dict, "model"), evaluations, strict=True
+            parameters.models, numbered_artifacts(input_dict, "model"), evaluations, strict=True
         ):
-            metrics = read_evaluation(evaluation.uri).get(row["side"])
+            metrics = read_evaluation(evaluation.uri).get(row.side)
             if metrics is not None:  # None: the pushed model, before anything was pushed
                 rows.append((row, path_utils.serving_model_path(model.uri), metrics))
 
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
         records = list(read_records(files).take(MOST_EXAMPLES).as_numpy_iterator())
-        label = exec_properties["label"]
+        label = parameters.label
         cards = [read_card(path) for _, path, _ in rows]
         loaded = [saved_models.load(path) for _, path, _ in rows]
         latencies = single_example_latencies(loaded, without_feature(records[0], label))
@@ -78,8 +96,8 @@ class Executor(base_executor.BaseExecutor):
         for (row, path, metrics), card, (median, slow) in zip(rows, cards, latencies, strict=True):
             models.append(
                 {
-                    "name": row["name"],
-                    "role": row["role"],
+                    "name": row.name,
+                    "role": row.role,
                     "metrics": {name: value for name, value in metrics.overall.items() if name != EXAMPLES},
                     "intervals": {n: of for n, of in metrics.intervals.get(OVERALL, {}).items() if n != EXAMPLES},
                     "parameters": card["parameters"],
@@ -91,9 +109,9 @@ class Executor(base_executor.BaseExecutor):
                     "slices": {name: values for name, values in metrics.slices.items() if name != OVERALL},
                 }
             )
-        pushed, settings = input_dict["pushed_model"][0], json.loads(exec_properties["settings"])
+        pushed, settings = input_dict["pushed_model"][0], json.loads(parameters.settings)
         comparison = {
-            "pipeline": exec_properties["pipeline"],
+            "pipeline": parameters.pipeline,
             "eval_examples": int(rows[0][2].overall[EXAMPLES]),
             "models": models,
             "gates": [
@@ -112,7 +130,7 @@ class Executor(base_executor.BaseExecutor):
             "min_slice_examples": settings["evaluation"]["gates"]["teacher"]["min_slice_examples"],
             "versions": {name: metadata.version(name) for name in ("stillhouse", "tfx", "tensorflow")},
             "artifacts": {name: [one.uri for one in found] for name, found in sorted(input_dict.items())},
-            "commit": exec_properties["commit"],
+            "commit": parameters.commit,
             "data": data_of(input_dict, has_spans="{SPAN}" in settings["data"]["path"]),
         }
         if input_dict.get("dark_knowledge"):

@@ -1,4 +1,4 @@
-"""The report's figures, as SVG that stands in the page and takes on its colours."""
+"""Draws the report's figures as SVG, for the page's own colours."""
 
 import io
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ COLOURS = {
     "student": "#f58518",
     "pushed": "#72b7b2",
 }
-MOST_CURVES = 12
-LOGARITHMIC_FROM = 5  # the largest against the smallest value on an axis
+MAX_CURVES = 12
+LOGARITHMIC_FROM = 5  # ratio of the largest to the smallest value from which an axis is logarithmic
 # Grey squares need no plotting library's frame of several kilobytes each.
 IMAGE = jinja2.Template(
     '<svg viewBox="0 0 {{ pixels|length }} {{ pixels|length }}" width="64" height="64" role="img" '
@@ -52,7 +52,7 @@ STYLE = {
 
 
 def _svg(name: str, draw, width: float, height: float, columns: int = 1) -> str:
-    """Returns what `draw` puts on the axes; `name` keeps its ids apart from other figures'."""
+    """Returns the SVG of what `draw` puts on the axes; `name` makes its ids unique in the page."""
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure.subplots(1, columns, squeeze=False)[0])
@@ -63,43 +63,43 @@ def _svg(name: str, draw, width: float, height: float, columns: int = 1) -> str:
 
 
 def trade_off(models: Sequence[dict[str, Any]], metric: str) -> str:
-    """Returns the metric against size and latency of each model of a comparison."""
+    """Returns a scatter plot of the metric over size and latency of each model."""
 
     def draw(axes):
-        for one, (key, label) in zip(
-            axes, (("bytes", "size, bytes"), ("latency_ms", "latency of one example, ms")), strict=True
+        for axis, (key, label) in zip(
+            axes, (("bytes", "size, bytes"), ("latency_ms", "latency per example, ms")), strict=True
         ):
             for role, colour in COLOURS.items():
                 own = [model for model in models if model["role"] == role and metric in model["metrics"]]
                 if own:
-                    one.scatter([m[key] for m in own], [m["metrics"][metric] for m in own], color=colour, label=role)
+                    axis.scatter([m[key] for m in own], [m["metrics"][metric] for m in own], color=colour, label=role)
             values = [model[key] for model in models]
             if max(values) > LOGARITHMIC_FROM * min(values):
-                one.set_xscale("log")
-                one.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-                one.xaxis.set_minor_formatter(NullFormatter())
-            one.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-            one.set_xlabel(label)
-            one.set_ylabel(metric)
-            one.grid(visible=True)
+                axis.set_xscale("log")
+                axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+            axis.set_xlabel(label)
+            axis.set_ylabel(metric)
+            axis.grid(visible=True)
         axes[0].legend()
 
     return _svg("trade_off", draw, 9, 3.4, columns=2)
 
 
-def reliability(of_models: dict[str, tuple[str, dict[str, Any]]]) -> str:
-    """Returns the reliability diagram of {name: (role, what `predictions.calibration` gives)}."""
+def reliability(calibrations: dict[str, tuple[str, dict[str, Any]]]) -> str:
+    """Returns the reliability diagram of {model name: (role, result of `predictions.calibration`)}."""
 
     def draw(axes):
         axes[0].plot([0, 1], [0, 1], color=TEXT, linewidth=0.8, linestyle=":")
-        for name, (role, found) in of_models.items():
-            bins = found["bins"]
+        for name, (role, calibration) in calibrations.items():
+            bins = calibration["bins"]
             axes[0].plot(
-                [one["confidence"] for one in bins],
-                [one["accuracy"] for one in bins],
+                [part["confidence"] for part in bins],
+                [part["accuracy"] for part in bins],
                 marker="o",
                 color=COLOURS[role],
-                label=f"{name}: error {found['error']:.3f}",
+                label=f"{name}: error {calibration['error']:.3f}",
             )
         axes[0].set_xlabel("confidence (largest probability)")
         axes[0].set_ylabel("accuracy")
@@ -112,11 +112,11 @@ def reliability(of_models: dict[str, tuple[str, dict[str, Any]]]) -> str:
 def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
     """Returns the training curves of {name: (role, {metric: [value of each epoch]})}.
 
-    They are the losses, the terms of the distillation loss, and α and T.
+    Three plots: the losses, the terms of the distillation loss, and α and T.
     """
 
     def draw(axes):
-        for name, (role, history) in list(histories.items())[:MOST_CURVES]:
+        for name, (role, history) in list(histories.items())[:MAX_CURVES]:
             epochs = range(1, len(history["loss"]) + 1)
             axes[0].plot(
                 epochs, history["loss"], color=COLOURS[role], label=name, marker="." if len(epochs) < 3 else ""
@@ -129,18 +129,18 @@ def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
             for key, line, label in (("alpha", "-", "α"), ("temperature", "--", "T")):
                 if key in history:
                     axes[2].plot(epochs, history[key], line, color=COLOURS[role], label=f"{name}, {label}")
-        titles = ("loss of every model", "terms of the distillation loss", "α and temperature T")
-        for one, title, unit in zip(axes, titles, ("loss, nats", "loss, nats", "value"), strict=True):
-            one.set_title(title)
-            one.set_xlabel("epoch")
-            one.set_ylabel(unit)
-            one.grid(visible=True)
-            if one.lines:
-                one.legend(fontsize=8)
+        titles = ("loss of each model", "terms of the distillation loss", "α and temperature T")
+        for axis, title, unit in zip(axes, titles, ("loss, nats", "loss, nats", "value"), strict=True):
+            axis.set_title(title)
+            axis.set_xlabel("epoch")
+            axis.set_ylabel(unit)
+            axis.grid(visible=True)
+            if axis.lines:
+                axis.legend(fontsize=8)
 
     return _svg("curves", draw, 12, 3.6, columns=3)
 
 
 def small_image(pixels: list[list[float]], describes: str) -> str:
-    """Returns a grey image, rows of numbers from 0 to 1, as SVG with a text for those who do not see it."""
+    """Returns a grey image, rows of numbers from 0 to 1, as SVG with the alternative text `describes`."""
     return IMAGE.render(pixels=pixels, describes=describes, shade=lambda value: round(255 * value))

@@ -1,4 +1,4 @@
-"""report.html: one file that a person looks at before shipping a student."""
+"""Renders report.html: one file for the review of a student before it is pushed."""
 
 import json
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_n
 from stillhouse.components.report import figures
 
 PAGE = "report.html"
-DETAILS = "details.json"  # what the page shows beside the comparison
-MOST_CLASSES_IN_MATRIX = 20
-MOST_CONFUSED = 20
-WORST_SLICES = 20  # that are not folded away
+DETAILS = "details.json"  # the page's content beyond the comparison
+MAX_CLASSES_IN_MATRIX = 20
+MAX_MISTAKES = 20
+WORST_SLICES = 20  # slices shown without unfolding
 LOWER = {metric_name(name) for name in LOWER_IS_BETTER}
 
 
@@ -23,10 +23,10 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
 
     Args:
       comparison: as comparison.json has it.
-      again: the command that makes the run again, if it is known.
+      again: the command that repeats the run; None: unknown.
       details: {"histories": {model: {metric: [values]}}, "min_slice_examples": int, "versions": {package: version},
-        "artifacts": {input: [URI]}, "commit": str, "data": what `components.report.data` gives, "dark_knowledge": what
-        DarkKnowledge gives (if it was looked into)}, and of classifiers {"classes": names, "calibration":
+        "artifacts": {input: [URI]}, "commit": str, "data": as `components.report.data` returns it, "dark_knowledge":
+        DarkKnowledge's JSON, if that component ran}, and for classifiers {"classes": names, "calibration":
         {model: ...}, "confusion": {model: ...}, "disagreements": {...}}, as `components.report.executor` gathers them.
     """
     models = {model["name"]: model for model in comparison["models"]}
@@ -35,10 +35,10 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
     deciding = next((gate for gate in comparison["gates"] if gate.get("metric")), None)
     metric = deciding["metric"] if deciding else next(iter(student["metrics"]))
     roles = {name: model["role"] for name, model in models.items()}
-    compared = {one["name"] for one in models.values() if one["role"] in ("student", "baseline") or one is reference}
+    compared = {name for name, model in models.items() if roles[name] in ("student", "baseline") or model is reference}
     calibration = details.get("calibration", {})
-    calibrated = {name: (roles[name], found) for name, found in calibration.items() if name in compared}
-    histories = {name: (roles[name], found) for name, found in details["histories"].items()}
+    calibrated = {name: (roles[name], diagram) for name, diagram in calibration.items() if name in compared}
+    histories = {name: (roles[name], history) for name, history in details["histories"].items()}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("stillhouse.components.report", "."),
         autoescape=True,
@@ -52,7 +52,7 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
         reference=reference,
         metric=metric,
         compression=compression(student, reference, deciding),
-        refusals=[gate for gate in comparison["gates"] if not gate["passed"]],
+        failed_gates=[gate for gate in comparison["gates"] if not gate["passed"]],
         hinton=_hinton(models.values(), metric),
         slices=compared_slices(list(models.values()), student, metric, details["min_slice_examples"]),
         worst_slices=WORST_SLICES,
@@ -75,7 +75,7 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
 
 
 def compression(student: dict[str, Any], reference: dict[str, Any] | None, gate: dict[str, Any] | None) -> str:
-    """Returns in one line what the student lost, and how much smaller and faster it is."""
+    """Returns one line with the student's drop of the metric and its size and latency relative to the teachers'."""
     if reference is None:
         return f"student: {student['bytes']:,} bytes, {student['latency_ms']:.2f} ms"
     parts = []
@@ -91,30 +91,30 @@ def compression(student: dict[str, Any], reference: dict[str, Any] | None, gate:
 
 def _hinton(models, metric: str) -> list[tuple[str, float]] | None:
     """Returns the rows of Hinton et al. 2015, table 1: a single net, the ensemble, the distilled net."""
-    of_role = {model["role"]: model for model in models}
-    if not {"ensemble", "baseline", "student"} <= set(of_role):
+    by_role = {model["role"]: model for model in models}
+    if not {"ensemble", "baseline", "student"} <= set(by_role):
         return None
     names = {
         "baseline": "single net, hard labels",
         "ensemble": "ensemble of teachers",
         "student": "distilled single net",
     }
-    return [(text, of_role[role]["metrics"][metric]) for role, text in names.items()]
+    return [(text, by_role[role]["metrics"][metric]) for role, text in names.items()]
 
 
 def compared_slices(
-    models: Sequence[dict[str, Any]], student: dict[str, Any], metric: str, least: int
+    models: Sequence[dict[str, Any]], student: dict[str, Any], metric: str, min_examples: int
 ) -> list[dict[str, Any]]:
     """Returns the student's change on each slice against each other model, the worst first.
 
-    Changes are in the direction in which the metric gets better. A slice with fewer than `least` examples, which is too
-    small to judge, comes after the others.
+    Changes are positive where the metric gets better. Slices with fewer than `min_examples` examples, too small to
+    judge, come last.
     """
     sign = -1.0 if metric in LOWER else 1.0
-    # The members of an ensemble are not what the student is compared with.
+    # The student is compared with the ensemble, not with its members.
     reference = "ensemble" if any(model["role"] == "ensemble" for model in models) else "teacher"
     others = [model for model in models if model["role"] in (reference, "baseline", "pushed")]
-    found = []
+    slices = []
     for name, values in student["slices"].items():
         changes = {
             other["role"]: sign * (values[metric] - other["slices"][name][metric])
@@ -123,38 +123,38 @@ def compared_slices(
         }
         if changes:
             count = int(values[EXAMPLES])
-            found.append({"name": name, "examples": count, "changes": changes, "too_small": count < least})
-    return sorted(found, key=lambda one: (one["too_small"], min(one["changes"].values())))
+            slices.append({"name": name, "examples": count, "changes": changes, "too_small": count < min_examples})
+    return sorted(slices, key=lambda row: (row["too_small"], min(row["changes"].values())))
 
 
 def _matrices(details: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns, by model, the confusion matrix with the share of each row, or its largest mistakes if it is large."""
-    found = {}
+    """Returns the confusion matrix of each model with fractions of its rows; for many classes, the largest mistakes."""
+    matrices = {}
     classes = details.get("classes")
     for name, matrix in details.get("confusion", {}).items():
-        if len(matrix) <= MOST_CLASSES_IN_MATRIX:
+        if len(matrix) <= MAX_CLASSES_IN_MATRIX:
             rows = [[(count, count / max(1, sum(row))) for count in row] for row in matrix]
-            found[name] = {"rows": rows, "mistakes": None}
+            matrices[name] = {"rows": rows, "mistakes": None}
             continue
         mistakes = [(count, i, j) for i, row in enumerate(matrix) for j, count in enumerate(row) if i != j and count]
-        largest = sorted(mistakes, key=lambda one: -one[0])[:MOST_CONFUSED]
-        found[name] = {"rows": None, "mistakes": [(count, classes[i], classes[j]) for count, i, j in largest]}
-    return found
+        largest = sorted(mistakes, key=lambda mistake: -mistake[0])[:MAX_MISTAKES]
+        matrices[name] = {"rows": None, "mistakes": [(count, classes[i], classes[j]) for count, i, j in largest]}
+    return matrices
 
 
-def _shown(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Returns the dark knowledge with matrices only where they are small enough to be looked at."""
-    if found is None:
+def _shown(dark_knowledge: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the dark knowledge, with a flag for matrices small enough to show."""
+    if dark_knowledge is None:
         return None
-    return found | {"matrices": len(found["classes"]) <= MOST_CLASSES_IN_MATRIX}
+    return dark_knowledge | {"matrices": len(dark_knowledge["classes"]) <= MAX_CLASSES_IN_MATRIX}
 
 
-def _pictured(found: dict[str, Any] | None, reference: dict[str, Any] | None) -> dict[str, Any] | None:
-    if found is None or reference is None:
+def _pictured(disagreements: dict[str, Any] | None, reference: dict[str, Any] | None) -> dict[str, Any] | None:
+    if disagreements is None or reference is None:
         return None
     examples = []
-    for example in found["examples"]:
+    for example in disagreements["examples"]:
         pixels = example["image"]
         picture = Markup(figures.small_image(pixels, f"a {example['label']}")) if pixels else None
         examples.append(example | {"picture": picture})
-    return found | {"examples": examples}
+    return disagreements | {"examples": examples}

@@ -1,4 +1,4 @@
-"""What predictions say beyond a metric: what is taken for what, how far confidence can be trusted, who disagrees."""
+"""Analyses predictions beyond a metric: confusion matrix, calibration, disagreements."""
 
 import math
 import re
@@ -9,36 +9,36 @@ from typing import Any
 import numpy as np
 
 BINS = 10  # of a reliability diagram
-DISAGREEMENTS = 12  # examples that are shown
-LARGEST_IMAGE = 64  # pixels a side
+DISAGREEMENTS = 12  # examples to show
+LARGEST_IMAGE = 64  # pixels per side
 
 
 def confusion_matrix(labels: np.ndarray, probabilities: np.ndarray) -> list[list[int]]:
-    """Returns how many examples of each class (row) are taken for each class (column).
+    """Returns the number of examples of each true class (row) and predicted class (column).
 
     Args:
       labels: int [examples].
       probabilities: float [examples, classes].
     """
     classes = probabilities.shape[1]
-    found = np.zeros([classes, classes], np.int64)
-    np.add.at(found, (labels, probabilities.argmax(axis=-1)), 1)
-    return found.tolist()
+    counts = np.zeros([classes, classes], np.int64)
+    np.add.at(counts, (labels, probabilities.argmax(axis=-1)), 1)
+    return counts.tolist()
 
 
 def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     """Returns the reliability diagram and the expected calibration error (Guo et al. 2017, equation 3).
 
-    Arguments are as `confusion_matrix`'s. A bin (a, b] has the examples whose largest probability lies in it.
+    Arguments: see `confusion_matrix`. A bin (a, b] contains the examples whose largest probability is in it.
 
     Returns:
       {"error": float, "bins": [{"confidence", "accuracy": means, "examples": int}, ...]}, without empty bins.
     """
     confidence, right = probabilities.max(axis=-1), probabilities.argmax(axis=-1) == labels
-    place = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    bin_index = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
     bins, error = [], 0.0
     for number in range(BINS):
-        inside = place == number
+        inside = bin_index == number
         count = int(inside.sum())
         if count:
             mean, accuracy = float(confidence[inside].mean()), float(right[inside].mean())
@@ -48,16 +48,16 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]
 
 
 def disagreements(labels: np.ndarray, student: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """Returns where the student's class is not the other model's.
+    """Returns the examples whose predicted classes differ between the student and the other model.
 
     Args:
       labels: int [examples].
-      student: its probabilities, float [examples, classes].
-      other: likewise.
+      student: the student's probabilities, float [examples, classes].
+      other: the other model's probabilities, float [examples, classes].
 
     Returns:
-      {"share", "student_right", "other_right": float, shares of all examples, "telling": numbers of the examples whose
-      two classes have the most probability of their models, at most DISAGREEMENTS}.
+      {"share", "student_right", "other_right": fractions of all examples, "telling": numbers of the examples on which
+      both models are most confident, at most DISAGREEMENTS}.
     """
     ours, theirs = student.argmax(axis=-1), other.argmax(axis=-1)
     differ = np.flatnonzero(ours != theirs)
@@ -71,10 +71,10 @@ def disagreements(labels: np.ndarray, student: np.ndarray, other: np.ndarray) ->
 
 
 def image_of(features: dict[str, Sequence]) -> list[list[float]] | None:
-    """Returns an example's features as a square grey image, 0 to 1, if that is what they look like.
+    """Returns an example's features as a square grey image, 0 to 1; None: they do not form one.
 
-    That is: one feature with a square number of numbers, or a square number of features NAME0, NAME1, ... with one
-    number each, at least 3 pixels a side.
+    They do if one feature has a square number of values, or if a square number of features NAME0, NAME1, ... have one
+    value each, from 3 pixels per side on.
     """
     numbered: dict[str, dict[int, float]] = defaultdict(dict)
     candidates = []
@@ -85,11 +85,12 @@ def image_of(features: dict[str, Sequence]) -> list[list[float]] | None:
         tail = re.fullmatch(r"(.*?)(\d+)", name)
         if tail and len(values) == 1:
             numbered[tail[1]][int(tail[2])] = values[0]
-    candidates += [[of[number] for number in sorted(of)] for of in numbered.values()]
+    candidates += [[values[number] for number in sorted(values)] for values in numbered.values()]
     pixels = max(candidates, key=len, default=[])
     side = math.isqrt(len(pixels))
     if side * side != len(pixels) or not 3 <= side <= LARGEST_IMAGE:
         return None
-    least, most = min(pixels), max(pixels)
-    scaled = [(value - least) / (most - least) if most > least else 0.0 for value in pixels]
+    darkest, brightest = min(pixels), max(pixels)
+    spread = brightest - darkest
+    scaled = [(value - darkest) / spread if spread else 0.0 for value in pixels]
     return [scaled[row * side : (row + 1) * side] for row in range(side)]

@@ -1,10 +1,11 @@
-"""Starts the fresh process and compares what it measured with the evaluation."""
+"""Serves the exported model in a fresh process and compares its metrics with the evaluation's."""
 
 import json
 import math
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 from tfx import types
@@ -12,7 +13,10 @@ from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
+from stillhouse.components.base import Parameters
 from stillhouse.components.evaluation import CANDIDATE, EXAMPLES, ModelMetrics, read_evaluation
+from stillhouse.modules.errors import MachineError
+from stillhouse.modules.models import serving
 
 DECISION = "decision.json"
 # Both sides compute in float32, in batches of different sizes.
@@ -21,34 +25,58 @@ ABSOLUTE_TOLERANCE = 1e-5
 
 
 def compare(served: dict[str, float], evaluated: dict[str, float]) -> str | None:
-    """Returns what differs between the metrics of the served and of the evaluated model, as a sentence, or None."""
+    """Returns the difference between the served and the evaluated model's metrics, in words; None: no difference."""
     if served[EXAMPLES] != evaluated[EXAMPLES]:
-        return f"{served[EXAMPLES]:.0f} examples were served, {evaluated[EXAMPLES]:.0f} evaluated"
+        return f"served {served[EXAMPLES]:.0f} examples, evaluated {evaluated[EXAMPLES]:.0f}"
     for metric in sorted(set(served) - {EXAMPLES}):
         if not math.isclose(served[metric], evaluated[metric], rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE):
-            return f"{metric} is {served[metric]:.6f} when served, {evaluated[metric]:.6f} as evaluated"
+            return f"{metric} served {served[metric]:.6f}, evaluated {evaluated[metric]:.6f}"
     return None
 
 
-def serve_in_fresh_process(saved_model: str, examples: str, label: str) -> tuple[dict[str, float] | None, str]:
-    """Returns the metrics that a fresh process measured through the serving signature, or None and its last words."""
-    command = [sys.executable, "-m", "stillhouse.modules.models.serving", saved_model, examples, label]
+@dataclass(frozen=True)
+class Served:
+    """What a fresh process measured through the serving signature, or why the model cannot be served."""
+
+    metrics: dict[str, float] | None
+    refused: str | None = None
+
+
+def serve_in_fresh_process(saved_model: str, examples: str, label: str) -> Served:
+    """Serves the model in a process of its own.
+
+    Raises:
+      MachineError: the process failed for another reason than the model; then nothing is known about the model.
+    """
+    command = [sys.executable, "-m", serving.__name__, saved_model, examples, label]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if process.returncode:
         lines = process.stderr.strip().splitlines()
-        return None, lines[-1] if lines else f"exit code {process.returncode}"
-    return json.loads(process.stdout.splitlines()[-1]), ""
+        last_words = lines[-1] if lines else "it said nothing"
+        raise MachineError(
+            f"the serving check's process ended with exit code {process.returncode} and measured nothing: "
+            f"{last_words}; the student is neither passed nor refused; run again"
+        )
+    answer = json.loads(process.stdout.splitlines()[-1])
+    return Served(answer.get("metrics"), answer.get("refused"))
 
 
-def decide(served: dict[str, float] | None, last_words: str, evaluated: ModelMetrics) -> tuple[bool, str]:
+def decide(served: Served, evaluated: ModelMetrics) -> tuple[bool, str]:
     """Returns whether the model may be served, and the reason."""
-    if served is None:
-        return False, f"the exported model cannot be served: {last_words}"
-    difference = compare(served, evaluated.overall)
+    if served.metrics is None:
+        return False, f"the exported model cannot be served: {served.refused}"
+    difference = compare(served.metrics, evaluated.overall)
     if difference:
-        return False, f"the exported model is not what was evaluated: {difference}"
-    return True, f"served {served[EXAMPLES]:.0f} raw examples in a fresh process, with the metrics of the evaluation"
+        return False, f"the exported model differs from the evaluated one: {difference}"
+    count = served.metrics[EXAMPLES]
+    return True, f"served {count:.0f} raw examples in a fresh process; metrics match the evaluation"
+
+
+class ServingCheckParameters(Parameters):
+    """`label` names the label column, which requests do not have."""
+
+    label: str
 
 
 class Executor(base_executor.BaseExecutor):
@@ -64,7 +92,8 @@ class Executor(base_executor.BaseExecutor):
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         examples = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
         evaluated = read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))[CANDIDATE]
-        passed, reason = decide(*serve_in_fresh_process(model, examples, exec_properties["label"]), evaluated)
+        label = ServingCheckParameters.read(exec_properties).label
+        passed, reason = decide(serve_in_fresh_process(model, examples, label), evaluated)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         io_utils.write_string_file(
             os.path.join(blessing.uri, DECISION), json.dumps({"name": "serving", "passed": passed, "reason": reason})

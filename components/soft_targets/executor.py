@@ -1,8 +1,8 @@
-"""Asks the teachers about blocks of examples on Beam's workers."""
+"""Runs the teachers' inference on blocks of examples on Beam's workers."""
 
 import functools
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 import numpy as np
@@ -16,7 +16,7 @@ from tfx.utils import io_utils, path_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 
-from stillhouse.components.numbered_inputs import numbered_artifacts
+from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.record_blocks import BatchFunction, WriteBlocks
 from stillhouse.modules import progress
 from stillhouse.modules.errors import UserError
@@ -42,7 +42,7 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 def answer_batches(paths: list[str], transform_graph: str, label: str, head: str, dtype: str) -> BatchFunction:
     """Returns the function from serialized transformed examples to serialized soft targets.
 
-    It counts in Beam's counters what is wrong with the answers.
+    It counts faulty predictions in Beam's counters.
     """
     teachers = load_teachers(paths, HEADS[head])
     names = [teacher.name for teacher in teachers]
@@ -82,8 +82,17 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
     return function
 
 
+class SoftTargetsParameters(Parameters):
+    """`dtype` is that of the logits in the files, `batch_size` the examples in a batch of the teachers' inference."""
+
+    label: str
+    head: str
+    dtype: Literal["float32", "float16"]
+    batch_size: int
+
+
 class Executor(base_beam_executor.BaseBeamExecutor):
-    """Writes files of soft targets that run parallel to those of the examples."""
+    """Writes files of soft targets parallel to the examples' files."""
 
     def Do(
         self,
@@ -94,9 +103,10 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Writes output_dict["soft_targets"].
 
         Raises:
-          UserError: the teachers differ in their classes, gave NaN or probabilities, or do not fit float16.
+          UserError: the teachers differ in their classes, or logits are NaN, probabilities, or too large for float16.
         """
-        label, head, dtype = (exec_properties[name] for name in ("label", "head", "dtype"))
+        parameters = SoftTargetsParameters.read(exec_properties)
+        label, head, dtype = parameters.label, parameters.head, parameters.dtype
         graph = artifact_utils.get_single_uri(input_dict["transform_graph"])
         paths = [path_utils.serving_model_path(artifact.uri) for artifact in numbered_artifacts(input_dict, "teacher")]
         teachers = load_teachers(paths, HEADS[head])
@@ -112,7 +122,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
             for name, split in splits.items():
                 uri = artifact_utils.get_split_uri(input_dict[name], split)
                 files = example_files([io_utils.all_files_pattern(uri)])
-                write = WriteBlocks(make_function, split_folder(targets.uri, split), exec_properties["batch_size"])
+                write = WriteBlocks(make_function, split_folder(targets.uri, split), parameters.batch_size)
                 _ = pipeline | f"Files.{split}" >> beam.Create(files) | f"Ask.{split}" >> write
         counts = _counters(pipeline.result)
         _refuse_faults(list(widths), head, counts)
@@ -120,16 +130,17 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         sizes = {split: size_in_bytes(split_folder(targets.uri, split)) for split in splits.values()}
         SoftTargetsCard(list(widths), dtype, shapes, counts["examples"], sizes).write(targets.uri)
         progress.note(
-            f"{counts['examples']:,} examples, {len(teachers)} teachers, {dtype}: {sum(sizes.values()):,} bytes"
+            f"cached {sum(sizes.values()):,} bytes of soft targets: {counts['examples']:,} examples, {len(teachers)} "
+            f"teachers, {dtype}"
         )
 
 
 def _counters(result) -> dict[str, int]:
-    """Returns the counters, each summed over the splits, which are steps of their own to Beam."""
-    found: Counter[str] = Counter()
+    """Returns the counters, each summed over the splits, which are separate steps to Beam."""
+    counts: Counter[str] = Counter()
     for counter in result.metrics().query(MetricsFilter().with_namespace(COUNTERS))["counters"]:
-        found[counter.key.metric.name] += counter.result
-    return found
+        counts[counter.key.metric.name] += counter.result
+    return counts
 
 
 def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:
@@ -139,6 +150,6 @@ def _refuse_faults(names: list[str], head: str, counts: dict[str, int]) -> None:
     faults.refuse()
     if counts.get("overflow"):
         raise UserError(
-            f"the logits of {counts['overflow']} examples are too large for float16 (above {LARGEST_HALF:.0f}); set "
-            "student.distillation.targets_dtype: float32"
+            f"student.distillation.targets_dtype: logits of {counts['overflow']} examples are too large for float16 "
+            f"(above {LARGEST_HALF:.0f}); set float32"
         )

@@ -9,6 +9,7 @@ from tfx.components import FileBasedExampleGen
 from tfx.dsl.components.base import executor_spec
 from tfx.proto import example_gen_pb2
 
+from stillhouse.components.base import with_own_code
 from stillhouse.components.span_window_example_gen.driver import Driver
 from stillhouse.components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
 from stillhouse.components.span_window_example_gen.window import custom_config
@@ -37,3 +38,4 @@ class SpanWindowExampleGen(FileBasedExampleGen):
             custom_config=custom_config(spans),
             custom_executor_spec=executor_spec.BeamExecutorSpec(EXECUTORS[format]),
         )
+        with_own_code(self)

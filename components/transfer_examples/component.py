@@ -1,38 +1,24 @@
 """The stock Transform wants every column of its schema, the label too; transfer data has no label."""
 
-from tfx import types
 from tfx.dsl.components.base import base_beam_component, executor_spec
-from tfx.types import standard_artifacts
-from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.types import BaseChannel, standard_artifacts
 
-from stillhouse.components.transfer_examples.executor import Executor
-
-
-class TransferExamplesSpec(types.ComponentSpec):
-    """Raw examples in, transformed examples out; one split, transfer."""
-
-    PARAMETERS = {"label": ExecutionParameter(type=str), "code": ExecutionParameter(type=str)}
-    INPUTS = {
-        "examples": ChannelParameter(type=standard_artifacts.Examples),
-        "transform_graph": ChannelParameter(type=standard_artifacts.TransformGraph),
-    }
-    OUTPUTS = {"transformed_examples": ChannelParameter(type=standard_artifacts.Examples)}
+from stillhouse.components.base import declare, fill
+from stillhouse.components.transfer_examples.executor import Executor, TransferExamplesParameters
 
 
 class TransferExamples(base_beam_component.BaseBeamComponent):
-    """Applies the Transform's graph to examples without labels."""
+    """Applies the Transform's graph to examples without labels: raw ones in, transformed ones out, split transfer."""
 
-    SPEC_CLASS = TransferExamplesSpec
+    SPEC_CLASS = declare(
+        "TransferExamplesSpec",
+        TransferExamplesParameters,
+        inputs={"examples": standard_artifacts.Examples, "transform_graph": standard_artifacts.TransformGraph},
+        outputs={"transformed_examples": standard_artifacts.Examples},
+    )
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(Executor)
 
-    def __init__(self, examples: types.BaseChannel, transform_graph: types.BaseChannel, label: str, code: str):
-        """Builds the node; `examples` has the split transfer, `code` is the fingerprint that the cache sees."""
-        super().__init__(
-            spec=TransferExamplesSpec(
-                label=label,
-                code=code,
-                examples=examples,
-                transform_graph=transform_graph,
-                transformed_examples=types.Channel(type=standard_artifacts.Examples),
-            )
-        )
+    def __init__(self, examples: BaseChannel, transform_graph: BaseChannel, label: str):
+        """Builds the node; `examples` has the split transfer, `label` names the column that they lack."""
+        parameters = TransferExamplesParameters(label=label)
+        super().__init__(spec=fill(type(self), parameters, examples=examples, transform_graph=transform_graph))

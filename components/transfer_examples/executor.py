@@ -13,6 +13,7 @@ from tfx.utils import io_utils
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 
+from stillhouse.components.base import Parameters
 from stillhouse.components.record_blocks import BatchFunction, WriteBlocks
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import example_files, split_folder
@@ -20,6 +21,12 @@ from stillhouse.modules.models.export import request_spec
 
 SPLIT = "transfer"
 BATCH = 1024
+
+
+class TransferExamplesParameters(Parameters):
+    """`label` names the column that the examples lack."""
+
+    label: str
 
 
 def transform_batches(transform_graph: str, label: str) -> BatchFunction:
@@ -42,7 +49,7 @@ def transform_batches(transform_graph: str, label: str) -> BatchFunction:
             return encoder.encode(converter.convert(transformed(records)))
         except tf.errors.InvalidArgumentError as error:
             reason = error.message.partition("[[")[0].strip()
-            raise UserError(f"data.transfer: its examples do not fit the schema of data.path: {reason}") from error
+            raise UserError(f"data.transfer: the examples violate the schema of data.path: {reason}") from error
 
     return function
 
@@ -61,7 +68,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         files = example_files([io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], SPLIT))])
         output = artifact_utils.get_single_instance(output_dict["transformed_examples"])
         output.split_names = artifact_utils.encode_split_names([SPLIT])
-        make_function = functools.partial(transform_batches, graph, exec_properties["label"])
+        label = TransferExamplesParameters.read(exec_properties).label
+        make_function = functools.partial(transform_batches, graph, label)
         with self._make_beam_pipeline() as pipeline:
             write = WriteBlocks(make_function, split_folder(output.uri, SPLIT), BATCH)
             _ = pipeline | "Files" >> beam.Create(files) | "Transform" >> write

@@ -30,7 +30,8 @@ def check_port(cluster: ClusterSpec) -> None:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise MachineError(
-                f"TF_CONFIG: the port of {cluster.kind} {cluster.index}, {address}, is taken by another program"
+                f"TF_CONFIG: the port of {cluster.kind} {cluster.index}, {address}, is in use by another "
+                f"program; stop it or change the port"
             ) from error
 
 
@@ -55,7 +56,7 @@ def check_versions(folder: str, cluster: ClusterSpec) -> None:
             versions[os.path.basename(path).removesuffix(".json")] = announcement["tensorflow"]
     if len(set(versions.values())) > 1:
         listed = ", ".join(f"{task} {version}" for task, version in sorted(versions.items()))
-        raise UserError(f"the processes of the cluster run different versions of TensorFlow: {listed}; install one")
+        raise UserError(f"the cluster's processes run different versions of TensorFlow: {listed}; install one version")
 
 
 def wait_for(cluster: ClusterSpec, kind: str, seconds: float) -> None:
@@ -74,7 +75,7 @@ def wait_for(cluster: ClusterSpec, kind: str, seconds: float) -> None:
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise MachineError(
-                        f"TF_CONFIG: {kind} {index} ({address}) has not come up within {seconds:g} s: {error}"
+                        f"TF_CONFIG: {kind} {index} ({address}) did not start within {seconds:g} s: {error}"
                     ) from error
                 time.sleep(SECONDS_BETWEEN_TRIES)
 

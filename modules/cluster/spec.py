@@ -13,7 +13,7 @@ TF_CONFIG = "TF_CONFIG"  # name of the environment variable
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """The processes of a training, and this one's place among them."""
+    """The processes of a training job, and this one's task among them."""
 
     addresses: Mapping[str, list[str]]  # host:port of every process, by the kind of its task: chief, worker, ps, stage
     kind: str  # of this process's task
@@ -53,7 +53,7 @@ def cluster_from(environment: Mapping[str, str], workers_are_stages: bool = Fals
         ) from error
     if kind != "evaluator" and not 0 <= index < len(addresses.get(kind, [])):
         counts = ", ".join(f"{len(listed)} {name}" for name, listed in addresses.items())
-        raise UserError(f"TF_CONFIG: this process is {kind} {index}, but the cluster has only {counts}")
+        raise UserError(f"TF_CONFIG: found task {kind} {index}; expected a task of the cluster, which has {counts}")
     cluster = ClusterSpec(addresses, kind, index)
     return _with_stages(cluster) if workers_are_stages else cluster
 

@@ -9,7 +9,7 @@ from stillhouse.modules.cluster.spec import ClusterSpec
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import CLUSTER_STRATEGIES, Strategy
 
-# A variable smaller than this stands on one parameter server whole.
+# A smaller variable is kept whole on one parameter server.
 LEAST_SHARD_BYTES = 256 << 10
 SECONDS_TO_REACH_A_TPU = 5.0
 
@@ -31,8 +31,8 @@ def prepare_devices(replicas: int) -> None:
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
     except RuntimeError as error:
         raise UserError(
-            f"strategy.devices: {replicas} replicas are wanted, but TensorFlow already runs in this process with "
-            f"{len(tf.config.list_logical_devices('CPU'))} CPU device(s); start a new process for this training"
+            f"strategy.devices: found {replicas}; TensorFlow already runs in this process with "
+            f"{len(tf.config.list_logical_devices('CPU'))} CPU device(s); start a new process for this training job"
         ) from error
 
 
@@ -50,7 +50,7 @@ def local_devices(wanted: int | None) -> list[str]:
     else:
         available = gpus
     if count > len(available):
-        raise UserError(f"strategy.devices: {count} replicas are wanted, {len(available)} devices are there")
+        raise UserError(f"strategy.devices: found {count}; expected at most {len(available)} (devices present)")
     return [device.name for device in available[:count]]
 
 
@@ -73,7 +73,7 @@ def make_strategy(settings: Strategy, cluster: ClusterSpec | None = None) -> tf.
     """
     name = resolve_auto() if settings.name == "auto" else settings.name
     if name in CLUSTER_STRATEGIES and cluster is None:
-        raise UserError(f"strategy.name: {name} needs a cluster, and there is no TF_CONFIG in the environment")
+        raise UserError(f"strategy.name: {name} needs a cluster; found no TF_CONFIG in the environment; set it")
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy(local_devices(1)[0])
     if name == "mirrored":
@@ -115,10 +115,10 @@ def is_asynchronous(strategy: tf.distribute.Strategy) -> bool:
 
 def _tpu(name: str | None) -> tf.distribute.Strategy:
     where = f"the TPU {name!r}" if name else "a TPU of this machine"
-    nothing = f"strategy.name: tpu: {where} is not there; name one in strategy.tpu, or choose another strategy"
+    nothing = f"strategy.name: tpu: {where} was not found; set strategy.tpu, or another strategy.name"
     if name is None and not tf.config.list_physical_devices("TPU"):
         raise UserError(nothing)
-    # A name is looked up at Google's; both are asked for first, because TensorFlow would wait for minutes.
+    # A name is resolved by Google's service; both are checked first, because TensorFlow would wait for minutes.
     address = urlsplit(name) if name and "://" in name else None
     try:
         if address:

@@ -1,8 +1,8 @@
 """Starts the processes of a cluster on this machine, watches over them, and starts again what dies.
 
-  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job goes on from its last checkpoint
+  multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job resumes from its last checkpoint
   stage                  chief, and a process per stage of a network; if one dies, as above
-  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others go on,
+  parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others continue,
                          a chief or a parameter server is as above
 
 The standard input of every process is a pipe that nobody writes to. It closes when the supervisor is gone, however
@@ -42,7 +42,7 @@ CASCADE = ("UnavailableError", "AbortedError", "CancelledError", "InternalError"
 class Job:
     """What a cluster does."""
 
-    name: str  # of the training, for messages
+    name: str  # the model's name in messages
     kind: str  # TrainingConfig.cluster_kind
     workers: int  # or stages of all replicas
     parameter_servers: int
@@ -110,7 +110,7 @@ def run_job(job: Job) -> Course:
                 _watch(job, tasks, course)
                 return course
         except _TaskError as failure:
-            _note(job, course, failure, "starting again from the last checkpoint")
+            _note(job, course, failure, "restarting from the last checkpoint")
             time.sleep(job.back_off_seconds * 2 ** (course.restarts - 1))
 
 
@@ -122,8 +122,8 @@ def _note(job: Job, course: Course, failure: _TaskError, what_next: str) -> None
     if course.restarts >= job.most_restarts:
         first = course.first
         raise MachineError(
-            f"{job.name}: failed {course.restarts + 1} times, restarts.most is {job.most_restarts}; the first error, "
-            f"of {first.task}: {first.reason} (its output: {first.log})"
+            f"{job.name}: failed {course.restarts + 1} times; restarts.most is {job.most_restarts}; first error, of "
+            f"{first.task}: {first.reason} (output: {first.log})"
         ) from None
     course.restarts += 1
     progress.note(f"{job.name}: {failure.task}: {failure.reason}; {what_next} (restart {course.restarts})")
@@ -242,7 +242,7 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
                 raise failure
             for task in failed:
                 _end(task)
-                _note(job, course, failure, "replacing it while the others go on")
+                _note(job, course, failure, "replacing it while the others continue")
                 _start(task, job.module, job.folder / "job.json", speaks=False)
 
 

@@ -12,14 +12,14 @@ def value_at(schedule: Schedule, epoch: int, epochs: int) -> float:
 
     The first epoch has `start`, the last one `end`.
     """
-    share = epoch / (epochs - 1) if epochs > 1 else 0.0
+    fraction = epoch / (epochs - 1) if epochs > 1 else 0.0
     if schedule.schedule == "cosine":
-        share = (1 - math.cos(math.pi * share)) / 2
-    return schedule.start + (schedule.end - schedule.start) * share
+        fraction = (1 - math.cos(math.pi * fraction)) / 2
+    return schedule.start + (schedule.end - schedule.start) * fraction
 
 
 class Annealing(keras.callbacks.Callback):
-    """Sets the learner's alpha and temperature before each epoch, and notes them in the history."""
+    """Sets the learner's alpha and temperature before each epoch and records them in the history."""
 
     def __init__(self, alpha: Schedule, temperature: Schedule, epochs: int):
         super().__init__()

@@ -1,7 +1,7 @@
-"""Dark knowledge: what soft targets tell beyond the right class.
+"""Dark knowledge: the information in soft targets beyond the right class.
 
-Hinton's term for the relative probabilities of the wrong answers, which say how a teacher generalises (Hinton et al.
-2015, introduction: a BMW may be taken for a garbage truck, but far more often than for a carrot).
+Hinton's term for the relative probabilities of the wrong answers, which show how a teacher generalises (Hinton et al.
+2015, introduction: a BMW may be mistaken for a garbage truck, but far more often than for a carrot).
 """
 
 import heapq
@@ -18,10 +18,10 @@ from stillhouse.modules.models.combination import combine
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.teachers import LOGITS
 
-TELLING = 12  # examples
-RUNNERS_UP = 3  # classes named for a telling example
-# A telling example's features go along when they are small enough to be shown.
-MOST_NUMBERS_SHOWN = 1024
+TELLING = 12  # examples to list
+RUNNERS_UP = 3  # classes listed per telling example
+# The features of a telling example are included if they are small enough to show.
+MAX_NUMBERS_SHOWN = 1024
 BATCH = 1024
 
 
@@ -65,21 +65,21 @@ def find_dark_knowledge(
     combination: str,
     names: list[str] | None,
 ) -> dict[str, Any]:
-    """Returns what the ensemble's soft targets reveal.
+    """Returns the dark knowledge of an ensemble's soft targets.
 
     Args:
       files: labelled transformed examples and the folder of their soft targets.
-      card: of the soft targets.
+      card: the soft targets' card.
       feature_spec: parsing spec of the transformed features.
       label: name of the label feature, a class id.
-      temperatures: at which the targets are softened.
-      weights, combination: of the ensemble.
-      names: of the classes; None: their ids.
+      temperatures: the temperatures that soften the targets.
+      weights, combination: the ensemble's settings.
+      names: the class names; None: the class ids.
 
     Returns:
       classes (names), examples (count, count per class), temperatures: for each T the class-similarity matrix
       mean_soft_targets[true class][class] and the entropy of the targets in nats; telling: examples on which the
-      ensemble is right and, at the highest T, least sure between its first and second class.
+      ensemble is right and, at the highest T, least certain between its first and second class.
     """
     classes = card.shapes[LOGITS][1]
     names = names or [str(number) for number in range(classes)]
@@ -97,12 +97,12 @@ def find_dark_knowledge(
         order = np.argsort(-probabilities, axis=-1)
         for row in np.flatnonzero(order[:, 0] == labels):
             first, second = probabilities[row, order[row, :2]]
-            found = {
+            entry = {
                 "example": number + int(row),
                 "class": names[labels[row]],
                 "probabilities": {names[k]: round(float(probabilities[row, k]), 6) for k in order[row, :RUNNERS_UP]},
             }
-            item = (float(second / first), -number - int(row), found | {"features": _shown(features, row)})
+            item = (float(second / first), -number - int(row), entry | {"features": _shown(features, row)})
             if len(telling) < TELLING:
                 heapq.heappush(telling, item)
             elif item > telling[0]:
@@ -113,13 +113,13 @@ def find_dark_knowledge(
         "examples": number,
         "examples_per_class": [int(count) for count in sums[0].counts],
         "temperatures": [at.result() for at in sums],
-        "telling": [found for _, _, found in sorted(telling, reverse=True)],
+        "telling": [entry for _, _, entry in sorted(telling, reverse=True)],
     }
 
 
 def _shown(features: dict[str, np.ndarray], row: int) -> dict[str, Any] | None:
     values = {name: value[row] for name, value in features.items() if isinstance(value, np.ndarray)}
-    if sum(value.size for value in values.values()) > MOST_NUMBERS_SHOWN:
+    if sum(value.size for value in values.values()) > MAX_NUMBERS_SHOWN:
         return None
     return {
         name: np.round(value, 4).tolist() if np.issubdtype(value.dtype, np.number) else str(value)

@@ -1,8 +1,8 @@
-"""A head for each teacher: it learns from that teacher and the labels; all of them together answer.
+"""One head per teacher, trained on that teacher and the labels; the heads' outputs are combined at inference.
 
 Yang et al. 2020, "Model Compression with Two-stage Multi-teacher Knowledge Distillation for Web Question Answering
-System" (TMKD), section 3.3: the student keeps what each teacher says apart, instead of averaging it first, and the
-heads' answers are averaged at inference.
+System" (TMKD), section 3.3: the student keeps the teachers' predictions apart, instead of averaging them first, and the
+heads' outputs are averaged at inference.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from stillhouse.modules.models.heads import Head
 
 
 def with_heads(network: keras.Model, heads: int) -> keras.Model:
-    """Returns the network with `heads` layers like its last one in the place of that, their outputs side by side.
+    """Returns the network with its last layer replaced by `heads` layers like it, their outputs concatenated.
 
     Args:
-      network: functional, its output that of one layer; [batch, outputs].
-      heads: their number.
+      network: a functional model with one output [batch, outputs] of one layer.
+      heads: the number of heads.
     """
     last = network.output.node.layer
     (into,) = network.output.node.keras_inputs
@@ -29,21 +29,21 @@ def with_heads(network: keras.Model, heads: int) -> keras.Model:
 
 
 def logits_of_heads(output: tf.Tensor, head: Head, heads: int) -> tf.Tensor:
-    """Returns logits, float32 [batch, heads, columns], of what `with_heads` gives, [batch, heads * outputs]."""
+    """Returns logits, float32 [batch, heads, columns], of the output of `with_heads`, [batch, heads * outputs]."""
     return tf.stack([head.logits(part) for part in tf.split(output, heads, axis=-1)], axis=1)
 
 
 class CombinedHeads(keras.layers.Layer):
-    """All heads as one, at inference."""
+    """Combines all heads into one output at inference."""
 
     def __init__(self, head: Head, weights: Sequence[float], combination: str):
-        """Takes what the outputs mean, and the teachers' weights and how they are combined."""
+        """Stores the head that defines the outputs' meaning, the teachers' weights and their combination."""
         super().__init__(name="combined_heads")
         self._head = head
         self._shares = list(weights)
         self._combination = combination
 
     def call(self, output: tf.Tensor) -> tf.Tensor:
-        """Returns logits, float32 [batch, columns], of the outputs of all heads side by side."""
-        of_heads = logits_of_heads(output, self._head, len(self._shares))
-        return combine(of_heads, self._shares, 1.0, self._combination, self._head.name)
+        """Returns logits, float32 [batch, columns], of the concatenated outputs of all heads."""
+        head_logits = logits_of_heads(output, self._head, len(self._shares))
+        return combine(head_logits, self._shares, 1.0, self._combination, self._head.name)

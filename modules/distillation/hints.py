@@ -1,8 +1,8 @@
-"""Hidden-state hints: the student's layers guided by the teacher's.
+"""Hidden-state hints: train the student's layers to match the teacher's.
 
 FitNets (Romero et al. 2015, eq. 3): ½ · ‖u(x) − r(v(x))‖² of the teacher's hidden state u and the student's v, with a
 learned regressor r. DistilBERT (Sanh et al. 2019, section 2): 1 − cos(u, v). Both are trained jointly with the
-objective, weighted; FitNets' own first stage, hints alone, is what a weight on them and alpha 0 comes near to.
+objective, weighted; a weight on the hints with alpha 0 approximates FitNets' own first stage, hints alone.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from stillhouse.modules.settings import Hint
 
 
 def hidden_target(hint: Hint) -> str:
-    """Returns the name under which the hint's hidden state of the teacher stands among the targets."""
+    """Returns the name of the teacher's hidden state among the targets."""
     return f"{HIDDEN}{hint.teacher}/{hint.teacher_layer}"
 
 
@@ -33,7 +33,7 @@ def mean_squared_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
 def cosine_hint(student: tf.Tensor, teacher: tf.Tensor) -> tf.Tensor:
     """Returns 1 − cos of the last axis, mean over the other axes, float32 [batch]; both [batch, ..., units].
 
-    Where the teacher's state is zero, as at padding, it has no direction; such places are left out of the mean.
+    Where the teacher's state is zero, as at padding, it has no direction; the mean excludes such positions.
     """
     cosine = tf.reduce_sum(tf.nn.l2_normalize(student, -1) * tf.nn.l2_normalize(teacher, -1), axis=-1)
     cosine = tf.reshape(cosine, [tf.shape(cosine)[0], -1])
@@ -46,19 +46,19 @@ KINDS = {"mean_squared": mean_squared_hint, "cosine": cosine_hint}
 
 
 class Hints(keras.layers.Layer):
-    """The weighted hint losses, with the projections that they learn."""
+    """The weighted hint losses, with their learned projections."""
 
     def __init__(self, hints: Sequence[Hint], student: keras.Model, teacher_shapes: dict[str, list[int]]):
         """Builds the projections.
 
         Args:
-          hints: the layers, and how one is led to the other.
-          student: the network that is trained.
-          teacher_shapes: shape of each hidden target, without the batch, by its name (`hidden_target`).
+          hints: the pairs of layers, with kind, weight and projection.
+          student: the network in training.
+          teacher_shapes: the shape of each hidden target, without the batch, by its name (`hidden_target`).
 
         Raises:
           UserError: a layer is missing, or the shapes of student and teacher differ in more than the last axis, or in
-            the last axis too without a projection.
+            the last axis without a projection.
         """
         super().__init__(name="hints")
         self._hints = hints
@@ -69,8 +69,9 @@ class Hints(keras.layers.Layer):
             project = ours != theirs if hint.projection is None else hint.projection
             if ours[:-1] != theirs[:-1] or (ours != theirs and not project):
                 raise UserError(
-                    f"student.distillation.hints: {hint.student_layer!r} of the student has the shape {ours}, "
-                    f"{hint.teacher_layer!r} of the teacher {theirs}; a projection bridges the last axis only"
+                    f"student.distillation.hints: found shape {ours} of the student's layer "
+                    f"{hint.student_layer!r}, {theirs} of the teacher's {hint.teacher_layer!r}; expected shapes "
+                    "that differ at most in the last axis (with a projection)"
                 )
             projection = keras.layers.Dense(theirs[-1], name=f"projection_{len(self._projections) + 1}")
             if project:

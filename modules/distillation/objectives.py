@@ -1,8 +1,8 @@
 """Objectives of distillation: the soft term, per example, as plain functions of logits.
 
-Every objective is called with (student_logits, teacher_logits, temperature), both logits float32 [batch, outputs] and
-not yet divided by the temperature, and returns float32 [batch]. A user's own, named in the settings by import path, is
-called in the same way. Several teachers have been combined to one (`combination.py`) before that.
+Every objective takes (student_logits, teacher_logits, temperature), both logits float32 [batch, outputs] and not yet
+divided by the temperature, and returns float32 [batch]. A user's own objective, named in the settings by import path,
+has the same signature. Several teachers have been combined into one (`combination.py`) before that.
 
 Symbols as in Hinton, Vinyals & Dean, "Distilling the Knowledge in a Neural Network" (2015): logits z, temperature T,
 softened distribution p_i = exp(z_i / T) / sum_j exp(z_j / T) (their equation 1). The gradients of soft targets shrink
@@ -28,12 +28,12 @@ def softened_probabilities(logits: tf.Tensor, temperature: float) -> tf.Tensor:
 
 
 def _expectation(log_probabilities: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    # A probability that underflows to 0 makes the product 0, however small the log on its other side.
+    # A probability that underflows to 0 makes the product 0, however large the other factor's magnitude.
     return tf.math.multiply_no_nan(values, tf.exp(log_probabilities))
 
 
 def _cross_entropy(teacher: tf.Tensor, logits: tf.Tensor, temperature: float) -> tf.Tensor:
-    # One operation forward and none backward, which is what counts when the student is small.
+    # One operation forward and none backward, which matters for a small student.
     return tf.nn.softmax_cross_entropy_with_logits(labels=teacher, logits=logits / temperature)
 
 
@@ -46,7 +46,7 @@ def soft_cross_entropy(student_logits: tf.Tensor, teacher_logits: tf.Tensor, tem
 def kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
     """Returns T² · KL(p ‖ q) of the teacher's p and the student's q at T.
 
-    That is soft_cross_entropy less T² times the teacher's entropy, which does not depend on the student.
+    This is soft_cross_entropy minus T² times the teacher's entropy, which does not depend on the student.
     """
     teacher = softened_probabilities(teacher_logits, temperature)
     entropy = _cross_entropy(teacher, teacher_logits, temperature)
@@ -54,7 +54,7 @@ def kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperat
 
 
 def logit_matching(student_logits: tf.Tensor, teacher_logits: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Returns ½ · sum_i (z_i − v_i)², whatever T (Ba & Caruana 2014, "Do Deep Nets Really Need to be Deep?", eq. 1).
+    """Returns ½ · sum_i (z_i − v_i)², for any T (Ba & Caruana 2014, "Do Deep Nets Really Need to be Deep?", eq. 1).
 
     T² · KL of N classes tends to 1/N of this for T → ∞ and logits of mean zero (Hinton et al. 2015, section 2.1).
     """
@@ -82,7 +82,7 @@ def multi_label_kl_divergence(student_logits: tf.Tensor, teacher_logits: tf.Tens
 
 
 def squared_error(student_outputs: tf.Tensor, teacher_outputs: tf.Tensor, temperature: float) -> tf.Tensor:
-    """Returns the squared error of the student's number against the teacher's, float32 [batch], whatever T."""
+    """Returns the squared error of the student's number against the teacher's, float32 [batch], for any T."""
     return tf.reduce_sum(tf.square(student_outputs - teacher_outputs), axis=-1)
 
 
@@ -106,36 +106,38 @@ OBJECTIVES = {head: {name: FUNCTIONS[head][name] for name in names} for head, na
 
 
 def find_objective(name: str, head: str) -> Objective:
-    """Returns the objective `name` of a head: one of ours, or a user's function by its import path.
+    """Returns the objective `name` of a head: one of OBJECTIVES, or a user's function by its import path.
 
     Raises:
-      UserError: there is none of that name, or importing it fails.
+      UserError: no objective has this name, or importing it fails.
     """
     if name in OBJECTIVES[head]:
         return OBJECTIVES[head][name]
     module, _, function = name.rpartition(".")
-    where = "student.distillation.objective"
+    key = "student.distillation.objective"
     if not module:
         raise UserError(
-            f"{where}: {name!r} is none for the head {head}; allowed: {', '.join(OBJECTIVES[head])}, or the import "
-            "path of a function of your own"
+            f"{key}: found {name!r}; expected for the head {head} one of: {', '.join(OBJECTIVES[head])}, or the import "
+            "path of a function"
         )
     try:
-        found = getattr(importlib.import_module(module), function, None)
-    except Exception as error:  # whatever a user's module raises is the user's to mend
+        objective = getattr(importlib.import_module(module), function, None)
+    except Exception as error:  # a user's module may raise anything
         line = traceback.extract_tb(error.__traceback__)[-1]
-        raise UserError(f"{where}: importing {module!r} failed: {error} (at {line.filename}:{line.lineno})") from error
-    if not callable(found):
-        raise UserError(f"{where}: module {module!r} has no function {function!r}")
+        raise UserError(f"{key}: importing {module!r} failed: {error} (at {line.filename}:{line.lineno})") from error
+    if not callable(objective):
+        raise UserError(f"{key}: module {module!r} has no function {function!r}")
 
     # AutoGraph is off in the training step; a user's function may need it.
-    compiled = tf.function(found)
+    compiled = tf.function(objective)
 
     def checked(student_logits, teacher_logits, temperature):
         loss = compiled(student_logits, teacher_logits, temperature)
         if not tf.is_tensor(loss) or loss.shape.rank != 1:
-            got = f"a tensor of shape {loss.shape}" if tf.is_tensor(loss) else type(loss).__name__
-            raise UserError(f"{where}: {name} returned {got}; expected one loss per example, a tensor of shape [batch]")
+            result = f"a tensor of shape {loss.shape}" if tf.is_tensor(loss) else type(loss).__name__
+            raise UserError(
+                f"{key}: {name} returned {result}; expected one loss per example, a tensor of shape [batch]"
+            )
         return loss
 
     return checked

@@ -1,18 +1,19 @@
-"""tf.data input pipelines over transformed examples: what feeds every Trainer.
+"""tf.data input pipelines over transformed examples, for every Trainer.
 
 files -> records -> batches -> parsed
 
 options      the settings `ingestion`
-files        which files, how they are compressed, their records
+files        example files, their compression and records
 parquet      Parquet files as records
-corruption   records that are damaged, and files without them
+framing      TFRecord files, record by record, past corrupt ones
+corruption   detection and removal of corrupt records
 examples     records parsed to features, labels and soft targets
-labels       one look through a split's labels
-choice       cache: auto, decided
-memory       cache: memory; every epoch is a permutation of columns
+labels       a scan of a split's labels
+choice       the decision of cache: auto
+in_memory    cache: memory; every epoch is a permutation of columns
 stream       cache: disk and none; files interleaved, a shuffle buffer
-disk         cache: disk; the records in plain files
-service      tf.data service: workers that parse, as processes of their own
-waiting      how long a training waits for its input
-measure      examples per second of each way
+on_disk      cache: disk; the records in plain files
+service      tf.data service: parsing in worker processes
+waiting      the time that training waits for input
+measure      examples per second of each method
 """

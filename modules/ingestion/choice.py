@@ -1,25 +1,26 @@
-"""cache: auto, decided: memory if the decoded examples fit in a share of what is free, else disk."""
+"""Decides cache: auto: memory if the decoded examples fit in a fraction of the free memory, otherwise disk."""
 
+import io
 import json
 import os
-import struct
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import tensorflow as tf
 
+from stillhouse.modules.atomic import write_text
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import compression_of, is_parquet
+from stillhouse.modules.ingestion.framing import BrokenFileError, framed_records
 from stillhouse.modules.ingestion.in_memory import narrowed
 from stillhouse.modules.ingestion.parquet import parquet_bytes
 from stillhouse.modules.settings import Ingestion
 
-SAMPLE_BYTES = 1 << 20  # of a file
-FRAME = 12  # bytes before a record: its length and that number's checksum
-FRAME_END = 4  # its checksum
+SAMPLE_BYTES = 1 << 20  # read from a file
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -28,48 +29,48 @@ class Sample:
     """The first records of a file."""
 
     records: list[bytes]
-    bytes: int  # that they take in the file
+    bytes: int  # their size in the file
 
 
 def sample(file: str) -> Sample:
-    """Returns the records that stand whole in the first bytes of a file; a damaged file has none."""
+    """Returns the complete records in the first bytes of a file; none of a corrupt file."""
     with tf.io.gfile.GFile(file, "rb") as opened:
         raw = opened.read(SAMPLE_BYTES)
     try:
         data = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(raw) if compression_of(file) else raw
     except zlib.error:
         return Sample([], len(raw))
-    records, at = [], 0
-    while at + FRAME <= len(data):
-        end = at + FRAME + struct.unpack_from("<Q", data, at)[0]
-        if end + FRAME_END > len(data):
-            break
-        records.append(data[at + FRAME : end])
-        at = end + FRAME_END
-    return Sample(records, round(len(raw) * at / len(data)) if data else 0)
+    stream, records, end = io.BytesIO(data), [], 0
+    with suppress(BrokenFileError):  # the last record is cut off
+        for record in framed_records(stream):
+            end = stream.tell()
+            if record is not None:
+                records.append(record)
+    return Sample(records, round(len(raw) * end / len(data)) if data else 0)
 
 
 def decoded_bytes(files: Sequence[str], parser: ExampleParser) -> int:
-    """Returns about how many bytes the examples of the files take in memory, from the first records of one file."""
+    """Returns the approximate bytes of the files' examples in memory, estimated from the first records of one file."""
     if any(map(is_parquet, files)):
         return sum(map(parquet_bytes, filter(is_parquet, files)))
     for file in files:
-        found = sample(file)
-        if not found.records:
+        first = sample(file)
+        count = len(first.records)
+        if not count:
             continue
-        of_each = sum(len(record) for record in found.records) / len(found.records)
+        example_bytes = sum(len(record) for record in first.records) / count
         if parser.is_dense:
             try:
-                columns = parser.columns(tf.constant(found.records))
-            except tf.errors.InvalidArgumentError:  # said better when all of them are read
+                columns = parser.columns(tf.constant(first.records))
+            except tf.errors.InvalidArgumentError:  # reading all of them gives a better message
                 continue
-            of_each = sum(narrowed(column.numpy()).nbytes for column in columns.values()) / len(found.records)
-        return round(of_each * sum(tf.io.gfile.stat(name).length for name in files) * len(found.records) / found.bytes)
+            example_bytes = sum(narrowed(column.numpy()).nbytes for column in columns.values()) / count
+        return round(example_bytes * sum(tf.io.gfile.stat(name).length for name in files) * count / first.bytes)
     return 0
 
 
 def free_memory() -> int:
-    """Returns the bytes that this process can still have, by the machine and by the limit of its control group."""
+    """Returns the bytes that this process can still allocate, by the machine and by its control group's limit."""
     free = psutil.virtual_memory().available
     try:
         limit = (CGROUP / "memory.max").read_text().strip()
@@ -81,12 +82,12 @@ def free_memory() -> int:
 
 
 def choose(options: Ingestion, decoded: int, processes: int = 1) -> tuple[str, str]:
-    """Returns the cache that is taken, and a line that says why.
+    """Returns the chosen cache and a line with the reason.
 
     Args:
-      options: how much memory the examples may have.
+      options: the settings `ingestion`.
       decoded: bytes of the decoded examples.
-      processes: on this machine that keep them.
+      processes: number of processes on this machine that keep the examples.
     """
     if options.service_workers:
         return "disk", "cache: disk (ingestion.service_workers read files)"
@@ -97,7 +98,7 @@ def choose(options: Ingestion, decoded: int, processes: int = 1) -> tuple[str, s
 
 
 def remembered(folder: str | None, identity: str) -> str | None:
-    """Returns what an earlier start of the training `identity` decided; the order of its examples depends on it."""
+    """Returns the decision of an earlier start of the training job `identity`; the examples' order depends on it."""
     path = os.path.join(folder, f"{identity}.cache.json") if folder else None
     if path is None or not tf.io.gfile.exists(path):
         return None
@@ -106,8 +107,7 @@ def remembered(folder: str | None, identity: str) -> str | None:
 
 
 def remember(folder: str | None, identity: str, cache: str) -> None:
-    """Keeps the decision for the time that the training is resumed."""
+    """Stores the decision for a resumed training job."""
     if folder:
         tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(os.path.join(folder, f"{identity}.cache.json"), "w") as file:
-            json.dump({"cache": cache}, file)
+        write_text(os.path.join(folder, f"{identity}.cache.json"), json.dumps({"cache": cache}))

@@ -1,128 +1,74 @@
-"""Records that are damaged: found, told by file and number, and left out if the settings allow so many.
+"""Detects corrupt records, reports them by file and number, and skips them up to the number in the settings."""
 
-A TFRecord is a length, its checksum, the record, its checksum. As long as the length is right, the next record can be
-found; TensorFlow's own reader gives up the rest of the file.
-"""
-
-import gzip
 import hashlib
 import os
-import struct
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import google_crc32c
 import tensorflow as tf
 
 from stillhouse.modules import progress
+from stillhouse.modules.atomic import new_file
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import compression_of
+from stillhouse.modules.ingestion.framing import BrokenFileError, records_of
 from stillhouse.modules.settings import Ingestion
 
-LENGTH = struct.Struct("<Q")
-CHECKSUM = struct.Struct("<I")
-LISTED = 10  # of the damaged records of a file
-
-
-def masked_checksum(data: bytes) -> int:
-    """Returns the CRC-32C of the data, masked as TFRecord has it (tensorflow/core/lib/hash/crc32c.h)."""
-    crc = google_crc32c.value(data)
-    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-@dataclass(frozen=True)
-class BrokenFileError(Exception):
-    """No record can be found any more from `record` on, counted from 1."""
-
-    record: int
-    reason: str
-
-
-def records_of(file: str) -> Iterator[bytes | None]:
-    """Gives the records of a file; None for one whose checksum does not fit.
-
-    Raises:
-      BrokenFileError: the file ends within a record, or a length is damaged.
-    """
-    with tf.io.gfile.GFile(file, "rb") as raw:
-        opened = gzip.GzipFile(fileobj=raw) if compression_of(file) else raw
-        number = 1
-        while True:
-            try:
-                head = opened.read(LENGTH.size + CHECKSUM.size)
-                if not head:
-                    return
-                if len(head) < LENGTH.size + CHECKSUM.size:
-                    raise BrokenFileError(number, "the file ends within it")
-                length = head[: LENGTH.size]
-                if masked_checksum(length) != CHECKSUM.unpack_from(head, LENGTH.size)[0]:
-                    raise BrokenFileError(number, "its length is damaged")
-                record = opened.read(LENGTH.unpack(length)[0])
-                tail = opened.read(CHECKSUM.size)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise BrokenFileError(number, f"the file cannot be decompressed there: {error}") from error
-            if len(record) < LENGTH.unpack(length)[0] or len(tail) < CHECKSUM.size:
-                raise BrokenFileError(number, "the file ends within it")
-            yield record if masked_checksum(record) == CHECKSUM.unpack(tail)[0] else None
-            number += 1
+LISTED = 10  # corrupt records of a file named in a message
 
 
 def without_damage(files: dict[str, list[str]], options: Ingestion) -> dict[str, list[str]]:
-    """Returns the files, by split, those with damaged records replaced by copies without these.
+    """Returns the files by split, with copies without corrupt records in place of corrupt files.
 
     Raises:
-      UserError: there are more than options.max_corrupt_records, or a file cannot be read on; the message names file
-        and record.
+      UserError: more records are corrupt than options.max_corrupt_records, or a file is unreadable; the message names
+        file and record.
     """
     damaged: dict[str, list[int]] = {}
-    for file in sorted({file for of_split in files.values() for file in of_split}):
+    for file in sorted({file for split_files in files.values() for file in split_files}):
         try:
             numbers = [number for number, record in enumerate(records_of(file), start=1) if record is None]
         except BrokenFileError as broken:
             raise UserError(
-                f"{file}: record {broken.record}: {broken.reason}; what follows it is lost, so make the file again"
+                f"{file}: record {broken.record}: {broken.reason}; the rest of the file is lost; recreate the file"
             ) from broken
         if numbers:
             damaged[file] = numbers
-    found = sum(map(len, damaged.values()))
-    if found > options.max_corrupt_records:
+    corrupt_count = sum(map(len, damaged.values()))
+    if corrupt_count > options.max_corrupt_records:
         file, (first, *_) = next(iter(damaged.items()))
-        more = f", and {found - 1} more" if found > 1 else ""
+        more = f", and {corrupt_count - 1} more" if corrupt_count > 1 else ""
         raise UserError(
-            f"{file}: record {first} is damaged (its checksum does not fit){more}; make the file again, or leave them "
-            f"out by ingestion.max_corrupt_records: {found}"
+            f"{file}: record {first} is corrupt (checksum mismatch){more}; recreate the file, or skip corrupt records "
+            f"with ingestion.max_corrupt_records: {corrupt_count}"
         )
     if damaged and options.cache_folder is None:
-        raise UserError("ingestion.cache_folder: max_corrupt_records needs a folder for copies without them")
+        raise UserError("ingestion.cache_folder: needed by max_corrupt_records, for repaired copies; set it")
     for file, numbers in damaged.items():
         listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
-        progress.note(f"{file}: left out {len(numbers)} damaged records: {listed}")
+        progress.note(f"{file}: skipping {len(numbers)} corrupt records: {listed}")
     copies = {file: _copy(file, options.cache_folder) for file in damaged}
-    return {split: [copies.get(file, file) for file in of_split] for split, of_split in files.items()}
+    return {split: [copies.get(file, file) for file in split_files] for split, split_files in files.items()}
 
 
 def _copy(file: str, folder: str) -> str:
     stat = tf.io.gfile.stat(file)
     facts = hashlib.sha256(repr((file, stat.length, stat.mtime_nsec)).encode()).hexdigest()[:16]
     path = os.path.join(folder, f"undamaged-{facts}-{os.path.basename(file)}")
-    unfinished = f"{path}.unfinished-{os.getpid()}"
     os.makedirs(folder, exist_ok=True)
-    with tf.io.TFRecordWriter(unfinished, compression_of(file)) as writer:
+    with new_file(path) as unfinished, tf.io.TFRecordWriter(unfinished, compression_of(file)) as writer:
         for record in records_of(file):
             if record is not None:
                 writer.write(record)
-    os.replace(unfinished, path)
     return path
 
 
 def explain_misfit(files: Sequence[str], parse, cause: Exception) -> UserError:
-    """Returns the error that names the first record which `parse`, a function of string [1], does not take."""
+    """Returns an error that names the first record which `parse`, a function of string [1], rejects."""
     for file in files:
         for number, record in enumerate(records_of(file), start=1):
             try:
                 parse(tf.constant([record]))
             except tf.errors.InvalidArgumentError as error:
                 reason = " ".join(error.message.split("[Op:")[0].split())
-                return UserError(f"{file}: record {number} does not fit the transformed schema: {reason}")
-    return UserError(f"the examples do not fit the transformed schema: {cause}")
+                return UserError(f"{file}: record {number} violates the transformed schema: {reason}")
+    return UserError(f"the examples violate the transformed schema: {cause}")

@@ -1,4 +1,4 @@
-"""Serialized transformed examples parsed, a batch at a time, to features, labels and soft targets."""
+"""Parses batches of serialized transformed examples to features, labels and soft targets."""
 
 import math
 from collections.abc import Sequence
@@ -15,21 +15,21 @@ def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classificatio
     """Returns the parsing spec of the label.
 
     Raises:
-      UserError: preprocessing_fn returned no such feature, or one that does not fit the head.
+      UserError: preprocessing_fn returned no such feature, or one that is not valid for the head.
     """
     if label not in feature_spec:
         raise UserError(
-            f"preprocessing_fn returned no feature {label!r}, the label of the settings (data.label); "
-            f"it returned: {', '.join(sorted(feature_spec))}"
+            f"preprocessing_fn: found the features {', '.join(sorted(feature_spec))}; expected also the label "
+            f"{label!r} of the settings (data.label)"
         )
     spec = feature_spec[label]
     fits = isinstance(spec, tf.io.FixedLenFeature) and spec.dtype == head.label_dtype
     if head.label_rank == 2:
         fits = fits and len(spec.shape) == 1
-        wanted = "0 or 1 for each label, int64 [labels] per example"
+        expected = "0 or 1 for each label, int64 [labels] per example"
     else:
         fits = fits and math.prod(spec.shape) == 1
-        wanted = (
+        expected = (
             "one float32 number per example"
             if head.name == "regression"
             else "one int64 class id per example (for a string label: "
@@ -37,24 +37,24 @@ def label_spec(feature_spec: dict, label: str, head: Head = HEADS["classificatio
         )
     if not fits:
         raise UserError(
-            f"preprocessing_fn returned the label {label!r} as {spec}; for the head {head.name} it must be {wanted}"
+            f"preprocessing_fn: label {label!r}: found {spec}; expected for the head {head.name} {expected}"
         )
     return spec
 
 
 def shaped_labels(labels: tf.Tensor, head: Head) -> tf.Tensor:
-    """Returns labels [batch, labels] or [batch] as the head wants them."""
+    """Returns labels [batch, labels] or [batch], as the head requires."""
     return labels if head.label_rank == 2 else tf.reshape(labels, [-1])
 
 
 class ExampleParser:
-    """From serialized transformed examples to ({feature: [batch, ...]}, labels, {target: float32 [batch, ...]}).
+    """Parses serialized transformed examples to ({feature: [batch, ...]}, labels, {target: float32 [batch, ...]}).
 
-    An example that has no label gets `head.no_label`. Without a card of soft targets the targets are empty.
+    An unlabelled example gets `head.no_label`. Without a card of soft targets the targets are empty.
     """
 
     def __init__(self, feature_spec: dict, label: str, head: Head, card: SoftTargetsCard | None = None):
-        """Takes the parsing spec of the transformed features, the label's included."""
+        """Stores the parsing spec of the transformed features, including the label."""
         spec = feature_spec[label]
         default = tf.io.FixedLenFeature(spec.shape, spec.dtype, [head.no_label] * math.prod(spec.shape))
         self.spec = feature_spec | {label: default} | (card.spec() if card else {})
@@ -67,11 +67,11 @@ class ExampleParser:
         return all(isinstance(spec, tf.io.FixedLenFeature) for spec in self.spec.values())
 
     def columns(self, records: tf.Tensor) -> dict:
-        """Returns what stands in the records, string [batch], by the names of the spec."""
+        """Returns the columns of the records, string [batch], by the names of the spec."""
         return tf.io.parse_example(records, self.spec)
 
     def example(self, columns: dict) -> tuple[dict, tf.Tensor, dict]:
-        """Returns features, labels and targets of what `columns` gave."""
+        """Returns features, labels and targets from the result of `columns`."""
         features = dict(columns)
         targets = self.card.targets_of(features) if self.card else {}
         return features, shaped_labels(features.pop(self.label), self.head), targets
@@ -82,7 +82,7 @@ class ExampleParser:
 
 
 def first_batch(files: Sequence[str], feature_spec: dict, label: str, head: Head, count: int) -> tuple:
-    """Returns the first `count` examples at the most, parsed: (features, labels, targets)."""
+    """Returns at most the first `count` examples, parsed: (features, labels, targets)."""
     return ExampleParser(feature_spec, label, head)(next(iter(read(files).batch(count))))
 
 

@@ -16,18 +16,18 @@ _PARQUET = b"PAR1"
 
 @dataclass(frozen=True)
 class ExampleFiles:
-    """Files of transformed examples and, where there are any, the folder of their soft targets."""
+    """Files of transformed examples and the folder of their soft targets, if any."""
 
     examples: list[str]
     soft_targets: str | None = None
-    count: int = 0  # of the examples that are trained on; 0: not counted
+    count: int = 0  # number of examples to train on; 0: not counted
 
 
 def example_files(file_patterns: Sequence[str]) -> list[str]:
     """Returns the files that match the patterns, sorted.
 
     Raises:
-      UserError: there are none.
+      UserError: no file matches.
     """
     files = sorted(name for pattern in file_patterns for name in tf.io.gfile.glob(pattern))
     if not files:
@@ -41,12 +41,12 @@ def split_folder(soft_targets: str, split: str) -> str:
 
 
 def target_files(example_file: str, folder: str) -> list[str]:
-    """Returns the files below the split's `folder` of soft targets that have those of `example_file`, in order."""
+    """Returns the files of soft targets of `example_file` in the split's `folder`, in order."""
     return sorted(tf.io.gfile.glob(os.path.join(folder, os.path.basename(example_file) + BLOCK + "*.gz")))
 
 
 def compression_of(file: str) -> str:
-    """Returns GZIP or nothing, by the file's first bytes, whatever its name is."""
+    """Returns "GZIP" or "", by the file's first bytes and not its name."""
     with tf.io.gfile.GFile(file, "rb") as opened:
         return "GZIP" if opened.read(len(_GZIP)) == _GZIP else ""
 
@@ -74,7 +74,7 @@ def count_records(files: Sequence[str]) -> int:
 
 def named_files(files: ExampleFiles) -> tf.data.Dataset:
     """Returns one element per file, for `records_of_file`."""
-    # Files of targets of one file of examples travel as one string: tensors have no ragged rows.
+    # The target files of one example file are joined to one string: tensors have no ragged rows.
     targets = [
         "\n".join(target_files(name, files.soft_targets)) if files.soft_targets else "" for name in files.examples
     ]
@@ -83,15 +83,15 @@ def named_files(files: ExampleFiles) -> tf.data.Dataset:
 
 
 def records_of_file(file: tf.Tensor, kind: tf.Tensor, targets: tf.Tensor, paired: bool) -> tf.data.Dataset:
-    """Returns the serialized examples of a file, each with its soft targets behind it if they are `paired`."""
+    """Returns the serialized examples of a file, each followed by its soft targets if they are `paired`."""
     examples = tf.data.TFRecordDataset(file, compression_type=kind)
     if not paired:
         return examples
-    found = tf.data.TFRecordDataset(tf.strings.split(targets, "\n"), compression_type="GZIP")
-    return tf.data.Dataset.zip((examples, found)).map(lambda example, target: example + target)
+    soft_targets = tf.data.TFRecordDataset(tf.strings.split(targets, "\n"), compression_type="GZIP")
+    return tf.data.Dataset.zip((examples, soft_targets)).map(lambda example, target: example + target)
 
 
 def in_order(files: ExampleFiles) -> tf.data.Dataset:
-    """Returns the records of all files, one file after the other, each with its soft targets behind it."""
+    """Returns the records of all files, one file after the other, each followed by its soft targets."""
     paired = files.soft_targets is not None
     return named_files(files).flat_map(lambda *named: records_of_file(*named, paired=paired))

@@ -1,8 +1,8 @@
-"""Batches from examples that stand in memory, parsed, one tensor per feature.
+"""Batches from parsed examples in memory, one tensor per feature.
 
-An epoch is a permutation of all rows, a function of the seed and the number of the epoch
-(tf.random.experimental.index_shuffle), so a batch is looked up by the number of its step: nothing is passed over when
-a training is resumed, and every example can follow every other.
+An epoch is a permutation of all rows, a function of the seed and the epoch number
+(tf.random.experimental.index_shuffle), so a batch is looked up by its step number: a resumed training job skips
+nothing, and any example can follow any other.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from stillhouse.modules.ingestion.options import or_autotune
 from stillhouse.modules.ingestion.stream import Change, Portion, changed, slice_size, steps_in
 from stillhouse.modules.settings import Ingestion, Shard
 
-# The column of the serialized examples, where they differ in their shapes and so cannot be kept parsed.
+# Column of serialized examples, for features of varying shapes, which cannot be kept parsed.
 RECORDS = "serialized example"
 SMALL_INTEGERS = (np.uint8, np.int16, np.int32)
 
@@ -29,7 +29,7 @@ def narrowed(values: np.ndarray) -> np.ndarray:
                 return values.astype(kind.dtype)
     if values.dtype == np.float32 and values.size and values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max:
         whole = values.astype(np.uint8)
-        # A negative zero is a number of its own.
+        # Negative zero is a different number.
         if np.array_equal(whole, values) and not np.signbit(values).any():
             return whole
     return values
@@ -39,11 +39,11 @@ class Columns:
     """Examples in memory."""
 
     def __init__(self, parser: ExampleParser, values: dict[str, np.ndarray]):
-        """Takes {feature: [examples, ...]} as the parser gives them, or {RECORDS: [examples], label: [examples]}."""
+        """Stores {feature: [examples, ...]}, or {RECORDS: [examples], label: [examples]}; empties `values`."""
         self._parser = parser
-        self._kinds = {name: tf.as_dtype(found.dtype) for name, found in values.items()}
+        self._kinds = {name: tf.as_dtype(column.dtype) for name, column in values.items()}
         with tf.device("/CPU:0"):
-            # Taken out one by one, so that no more than one column is there twice.
+            # Removed one by one, so that at most one column is in memory twice.
             self._columns = {name: tf.constant(narrowed(values.pop(name))) for name in list(values)}
 
     @classmethod
@@ -61,10 +61,10 @@ class Columns:
             lambda records: _kept(parser, records), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         spec = batches.element_spec
-        parts = {name: [np.zeros([0, *of.shape[1:]], of.dtype.as_numpy_dtype)] for name, of in spec.items()}
+        parts = {name: [np.zeros([0, *part.shape[1:]], part.dtype.as_numpy_dtype)] for name, part in spec.items()}
         for batch in batches.prefetch(1).as_numpy_iterator():
-            for name, found in batch.items():
-                parts[name].append(found)
+            for name, column in batch.items():
+                parts[name].append(column)
         labels = np.concatenate(parts[parser.label])
         rows = np.arange(len(labels))[shard.index :: shard.of] if shard else np.arange(len(labels))
         if len(omit_classes):
@@ -72,12 +72,12 @@ class Columns:
         every = len(rows) == len(labels)
         values = {}
         for name in list(parts):
-            found = np.concatenate(parts.pop(name))
-            values[name] = found if every else found[rows]
+            column = np.concatenate(parts.pop(name))
+            values[name] = column if every else column[rows]
         return cls(parser, values)
 
     def joined(self, other: "Columns") -> "Columns":
-        """Returns these examples and others."""
+        """Returns these examples followed by `other`."""
 
         def values(columns, name):
             return columns._columns[name].numpy().astype(columns._kinds[name].as_numpy_dtype)
@@ -89,17 +89,17 @@ class Columns:
 
     @property
     def count(self) -> int:
-        """Examples."""
+        """Number of examples."""
         return len(self.labels)
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels as they stand in the examples."""
+        """Labels in the examples' order."""
         return self._columns[self._parser.label].numpy()
 
     @property
     def bytes(self) -> int:
-        """Size, without that of strings."""
+        """Size in bytes, without strings."""
         return sum(column.dtype.size * column.shape.num_elements() for column in self._columns.values())
 
     def batches(
@@ -121,15 +121,15 @@ class Columns:
         portion = portion or Portion(0, 1, 1)
         steps = steps_in(count, batch_size, drop_remainder)
         columns, kinds = self._columns, self._kinds
-        static_size = slice_size(batch_size, portion.of) if drop_remainder else None
+        static_size = slice_size(batch_size, portion.total) if drop_remainder else None
 
         def rows_of(step, replica):
             begin = step % steps * batch_size
             end = tf.minimum(begin + batch_size, count)
-            size = slice_size(end - begin, portion.of)
+            size = slice_size(end - begin, portion.total)
             own = tf.range(tf.minimum(begin + replica * size, end), tf.minimum(begin + (replica + 1) * size, end))
             order = tf.stack([tf.constant(seed, tf.int64), step // steps])
-            # The operation does not take an empty vector, which the last replica may have.
+            # The operation rejects an empty vector, which the last replica may have.
             shuffled = tf.random.experimental.index_shuffle(
                 tf.concat([own, [0]], axis=0), seed=order, max_index=tf.constant(count - 1, tf.int64)
             )
@@ -138,9 +138,9 @@ class Columns:
         def batch_of(number):
             step, replica = number // portion.count, portion.first + number % portion.count
             rows = rows_of(step, replica)
-            found = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
-            example = parser(found[RECORDS]) if RECORDS in found else parser.example(found)
-            return changed(example, change, seed, step * portion.of + replica)
+            batch = {name: tf.cast(tf.gather(column, rows), kinds[name]) for name, column in columns.items()}
+            example = parser(batch[RECORDS]) if RECORDS in batch else parser.example(batch)
+            return changed(example, change, seed, step * portion.total + replica)
 
         return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
             batch_of, num_parallel_calls=or_autotune(options.parallel_calls), deterministic=options.deterministic

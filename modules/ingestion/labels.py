@@ -1,4 +1,4 @@
-"""What one look through the labels of a split finds."""
+"""Scans the labels of a split once, for their number and range."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from stillhouse.modules.settings import Ingestion
 
 @dataclass(frozen=True)
 class LabelScan:
-    """How many labels there are, and between which values."""
+    """Number and range of the labels."""
 
     examples: int
     smallest: float
@@ -24,16 +24,16 @@ class LabelScan:
 
 
 def scan_of(batches: Iterable[np.ndarray], files: Sequence[str], label: str, labelled: bool = True) -> LabelScan:
-    """Returns what the labels of a split are.
+    """Returns the number and range of a split's labels.
 
     Args:
-      batches: of labels, as they stand in the examples.
-      files: that they come from, for messages.
-      label: its name.
-      labelled: whether there are labels; else the examples are counted.
+      batches: batches of labels.
+      files: their files, for messages.
+      label: name of the label.
+      labelled: whether the examples have labels; if not, they are only counted.
 
     Raises:
-      UserError: there are no examples, or a label is no number.
+      UserError: the split has no examples, or a label is NaN.
     """
     count, smallest, largest = 0, math.inf, -math.inf
     for labels in batches:
@@ -49,11 +49,11 @@ def scan_of(batches: Iterable[np.ndarray], files: Sequence[str], label: str, lab
 
 
 def scan_labels(source: Source, parser: ExampleParser, labelled: bool = True) -> LabelScan:
-    """Reads and parses all examples, once, and returns what their labels are.
+    """Reads and parses all examples once and returns the number and range of their labels.
 
     Raises:
-      UserError: there are no examples, or a label is no number.
-      tf.errors.DataLossError, tf.errors.InvalidArgumentError: a record is damaged, or does not fit the parser.
+      UserError: the split has no examples, or a label is NaN.
+      tf.errors.DataLossError, tf.errors.InvalidArgumentError: a record is corrupt, or violates the parser's spec.
     """
     batches = source.labelled(parser, None, Ingestion()).batch(RECORDS_AT_ONCE)
     labels = batches.map(lambda records: parser.columns(records)[parser.label], num_parallel_calls=tf.data.AUTOTUNE)

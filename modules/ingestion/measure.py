@@ -1,4 +1,4 @@
-"""Examples per second of each way to read the same examples, beside what reading them costs at the least."""
+"""Measures examples per second of each method of reading the same examples, beside a lower and an upper bound."""
 
 import statistics
 import tempfile
@@ -21,33 +21,33 @@ from stillhouse.modules.settings import Ingestion
 NAIVE = "naive: record by record, nothing in parallel"
 LIMIT = "limit: read and parse, no order, no shuffling"
 CACHES = ("none", "disk", "memory")
-# Batches that are left out: the first ones fill buffers.
+# Batches before the measurement: they fill buffers.
 WARM_UP = 4
 
 
 @dataclass(frozen=True)
 class Rate:
-    """What was measured of one way."""
+    """Measurements of one method."""
 
     way: str
     examples_per_second: list[float]  # of each round
-    prepared_seconds: float  # before the first batch, once
+    prepared_seconds: float  # before the first batch of the first round
 
     @property
     def median(self) -> float:
-        """Of the rounds."""
+        """Median over the rounds."""
         return statistics.median(self.examples_per_second)
 
 
 def naive(source: Source, parser: ExampleParser, batch_size: int, options: Ingestion) -> tf.data.Dataset:
-    """Returns batches as a first attempt makes them."""
+    """Returns the batches of a naive pipeline."""
     records = read(source.files.examples)
     examples = records.map(lambda record: tf.io.parse_single_example(record, parser.spec))
     return examples.shuffle(options.shuffle_buffer).batch(batch_size).repeat()
 
 
 def limit(source: Source, parser: ExampleParser, batch_size: int, options: Ingestion) -> tf.data.Dataset:
-    """Returns what TensorFlow's readers and parser give in whatever order, on all cores."""
+    """Returns the batches of TensorFlow's readers and parser on all cores, in any order."""
     paired = source.files.soft_targets is not None
     batches = named_files(source.files).interleave(
         lambda *named: records_of_file(*named, paired=paired).batch(batch_size),
@@ -61,7 +61,7 @@ def limit(source: Source, parser: ExampleParser, batch_size: int, options: Inges
 def ours(
     cache: str, source: Source, parser: ExampleParser, batch_size: int, options: Ingestion
 ) -> Iterator[tf.data.Dataset]:
-    """Gives the batches of one of CACHES."""
+    """Yields the batches of one of CACHES."""
     options = options.model_copy(update={"cache": cache})
     with tempfile.TemporaryDirectory() as folder:
         if cache == "memory":
@@ -74,7 +74,7 @@ def ours(
 
 
 def rate_of(batches: tf.data.Dataset, label: str, seconds: float) -> float:
-    """Returns examples per second of a dataset without end: (features, labels, targets), or columns by their names."""
+    """Returns examples per second of an infinite dataset of (features, labels, targets), or of columns by name."""
     iterator = iter(batches)
     for _ in range(WARM_UP):
         next(iterator)
@@ -92,30 +92,30 @@ def measure(
     options: Ingestion,
     rounds: int,
     seconds: float,
-    told: Callable[[str], None] = lambda way: None,
+    on_progress: Callable[[str], None] = lambda way: None,
 ) -> list[Rate]:
-    """Returns the rates of NAIVE, LIMIT and the caches; they take turns.
+    """Returns the rates of NAIVE, LIMIT and the caches, measured in turn.
 
     Args:
       source: the examples.
-      parser: of the examples.
-      batch_size: examples in a batch.
-      options: how they are read otherwise.
-      rounds: measurements of each.
-      seconds: of a measurement.
-      told: called with each way before it is measured.
+      parser: the parser of the examples.
+      batch_size: examples per batch.
+      options: the other settings of reading.
+      rounds: number of measurements of each method.
+      seconds: duration of a measurement.
+      on_progress: called with each method's name before its measurement.
     """
     counted = replace(source, files=replace(source.files, count=scan_labels(source, parser).examples))
-    found: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
     prepared: dict[str, float] = {}
     for _ in range(rounds):
         for way, make in ((NAIVE, naive), (LIMIT, limit)):
-            told(way)
-            found.setdefault(way, []).append(rate_of(make(counted, parser, batch_size, options), parser.label, seconds))
+            on_progress(way)
+            rates.setdefault(way, []).append(rate_of(make(counted, parser, batch_size, options), parser.label, seconds))
         for cache in CACHES:
-            told(cache)
+            on_progress(cache)
             began = time.perf_counter()
             with ours(cache, counted, parser, batch_size, options) as batches:
                 prepared.setdefault(cache, time.perf_counter() - began)
-                found.setdefault(cache, []).append(rate_of(batches, parser.label, seconds))
-    return [Rate(way, rates, prepared.get(way, 0.0)) for way, rates in found.items()]
+                rates.setdefault(cache, []).append(rate_of(batches, parser.label, seconds))
+    return [Rate(way, way_rates, prepared.get(way, 0.0)) for way, way_rates in rates.items()]

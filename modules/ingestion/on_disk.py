@@ -1,7 +1,7 @@
-"""cache: disk: the records in plain TFRecord files, soft targets behind their examples, nothing to decompress.
+"""cache: disk: the records in plain TFRecord files, each followed by its soft targets, nothing to decompress.
 
-A cache is a folder that is named by the fingerprint of what it was made of. It is written aside and renamed when it is
-whole, so what a killed run left half-written is never taken for one, and other data has another name.
+A cache is a folder named by the fingerprint of its sources. It appears when it is complete, so the partial cache of a
+killed run is never used, and other data has another name.
 """
 
 import errno
@@ -15,50 +15,51 @@ import tensorflow as tf
 from filelock import FileLock
 
 from stillhouse.modules import progress
+from stillhouse.modules.atomic import new_folder, remove_leftovers
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, in_order, is_parquet, target_files
 from stillhouse.modules.ingestion.parquet import parquet_records
 
 CARD = "cache.json"
-UNFINISHED = ".unfinished"
 LOCK = ".lock"
 
 
 def on_disk(files: ExampleFiles, folder: str | None) -> ExampleFiles:
-    """Returns the files of a cache of `files` below `folder`, which is made if there is none.
+    """Returns the files of a cache of `files` below `folder`; builds it if it does not exist.
 
     Raises:
-      UserError: there is no folder, or it cannot be written to.
+      UserError: no folder is set, or it is not writable.
       MachineError: the disk is full.
     """
     if folder is None:
-        raise UserError("ingestion.cache_folder: cache: disk needs a folder")
+        raise UserError("ingestion.cache_folder: needed by cache: disk; set it")
     sources = _sources(files)
-    own = Path(folder, hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16])
+    cache = Path(folder, hashlib.sha256(json.dumps(sources).encode()).hexdigest()[:16])
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with FileLock(own.with_suffix(LOCK)):  # workers on one machine make it once
-            if (fault := _fault_of(own)) is not None:
-                if own.exists():
-                    progress.note(f"{own}: the cache is damaged ({fault}); making it again")
-                    shutil.rmtree(own)
+        with FileLock(cache.with_suffix(LOCK)):  # workers on one machine build it once
+            if (fault := _fault_of(cache)) is not None:
+                if cache.exists():
+                    progress.note(f"{cache}: the cache is corrupt ({fault}); rebuilding it")
+                    shutil.rmtree(cache)
                 _forget_others(Path(folder))
-                _write(files, sources, own)
+                remove_leftovers(cache)
+                _write(files, sources, cache)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise _full(folder) from error
         raise UserError(
-            f"ingestion.cache_folder: cannot write to {folder}: {error.strerror or error}; choose another folder, or "
+            f"ingestion.cache_folder: cannot write to {folder}: {error.strerror or error}; set another folder, or "
             "cache: none"
         ) from error
     except tf.errors.ResourceExhaustedError as error:
         raise _full(folder) from error
-    return ExampleFiles(sorted(str(path) for path in own.glob("*.tfrecord")), count=files.count)
+    return ExampleFiles(sorted(str(path) for path in cache.glob("*.tfrecord")), count=files.count)
 
 
 def _full(folder: str) -> MachineError:
     return MachineError(
-        f"ingestion.cache_folder: no space left on the disk of {folder}; make room, choose another folder, or set "
+        f"ingestion.cache_folder: no space left on the disk of {folder}; free space, set another folder, or set "
         "ingestion.cache: none"
     )
 
@@ -66,58 +67,57 @@ def _full(folder: str) -> MachineError:
 def _facts(file: str) -> list | None:
     if not tf.io.gfile.exists(file):
         return None
-    found = tf.io.gfile.stat(file)
-    return [file, found.length, found.mtime_nsec]
+    stat = tf.io.gfile.stat(file)
+    return [file, stat.length, stat.mtime_nsec]
 
 
 def _sources(files: ExampleFiles) -> list[list]:
-    """Returns, for each file of examples, name, size and time of it and of its soft targets."""
+    """Returns for each example file name, size and time of it and of its files of soft targets."""
 
-    targets = [target_files(name, files.soft_targets) if files.soft_targets else [] for name in files.examples]
-    return [[_facts(found) for found in (name, *of)] for name, of in zip(files.examples, targets, strict=True)]
+    def facts(example_file):
+        targets = target_files(example_file, files.soft_targets) if files.soft_targets else []
+        return [_facts(file) for file in (example_file, *targets)]
+
+    return [facts(example_file) for example_file in files.examples]
 
 
 def _fault_of(cache: Path) -> str | None:
-    """Returns what is wrong with a cache; its records have checksums of their own."""
+    """Returns the fault of a cache in words, or None; its records have checksums of their own."""
     try:
         sizes = json.loads((cache / CARD).read_text())["sizes"]
     except (OSError, ValueError, KeyError):
-        return f"{CARD} is missing or damaged"
+        return f"{CARD} is missing or corrupt"
     for name, size in sizes.items():
         path = cache / name
         if not path.is_file() or path.stat().st_size != size:
-            return f"{name} is missing or has another size than it was written with"
+            return f"{name} is missing or has the wrong size"
     return None
 
 
 def _write(files: ExampleFiles, sources: list[list], cache: Path) -> None:
-    unfinished = cache.with_suffix(UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)  # a killed run's; we hold the lock
-    unfinished.mkdir()
-    for number, name in enumerate(files.examples):
-        if is_parquet(name):
-            batches = parquet_records(name)
-        else:
-            records = in_order(replace(files, examples=[name]))
-            batches = records.batch(RECORDS_AT_ONCE).prefetch(1).as_numpy_iterator()
-        path = unfinished / f"{number:05d}-of-{len(files.examples):05d}.tfrecord"
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for batch in batches:
-                for record in batch:
-                    writer.write(record)
-    sizes = {path.name: path.stat().st_size for path in sorted(unfinished.iterdir())}
-    card = {"sources": sources, "sizes": sizes}
-    (unfinished / CARD).write_text(json.dumps(card, indent=1))
-    unfinished.rename(cache)
+    with new_folder(cache) as unfinished:
+        for number, name in enumerate(files.examples):
+            if is_parquet(name):
+                batches = parquet_records(name)
+            else:
+                records = in_order(replace(files, examples=[name]))
+                batches = records.batch(RECORDS_AT_ONCE).prefetch(1).as_numpy_iterator()
+            path = Path(unfinished, f"{number:05d}-of-{len(files.examples):05d}.tfrecord")
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                for batch in batches:
+                    for record in batch:
+                        writer.write(record)
+        sizes = {path.name: path.stat().st_size for path in sorted(Path(unfinished).iterdir())}
+        Path(unfinished, CARD).write_text(json.dumps({"sources": sources, "sizes": sizes}, indent=1))
     progress.note(f"cached {len(files.examples)} files in {cache}: {sum(sizes.values()):,} bytes")
 
 
 def _forget_others(folder: Path) -> None:
-    """Removes caches whose sources are gone or have changed: nobody will ask for them again."""
+    """Removes caches whose sources are gone or have changed: they will not be used again."""
     for card in folder.glob(f"*/{CARD}"):
         try:
             sources = json.loads(card.read_text())["sources"]
         except (OSError, ValueError, KeyError):
             continue
-        if any(_facts(facts[0]) != facts for of_file in sources for facts in of_file):
+        if any(_facts(facts[0]) != facts for file_facts in sources for facts in file_facts):
             shutil.rmtree(card.parent)

@@ -1,6 +1,6 @@
-"""Parquet files as serialized tf.Examples, by Arrow record batches and tfx_bsl's encoder.
+"""Reads Parquet files as serialized tf.Examples, by Arrow record batches and tfx_bsl's encoder.
 
-TensorFlow has no reader for Parquet, so the examples of such files are kept as cache: disk keeps them.
+TensorFlow has no reader for Parquet, so cache: disk stores the examples of such files.
 """
 
 from collections.abc import Iterator
@@ -16,33 +16,38 @@ from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE
 
 
 def _as_lists(file: str, name: str, column: pa.Array) -> pa.Array:
-    """Returns a column in a type that tf.Example has, one list of values a row; a missing value is a missing list."""
-    kind = column.type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    of = kind.value_type if is_list else kind
-    if pa.types.is_integer(of) or pa.types.is_boolean(of):
-        to = pa.int64()
-    elif pa.types.is_floating(of):
-        to = pa.float32()
+    """Returns a column in a type of tf.Example, one list of values per row; a missing value is a missing list."""
+    types, column_type = pa.types, column.type
+    is_list = types.is_list(column_type) or types.is_large_list(column_type)
+    value_type = column_type.value_type if is_list else column_type
+    if types.is_integer(value_type) or types.is_boolean(value_type):
+        target = pa.int64()
+    elif types.is_floating(value_type):
+        target = pa.float32()
     elif (
-        pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_binary(of) or pa.types.is_large_binary(of)
+        types.is_string(value_type)
+        or types.is_large_string(value_type)
+        or types.is_binary(value_type)
+        or types.is_large_binary(value_type)
     ):
-        to = pa.large_binary()
+        target = pa.large_binary()
     else:
-        raise UserError(f"{file}: column {name!r} is {kind}; numbers, strings and lists of them are read")
+        raise UserError(
+            f"{file}: column {name!r}: found type {column_type}; expected numbers, strings or lists of them; convert it"
+        )
     if is_list:
-        return column.cast(pa.large_list(to))
+        return column.cast(pa.large_list(target))
     present = column.is_valid()
     ends = np.concatenate([[0], np.cumsum(present.to_numpy(zero_copy_only=False), dtype=np.int64)])
-    lists = pa.LargeListArray.from_arrays(pa.array(ends), column.filter(present).cast(to))
+    lists = pa.LargeListArray.from_arrays(pa.array(ends), column.filter(present).cast(target))
     return pc.if_else(present, lists, pa.nulls(len(column), lists.type))
 
 
 def parquet_records(file: str) -> Iterator[list[bytes]]:
-    """Gives the rows of a Parquet file as serialized tf.Examples, some thousand at a time.
+    """Yields the rows of a Parquet file as serialized tf.Examples, several thousand at a time.
 
     Raises:
-      UserError: the file is damaged, or a column has a type that tf.Example does not know.
+      UserError: the file is corrupt, or a column has a type without counterpart in tf.Example.
     """
     encoder = RecordBatchToExamplesEncoder()
     for batch in _batches(file):
@@ -56,7 +61,7 @@ def _batches(file: str) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(file) as opened:
             yield from opened.iter_batches(RECORDS_AT_ONCE)
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file}: damaged: {next(iter(str(error).splitlines()), '')}") from error
+        raise UserError(f"{file}: corrupt: {next(iter(str(error).splitlines()), '')}; recreate it") from error
 
 
 def parquet_bytes(file: str) -> int:

@@ -1,7 +1,7 @@
-"""Batches that are read and parsed by processes of their own, with tf.data service.
+"""Reads and parses batches in worker processes, with tf.data service.
 
-For input that costs more than this process can spare, such as a task's own augment. Each of the workers reads whole
-epochs; the batches come in the order in which they are ready, so neither their order nor a resumed training is exact.
+For input that is too expensive for the training process, such as a task's own augment. Each worker reads whole epochs;
+batches arrive in the order in which they are ready, so neither their order nor a resumed training job is exact.
 """
 
 import os
@@ -18,14 +18,14 @@ from stillhouse.modules.parent_process import end_with_parent
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.5
-MOST_STARTS = 10  # of one worker
+MAX_RESTARTS = 10  # over all workers
 
 
 class InputService:
-    """A dispatcher in this process and workers in others until it is closed; a worker that dies is replaced."""
+    """A dispatcher in this process with worker processes, until it is closed; a worker that dies is replaced."""
 
     def __init__(self, workers: int):
-        """Starts them."""
+        """Starts the dispatcher and `workers` worker processes."""
         service = tf.data.experimental.service
         self._dispatcher = service.DispatchServer()
         self._address = f"{HOST}:{self._dispatcher.target.rpartition(':')[2]}"
@@ -35,16 +35,11 @@ class InputService:
         self._watch.start()
 
     def distributed(self, batches: tf.data.Dataset) -> tf.data.Dataset:
-        """Returns the batches as they come from the workers; `batches` begins with the numbers of epochs."""
+        """Returns the batches as the workers produce them; `batches` begins with the epoch numbers."""
         service = tf.data.experimental.service
         return batches.apply(
             service.distribute(service.ShardingPolicy.DYNAMIC, service=f"grpc://{self._address}", job_name="training")
         )
-
-    @property
-    def processes(self) -> list[int]:
-        """Process ids of the workers."""
-        return [process.pid for process in self._processes]
 
     def close(self) -> None:
         """Ends the workers."""
@@ -61,14 +56,14 @@ class InputService:
             [sys.executable, "-m", "stillhouse.modules.ingestion.service", self._address],
             env=environment,
             stdin=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is for us
+            start_new_session=True,  # Ctrl-C reaches only the training process
         )
 
     def _replace(self) -> None:
         starts = 0
         while not self._closed.wait(SECONDS_BETWEEN_LOOKS):
             for number, process in enumerate(self._processes):
-                if process.poll() is not None and starts < MOST_STARTS:
+                if process.poll() is not None and starts < MAX_RESTARTS:
                     starts += 1
                     progress.note(f"input worker {number} ended with exit code {process.returncode}; replacing it")
                     self._processes[number] = self._started()
@@ -76,7 +71,7 @@ class InputService:
 
 @contextmanager
 def input_service(workers: int) -> Iterator[InputService | None]:
-    """Gives a service with so many workers; None for 0."""
+    """Yields a service with `workers` workers; None for 0."""
     if not workers:
         yield None
         return
@@ -88,7 +83,7 @@ def input_service(workers: int) -> Iterator[InputService | None]:
 
 
 def work(dispatcher: str) -> None:
-    """Is a worker of the dispatcher until its parent ends it."""
+    """Runs a worker of the dispatcher until its parent ends it."""
     end_with_parent()
     service = tf.data.experimental.service
     config = service.WorkerConfig(dispatcher_address=dispatcher, worker_address=f"{HOST}:%port%")

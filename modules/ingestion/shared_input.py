@@ -1,7 +1,7 @@
-"""One input pipeline whose batches go to whichever worker asks first, by tf.data service.
+"""One input pipeline whose batches go to the worker that requests them first, by tf.data service.
 
-Workers of a parameter-server cluster go each at its own pace. With a pipeline of its own each would see all of the
-data in one order; here an epoch is one pass over the data, and a slow worker has fewer batches of it.
+Workers of a parameter-server cluster run at their own pace. With its own pipeline each worker would see all data in one
+order; here an epoch is one pass over the data, and a slow worker gets fewer of its batches.
 """
 
 import tensorflow as tf
@@ -10,10 +10,10 @@ JOB = "training"
 
 
 class SharedInput:
-    """A dispatcher with one worker of tf.data service in this process, as long as the object lives."""
+    """A dispatcher with one worker of tf.data service in this process, for the lifetime of the object."""
 
     def __init__(self, batches: tf.data.Dataset, host: str):
-        """Serves `batches`; other processes reach this one by the name `host`."""
+        """Serves `batches` to other processes, which reach this one by the name `host`."""
         service = tf.data.experimental.service
         self._dispatcher = service.DispatchServer()
         port = self._dispatcher.target.rpartition(":")[2]
@@ -25,7 +25,7 @@ class SharedInput:
         self._id = service.register_dataset(self._service, batches)
 
     def batches(self) -> tf.data.Dataset:
-        """Returns the batches that come to the worker that reads them; made in the worker."""
+        """Returns the batches for the calling worker; call it in the worker."""
         return tf.data.experimental.service.from_dataset_id(
             tf.data.experimental.service.ShardingPolicy.OFF,
             self._service,

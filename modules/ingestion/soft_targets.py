@@ -1,15 +1,15 @@
-"""Cached soft targets: what the teachers say about each example, in files that run parallel to the examples'.
+"""Cached soft targets: the teachers' predictions on each example, in files parallel to the examples' files.
 
-For each file of examples there are one or more files of targets, whose names begin with the name of that file and whose
+Each file of examples has one or more files of targets, whose names begin with the name of that file and whose
 concatenation, in the order of their names, has one record per example in the examples' order. A record is a tf.Example
-with the fingerprint of its example and the teachers' answers:
+with the fingerprint of its example and the teachers' predictions:
 
   soft_target/example        int64, fingerprint of the serialized example
   soft_target/logits         [teachers * outputs] floats, or the bytes of as many float16
   soft_target/hidden/N/LAYER a hidden state of teacher N, likewise
 
-An example and its targets, one after the other in one string, are a tf.Example with the features of both, as protocol
-buffers define it; so they travel through the input pipeline as one record and are parsed at once.
+An example and its targets, concatenated in one string, are a tf.Example with the features of both, as protocol buffers
+define it; so they pass through the input pipeline as one record and are parsed at once.
 """
 
 import json
@@ -25,13 +25,12 @@ from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, read, target_fil
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
 KEY = "example"
-DTYPES = ("float32", "float16")
 _BUCKETS = 2**62  # of the fingerprint, FarmHash64
 
 
 @dataclass(frozen=True)
 class SoftTargetsCard:
-    """What a folder of soft targets holds."""
+    """Content of a folder of soft targets."""
 
     teachers: list[str]  # names
     dtype: str
@@ -53,7 +52,7 @@ class SoftTargetsCard:
         }
 
     def targets_of(self, parsed: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Takes what `spec` describes out of parsed records and returns {target: float32 [batch, ...]}."""
+        """Removes the features of `spec` from parsed records and returns {target: float32 [batch, ...]}."""
         targets = {}
         for name, shape in self.shapes.items():
             target = parsed.pop(PREFIX + name)
@@ -67,13 +66,13 @@ def read_soft_targets_card(folder: str) -> SoftTargetsCard:
     """Returns the card of a folder of soft targets.
 
     Raises:
-      UserError: the folder has none.
+      UserError: the folder has no valid card.
     """
     try:
         with tf.io.gfile.GFile(os.path.join(folder, CARD)) as file:
             return SoftTargetsCard(**json.load(file))
     except (tf.errors.NotFoundError, ValueError, TypeError) as error:
-        raise UserError(f"{folder}: these are no soft targets: {CARD} is missing or damaged") from error
+        raise UserError(f"{folder}: no valid soft targets: {CARD} is missing or corrupt") from error
 
 
 def fingerprints(records: tf.Tensor) -> tf.Tensor:
@@ -91,28 +90,29 @@ def _values(files: list[str], values) -> np.ndarray:
 
 
 def check_match(example_files: list[str], folder: str, card: SoftTargetsCard) -> None:
-    """Checks that the targets below the split's `folder` are those of the examples: count, keys, order.
+    """Checks that the targets in the split's `folder` belong to the examples: count, keys, order.
 
     Raises:
-      UserError: they are not, or a file of theirs is damaged; the message says which file and how.
+      UserError: they do not, or a file of targets is corrupt; the message names file and fault.
     """
     spec = card.spec() | {PREFIX + KEY: tf.io.FixedLenFeature([], tf.int64)}
     for file in example_files:
         targets = target_files(file, folder)
         try:
-            found = _values(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
+            target_keys = _values(targets, lambda records: tf.io.parse_example(records, spec)[PREFIX + KEY])
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-            raise UserError(f"soft targets of {file}: damaged: {error.message.splitlines()[0]}") from error
-        wanted = _values([file], fingerprints)
-        again = "; make them again (remove the SoftTargets folder below --root, or choose another --root)"
-        if len(found) != len(wanted):
-            raise UserError(f"soft targets of {file}: {len(found)} targets for {len(wanted)} examples{again}")
-        differing = np.flatnonzero(found != wanted)
+            raise UserError(f"soft targets of {file}: corrupt: {error.message.splitlines()[0]}") from error
+        example_keys = _values([file], fingerprints)
+        remedy = "; recreate them (remove the SoftTargets folder below --root, or set another --root)"
+        if len(target_keys) != len(example_keys):
+            counts = f"found {len(target_keys)} targets; expected {len(example_keys)}, one per example"
+            raise UserError(f"soft targets of {file}: {counts}{remedy}")
+        differing = np.flatnonzero(target_keys != example_keys)
         if not len(differing):
             continue
-        if np.array_equal(np.sort(found), np.sort(wanted)):
-            raise UserError(f"soft targets of {file}: in another order, from example {differing[0] + 1} on{again}")
+        if np.array_equal(np.sort(target_keys), np.sort(example_keys)):
+            raise UserError(f"soft targets of {file}: in another order, from example {differing[0] + 1} on{remedy}")
         raise UserError(
-            f"soft targets of {file}: {len(differing)} of {len(wanted)} belong to other examples, the first at example "
-            f"{differing[0] + 1}{again}"
+            f"soft targets of {file}: {len(differing)} of {len(example_keys)} belong to other examples, the first at "
+            f"example {differing[0] + 1}{remedy}"
         )

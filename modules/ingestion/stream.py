@@ -1,4 +1,4 @@
-"""Batches from files that are read again in every epoch: interleaved, and shuffled through a buffer."""
+"""Batches from files that are read in every epoch, interleaved and shuffled through a buffer."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,18 +11,18 @@ from stillhouse.modules.ingestion.files import ExampleFiles, named_files, record
 from stillhouse.modules.ingestion.options import or_autotune
 from stillhouse.modules.settings import Ingestion, Shard
 
-# From a parsed batch (features, labels, targets) and a seed int32 [2] that differs from batch to batch to such a batch:
-# what augments or masks it.
+# Maps a parsed batch (features, labels, targets) and a seed int32 [2], different for each batch, to such a batch, to
+# augment or mask it.
 Change = Callable[[tuple, tf.Tensor], tuple]
 
 
 @dataclass(frozen=True)
 class Portion:
-    """What replicas `first` to `first + count - 1` of `of` take: their equal slices of every global batch."""
+    """The equal slices of every global batch of the replicas `first` to `first + count - 1`, out of `total`."""
 
     first: int
     count: int
-    of: int
+    total: int
 
 
 def portion_of(context: tf.distribute.InputContext) -> Portion:
@@ -33,30 +33,30 @@ def portion_of(context: tf.distribute.InputContext) -> Portion:
 
 @dataclass(frozen=True)
 class Source:
-    """The examples of a training; transfer examples, which have no label, are mixed evenly among the others."""
+    """The examples of a training job; unlabelled transfer examples are mixed evenly among the labelled ones."""
 
     files: ExampleFiles
     transfer: ExampleFiles | None = None
     shard: Shard | None = None  # of the labelled examples; None: all
-    omit_classes: Sequence[int] = ()  # labelled examples of these classes are left out
+    omit_classes: Sequence[int] = ()  # labelled examples of these classes are skipped
 
     @property
     def count(self) -> int:
-        """Examples of an epoch; the files are counted."""
+        """Number of examples of an epoch; requires counted files."""
         return self.files.count + (self.transfer.count if self.transfer else 0)
 
     def of_worker(self, index: int, workers: int) -> "Source":
         """Returns the source with every `workers`-th file from `index` on.
 
         Raises:
-          UserError: there are fewer files than workers.
+          UserError: the source has fewer files than workers.
         """
 
         def own(files):
             if len(files.examples) < workers:
                 raise UserError(
-                    f"ingestion.sharding: file: {workers} workers want a file each, there are {len(files.examples)} "
-                    f"({files.examples[0]}, ...); set sharding: batch"
+                    f"ingestion.sharding: file: found {len(files.examples)} files ({files.examples[0]}, ...); expected "
+                    f"at least {workers}, one per worker; set sharding: batch"
                 )
             return replace(files, examples=files.examples[index::workers])
 
@@ -73,8 +73,8 @@ class Source:
             omitted = tf.constant(list(self.omit_classes), tf.int64)
 
             def is_kept(record):
-                found = tf.reshape(tf.io.parse_single_example(record, only_label)[parser.label], [])
-                return tf.reduce_all(found != omitted)
+                class_id = tf.reshape(tf.io.parse_single_example(record, only_label)[parser.label], [])
+                return tf.reduce_all(class_id != omitted)
 
             records = records.filter(is_kept)
         return records
@@ -92,7 +92,7 @@ class Source:
 
 
 def _interleaved(files: ExampleFiles, seed: tf.Tensor | int | None, options: Ingestion) -> tf.data.Dataset:
-    """Returns the serialized examples of several files at a time, each with its soft targets behind it."""
+    """Returns the serialized examples of several files at a time, each followed by its soft targets."""
     named = named_files(files)
     if seed is not None:
         named = named.shuffle(len(files.examples), seed=seed, reshuffle_each_iteration=False)
@@ -122,20 +122,20 @@ def record_batches(
     drop_remainder: bool = False,
     cached: bool = False,
 ) -> tf.data.Dataset:
-    """Returns shuffled batches of serialized examples, epoch after epoch without end: (step, string [batch]).
+    """Returns shuffled batches of serialized examples, an infinite sequence of epochs: (step, string [batch]).
 
-    The order is a function of the seed and the number of the epoch; it is the same with soft targets and without. A
-    training that is resumed at a step gets exactly the batches that it would have got: those of its epoch before the
-    step are shuffled and passed over, not parsed; epochs before are not looked at.
+    The order is a function of the seed and the epoch number, with soft targets and without. A training job resumed at a
+    step gets exactly the batches of an uninterrupted one: earlier batches of the epoch are shuffled and skipped, not
+    parsed; earlier epochs are not read.
 
     Args:
       source: the examples.
-      parser: knows where the label stands, for classes that are omitted.
-      batch_size: examples in a (global) batch; the last batch of an epoch may be smaller.
+      parser: the parser of the label, for omitted classes.
+      batch_size: examples per (global) batch; the last batch of an epoch may be smaller.
       seed: seed of the shuffling.
-      options: how to read.
-      first_step: the steps before it are left out.
-      drop_remainder: leave out the last batch of an epoch if it is smaller.
+      options: the settings of reading.
+      first_step: number of the first step; earlier ones are skipped.
+      drop_remainder: skip the last batch of an epoch if it is smaller.
       cached: keep the records in this process's memory after the first epoch.
     """
 
@@ -166,17 +166,17 @@ def parsed_batches(
     change: Change | None = None,
     portion: Portion | None = None,
 ) -> tf.data.Dataset:
-    """Returns what `record_batches` gives, parsed: ({feature: [batch, ...]}, labels, targets).
+    """Returns the batches of `record_batches`, parsed: ({feature: [batch, ...]}, labels, targets).
 
     Args:
       batches: (step, string [batch]).
-      parser: of the records.
-      seed: of `change`.
-      options: how many batches to parse at a time.
-      change: is done to each batch.
-      portion: of the batches, one slice per replica after the other; only that is parsed. None: whole batches.
+      parser: the parser of the records.
+      seed: seed of `change`.
+      options: the settings of reading.
+      change: applied to each batch.
+      portion: the slices to return, one per replica in turn; only these are parsed. None: whole batches.
     """
-    if portion and portion.of > 1:
+    if portion and portion.total > 1:
         batches = _slices(batches, portion)
 
     def parse(step, batch):
@@ -188,32 +188,32 @@ def parsed_batches(
 
 
 def changed(example: tuple, change: Change | None, seed: int, step: tf.Tensor) -> tuple:
-    """Returns the batch (features, labels, targets) of a step as `change` makes it."""
+    """Returns the batch (features, labels, targets) of a step after `change`."""
     if not change:
         return example
     return change(example, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
 
 
-def slice_size(batch_size, of: int):
-    """Returns the examples in one of `of` equal slices of a batch, of which the last may be smaller or empty."""
-    return -(-batch_size // of)
+def slice_size(batch_size, slices: int):
+    """Returns the number of examples in one of `slices` equal slices of a batch; the last may be smaller or empty."""
+    return -(-batch_size // slices)
 
 
 def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
     """Cuts each batch into equal slices, the last ones smaller or empty, and returns those of the portion in turn.
 
-    The number of a slice stands in the place of the step.
+    The slice number replaces the step.
     """
 
     def cut(step, batch):
-        # A batch of a size that is known, as TPUs need them, keeps it known.
-        size = slice_size(batch.shape[0] or tf.size(batch, tf.int64), portion.of)
+        # A static batch size, which TPUs require, stays static.
+        size = slice_size(batch.shape[0] or tf.size(batch, tf.int64), portion.total)
 
         def slice_of(replica):
-            found = batch[replica * size : (replica + 1) * size]
-            return step * portion.of + replica, tf.ensure_shape(found, [size]) if batch.shape[0] else found
+            own_slice = batch[replica * size : (replica + 1) * size]
+            return step * portion.total + replica, tf.ensure_shape(own_slice, [size]) if batch.shape[0] else own_slice
 
-        own = tf.data.Dataset.range(portion.first, portion.first + portion.count)
-        return own.map(slice_of)
+        replicas = tf.data.Dataset.range(portion.first, portion.first + portion.count)
+        return replicas.map(slice_of)
 
     return batches.flat_map(cut)

@@ -28,5 +28,5 @@ def check_network(network: keras.Model, memory: Memory, parallelism: Parallelism
         layers = len(units_of(network))
         if parallelism.stages > layers:
             raise UserError(
-                f"{who}: parallelism.stages: {parallelism.stages} stages are wanted, but there are {layers} layers"
+                f"{who}: parallelism.stages: found {parallelism.stages}; expected at most {layers} (layers); lower it"
             )

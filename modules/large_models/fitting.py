@@ -1,4 +1,4 @@
-"""How a training that does not fit into memory is made to fit."""
+"""Reduces the memory of a training job."""
 
 from collections.abc import Callable
 
@@ -22,14 +22,14 @@ def examples_passing(batch_size: int, strategy: tf.distribute.Strategy, memory: 
     of_replica = -(-batch_size // strategy.num_replicas_in_sync)
     if memory.micro_batches > of_replica:
         raise UserError(
-            f"memory.micro_batches: {of_replica} examples of a batch of {batch_size} make no {memory.micro_batches} "
-            "micro-batches"
+            f"memory.micro_batches: found {memory.micro_batches}; expected at most {of_replica} (examples per "
+            f"replica); lower it"
         )
     return -(-of_replica // memory.micro_batches)
 
 
 def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Callable:
-    """Returns what to call for the forward pass of a training instead of `network`; in the strategy's scope.
+    """Returns the callable for the forward pass in training, in place of `network`; in the strategy's scope.
 
     Args:
       network: functional or sequential.
@@ -50,8 +50,8 @@ def prepared(network: keras.Model, memory: Memory, batch: int, who: str) -> Call
     else:
         chosen = estimate(network, cuts_after(network, memory.rematerialise, who))
     progress.note(
-        f"{who}: {len(chosen.places)} of {len(chosen.places) + 1} segments are computed again in the backward pass; "
-        f"activations of about {chosen.peak * batch / 1e6:.1f} MB instead of {chosen.whole * batch / 1e6:.1f} MB"
+        f"{who}: {len(chosen.places)} of {len(chosen.places) + 1} segments rematerialised in the backward pass; "
+        f"activations about {chosen.peak * batch / 1e6:.1f} MB instead of {chosen.whole * batch / 1e6:.1f} MB"
     )
     return Rematerialised(network, chosen.places, who)
 
@@ -61,7 +61,7 @@ def _swapped(network: keras.Model, cuts: str | list[str], batch: int, who: str) 
     places = plan(network).places if cuts == "auto" else cuts_after(network, cuts, who)
     chosen = estimate_swap(network, places)
     progress.note(
-        f"{who}: the activations of {len(places)} of {len(places) + 1} blocks wait in the host's memory; about "
-        f"{chosen.peak * batch / 1e6:.1f} MB of {chosen.whole * batch / 1e6:.1f} MB are on the device at a time"
+        f"{who}: activations of {len(places)} of {len(places) + 1} blocks offloaded to the host; about "
+        f"{chosen.peak * batch / 1e6:.1f} MB of {chosen.whole * batch / 1e6:.1f} MB on the device at a time"
     )
     return Swapped(network, places, who)

@@ -1,4 +1,4 @@
-"""Where the memory of a training goes, by kind, taken from its graphs."""
+"""Accounts for the memory of a training job by kind, from its graphs."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,65 +23,65 @@ class Ledger:
     parameters: int
     gradients: int
     optimizer_state: int
-    activations: int  # what the backward pass needs of the forward pass, at the most at a time
+    activations: int  # maximum over time of the forward pass's tensors that the backward pass needs
 
 
 def kept_tensors(network: keras.Model, batch: int) -> dict[Any, int]:
-    """Returns what the backward pass of a training step takes from the forward pass: {tensor: bytes}.
+    """Returns the forward pass's tensors that the backward pass of a training step needs: {tensor: bytes}.
 
-    The tensors are those of a graph that is traced for the purpose. What loops keep inside themselves (TensorLists of
-    recurrent layers) is not seen.
+    The tensors are those of a graph traced for this purpose. Tensors inside loops (TensorLists of recurrent layers) are
+    not counted.
 
     Args:
       network: functional or sequential.
-      batch: examples that pass.
+      batch: number of examples.
     """
-    found: dict[Any, int] = {}
+    kept: dict[Any, int] = {}
 
     def step(*inputs):
         inputs = list(inputs)
         with tf.GradientTape() as tape:
-            tape.watch([one for one in inputs if one.dtype.is_floating])
+            tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
             outputs = tf.nest.flatten(network(inputs, training=True))
 
         def backward(*upstream):
             return tape.gradient(outputs, inputs + network.trainable_variables, output_gradients=list(upstream))
 
-        specs = [tf.TensorSpec.from_tensor(one) for one in outputs]
+        specs = [tf.TensorSpec.from_tensor(output) for output in outputs]
         traced = tf.function(backward, autograph=False).get_concrete_function(*specs)
-        for one in traced.captured_inputs:
-            if is_activation(one) and one.dtype != tf.variant:
-                one = _owner(one)
-                found[one.ref()] = (one.shape.num_elements() or 0) * one.dtype.size
+        for captured in traced.captured_inputs:
+            if is_activation(captured) and captured.dtype != tf.variant:
+                owner = _owner(captured)
+                kept[owner.ref()] = (owner.shape.num_elements() or 0) * owner.dtype.size
 
-    specs = [tf.TensorSpec(shape_of(one, batch), one.dtype) for one in network.inputs]
+    specs = [tf.TensorSpec(shape_of(tensor, batch), tensor.dtype) for tensor in network.inputs]
     tf.function(step, autograph=False).get_concrete_function(*specs)
-    return found
+    return kept
 
 
 def _owner(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the tensor whose memory this one shows."""
+    """Returns the tensor whose memory `tensor` is a view of."""
     while tensor.op.type in VIEWS:
         tensor = tensor.op.inputs[tensor.value_index]
     return tensor
 
 
 def kept_bytes(network: keras.Model, batch: int) -> int:
-    """Returns how many bytes the backward pass takes from the forward pass of `batch` examples."""
+    """Returns the bytes of the forward pass of `batch` examples that the backward pass needs."""
     return sum(kept_tensors(network, batch).values())
 
 
 def _taken_bytes(segment: Segment, batch: int) -> int:
-    return batch * sum(bytes_of(one) for one in segment.network.inputs)
+    return batch * sum(bytes_of(tensor) for tensor in segment.network.inputs)
 
 
 def activations(network: keras.Model, forward: Any, batch: int) -> int:
-    """Returns the bytes of activations that are on the device at the most.
+    """Returns the maximum bytes of activations on the device.
 
     Args:
-      network: as it was built; its weights may be others than those that are trained.
-      forward: what is called in training: a network, Rematerialised, or Swapped.
-      batch: examples that pass at a time.
+      network: the network as built; its weights may differ from the trained ones.
+      forward: the callable in training: a network, Rematerialised, or Swapped.
+      batch: number of examples per micro-batch.
     """
     if not isinstance(forward, Rematerialised | Swapped):
         return kept_bytes(network, batch)
@@ -93,7 +93,7 @@ def activations(network: keras.Model, forward: Any, batch: int) -> int:
 
 
 def whole_ledger(network: keras.Model, optimizer: Any, forward: Any, batch: int) -> dict[str, int]:
-    """Returns the ledger of a replica that has all of the network; arguments as `activations`'."""
+    """Returns the ledger of a replica with the whole network; arguments as for `activations`."""
     return asdict(
         Ledger(
             parameters=bytes_of_variables(network.weights),
@@ -110,22 +110,22 @@ def ledgers_of_stages(
     """Returns the ledger of each stage.
 
     Args:
-      network: as it was built.
-      optimizer: its state is taken to be shared out as the parameters are.
-      places: after which units it is cut.
-      kept: how many micro-batches each stage keeps the activations of.
-      rematerialise: it keeps what it was given of them, and all of one.
-      batch: examples of a micro-batch.
+      network: the network as built.
+      optimizer: its state is assumed to be distributed over the stages like the parameters.
+      places: the indices of the units after which the network is cut.
+      kept: the number of micro-batches whose activations each stage keeps.
+      rematerialise: whether a stage keeps only its inputs of these micro-batches, and all activations of one.
+      batch: examples per micro-batch.
     """
     seen: set[int] = set()
     trainable = bytes_of_variables(network.trainable_weights)
-    found = []
+    ledgers = []
     for segment, in_flight in zip(cut(network, places), kept, strict=True):
-        own = [one for one in segment.network.weights if id(one) not in seen]
-        seen |= {id(one) for one in own}
-        gradients = bytes_of_variables([one for one in own if one.trainable])
-        of_one = kept_bytes(segment.network, batch)
+        own = [weight for weight in segment.network.weights if id(weight) not in seen]
+        seen |= {id(weight) for weight in own}
+        gradients = bytes_of_variables([weight for weight in own if weight.trainable])
         state = bytes_of_variables(optimizer.variables) * gradients // max(1, trainable)
-        of_all = in_flight * _taken_bytes(segment, batch) + of_one if rematerialise else in_flight * of_one
-        found.append(asdict(Ledger(bytes_of_variables(own), gradients, state, of_all)))
-    return found
+        one_batch = kept_bytes(segment.network, batch)
+        all_batches = in_flight * _taken_bytes(segment, batch) + one_batch if rematerialise else in_flight * one_batch
+        ledgers.append(asdict(Ledger(bytes_of_variables(own), gradients, state, all_batches)))
+    return ledgers

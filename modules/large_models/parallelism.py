@@ -1,4 +1,4 @@
-"""A training in stages, and replicas of them: what is decided before it starts."""
+"""Plans a training job in stages and replicas of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from stillhouse.modules.cluster.spec import STAGES, ClusterSpec
 from stillhouse.modules.cluster.strategies import local_devices, prepare_devices
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.large_models.partition import Partition, balance, measure, partition_at
-from stillhouse.modules.large_models.pipeline import Pipeline, most_in_flight
+from stillhouse.modules.large_models.pipeline import Pipeline, max_in_flight
 from stillhouse.modules.settings import Parallelism
 
 # GPipe, section 2: with four times as many micro-batches as stages the bubble is negligible.
@@ -32,8 +32,7 @@ def micro_batches_of(settings: Parallelism, batch_size: int, examples: int) -> i
     replicas = settings.replicas
     if batch_size % replicas:
         raise UserError(
-            f"parallelism.replicas: {replicas} do not divide the batch of {batch_size} examples; choose another "
-            "batch_size"
+            f"parallelism.replicas: found {replicas}; expected a divisor of batch_size {batch_size}; change one of them"
         )
     whole, batch_size = batch_size, batch_size // replicas
     wanted = MICRO_BATCHES_PER_STAGE * settings.stages
@@ -42,13 +41,13 @@ def micro_batches_of(settings: Parallelism, batch_size: int, examples: int) -> i
     of = f"the batch of {batch_size} examples" if replicas == 1 else f"a replica's {batch_size} examples of a batch"
     if batch_size % found:
         near = ", ".join(map(str, dividing))
-        raise UserError(f"parallelism.micro_batches: {found} do not divide {of}; these do: {near}")
+        raise UserError(f"parallelism.micro_batches: found {found}; expected a divisor of {of}: {near}")
     rest = examples % whole
     of_last = rest - (replicas - 1) * -(-rest // replicas)
     if rest and of_last < found:
         raise UserError(
-            f"parallelism.micro_batches: the last batch of {examples} examples has {rest}, of which a replica gets "
-            f"{max(0, of_last)}, which make no {found} micro-batches; choose fewer, or another batch_size"
+            f"parallelism.micro_batches: found {found}; expected at most {max(0, of_last)}, a replica's examples of "
+            f"the last batch ({rest} of {examples} examples); lower it or change batch_size"
         )
     return found
 
@@ -73,12 +72,12 @@ def stage_devices(settings: Parallelism, cluster: ClusterSpec | None = None) -> 
 
 def _in_processes(settings: Parallelism, cluster: ClusterSpec | None) -> list[str]:
     if cluster is None:
-        raise UserError("parallelism.processes needs a cluster, and there is no TF_CONFIG in the environment")
+        raise UserError("parallelism.processes: needs a cluster; found no TF_CONFIG in the environment; set it")
     required_count, listed_count = settings.replicas * settings.stages, len(cluster.addresses.get(STAGES, []))
     if listed_count != required_count:
         raise UserError(
-            f"TF_CONFIG: {settings.replicas} replicas of {settings.stages} stages are wanted, but the cluster has "
-            f"{listed_count} of {STAGES}"
+            f"TF_CONFIG: found {listed_count} processes of {STAGES}; expected {required_count} "
+            f"({settings.replicas} replicas of {settings.stages} stages)"
         )
     prepare_devices(settings.replicas)
     wait_for(cluster, STAGES, SECONDS_TO_COME_UP)
@@ -96,7 +95,7 @@ def _in_processes(settings: Parallelism, cluster: ClusterSpec | None) -> list[st
 
 
 def strategy_of_stages(settings: Parallelism, devices: list[list[str]]) -> tf.distribute.Strategy:
-    """Returns the strategy under which a training in stages runs: a replica has its stages as if they were one device.
+    """Returns the strategy of a training job in stages: a replica's stages count as one device.
 
     Gradients are summed over the replicas of a variable, which are on the devices of the same stage.
     """
@@ -110,7 +109,7 @@ def strategy_of_stages(settings: Parallelism, devices: list[list[str]]) -> tf.di
 
 @dataclass(frozen=True)
 class Stages:
-    """The stages of a training."""
+    """The stages of a training job."""
 
     partition: Partition
     devices: list[list[str]]  # of each replica
@@ -120,9 +119,9 @@ class Stages:
 
     @property
     def in_flight(self) -> list[int]:
-        """Of how many micro-batches each stage keeps the activations at a time."""
+        """The number of micro-batches whose activations each stage keeps."""
         return [
-            most_in_flight(self.settings.schedule, k, self.settings.stages, self.micro_batches)
+            max_in_flight(self.settings.schedule, k, self.settings.stages, self.micro_batches)
             for k in range(self.settings.stages)
         ]
 
@@ -199,7 +198,7 @@ def plan_stages(
     replicas = f"{settings.replicas} replicas of " if settings.replicas > 1 else ""
     progress.note(
         f"{who}: {replicas}{settings.stages} stages ({parts}), {micro_batches} micro-batches, {settings.schedule}: "
-        f"bubble {partition.bubble(micro_batches):.0%}, at best {partition.speed_up(micro_batches):.2f} times as fast"
+        f"bubble {partition.bubble(micro_batches):.0%}, maximum speed-up {partition.speed_up(micro_batches):.2f}"
     )
     return Stages(partition, devices, micro_batches, settings, [stage_of.get(id(variable.handle)) for variable in made])
 
@@ -208,7 +207,7 @@ def _places_of(settings: Parallelism, names: list[str]) -> list[int]:
     counts = settings.balance
     if len(counts) != settings.stages or sum(counts) != len(names) or min(counts) < 1:
         raise UserError(
-            f"parallelism.balance: {counts} are not {settings.stages} numbers of layers, at least 1 each, that make up "
-            f"the {len(names)} there are: {', '.join(names)}"
+            f"parallelism.balance: found {counts}; expected {settings.stages} numbers of at least 1 with the sum "
+            f"{len(names)} (layers: {', '.join(names)})"
         )
     return [sum(counts[:number]) for number in range(1, len(counts))]

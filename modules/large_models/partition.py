@@ -1,4 +1,4 @@
-"""A network cut into contiguous stages: measured, and balanced by an exact minimum of the slowest stage."""
+"""Cuts a network into contiguous stages: measures its layers and minimises the largest stage exactly."""
 
 import time
 from collections.abc import Sequence
@@ -16,40 +16,40 @@ REPETITIONS = 3
 
 @dataclass(frozen=True)
 class Cost:
-    """What a unit of a network costs."""
+    """Cost of a unit of a network."""
 
-    name: str  # of the layer
+    name: str  # name of the layer
     seconds: float  # forward and backward pass of a micro-batch
     parameter_bytes: int
-    activation_bytes: int  # of a micro-batch
+    activation_bytes: int  # per micro-batch
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Where to cut a network into stages, and what to expect of that."""
+    """Cuts of a network into stages, and their expected cost."""
 
-    places: list[int]
-    seconds: list[float]  # of a micro-batch in each stage
-    bytes: list[int]  # of each stage
+    places: list[int]  # indices of the units after which to cut
+    seconds: list[float]  # per micro-batch, by stage
+    bytes: list[int]  # by stage
 
     @property
     def stages(self) -> int:
-        """Their number."""
+        """Number of stages."""
         return len(self.seconds)
 
     def bubble(self, micro_batches: int) -> float:
-        """Returns the share of the time in which a stage has nothing to do: (K - 1) / (M + K - 1), GPipe section 2."""
+        """Returns the fraction of time in which a stage is idle: (K - 1) / (M + K - 1), GPipe section 2."""
         return (self.stages - 1) / (micro_batches + self.stages - 1)
 
     def speed_up(self, micro_batches: int) -> float:
-        """Returns the expected speed-up against one device, if passing tensors on takes no time."""
+        """Returns the expected speed-up relative to one device, with free communication."""
         if not sum(self.seconds):
             return micro_batches * self.stages / (micro_batches + self.stages - 1)
         return sum(self.seconds) * micro_batches / (max(self.seconds) * (micro_batches + self.stages - 1))
 
 
 def measure(network: keras.Model, batch: int) -> list[Cost]:
-    """Returns what each unit of the network costs, run alone on random inputs of `batch` examples."""
+    """Returns the cost of each unit of the network, run alone on random inputs of `batch` examples."""
     units = units_of(network)
     segments = cut(network, list(range(1, len(units))))
     costs, counted = [], set()
@@ -72,13 +72,13 @@ def _random(tensor, batch: int) -> tf.Tensor:
 def _seconds(network: keras.Model, inputs: list[tf.Tensor]) -> float:
     began = time.perf_counter()
     with tf.GradientTape() as tape:
-        tape.watch([one for one in inputs if one.dtype.is_floating])
+        tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
         outputs = tf.nest.flatten(network(inputs, training=False))
-        wanted = [one for one in outputs if one.dtype.is_floating]
-    gradients = tape.gradient(wanted, [inputs, network.trainable_variables])
-    for one in tf.nest.flatten([outputs, gradients]):
-        if one is not None:
-            _ = tf.convert_to_tensor(one).numpy()
+        differentiable = [output for output in outputs if output.dtype.is_floating]
+    gradients = tape.gradient(differentiable, [inputs, network.trainable_variables])
+    for result in tf.nest.flatten([outputs, gradients]):
+        if result is not None:
+            _ = tf.convert_to_tensor(result).numpy()
     return time.perf_counter() - began
 
 
@@ -90,39 +90,39 @@ def balance(
     budget: int | None = None,
     copies: int = 3,
 ) -> Partition:
-    """Returns the cuts whose largest stage is the smallest, by dynamic programming over all of them.
+    """Returns the cuts that minimise the largest stage, by dynamic programming over all cuts.
 
     Args:
-      costs: of the units.
-      stages: their number, K.
+      costs: the costs of the units.
+      stages: the number of stages, K.
       by: "time", seconds of a stage, or "memory", its bytes.
-      micro_batches: whose activations a stage keeps at a time.
-      budget: bytes that a stage may have.
-      copies: of each parameter: itself, its gradient, what the optimiser keeps.
+      micro_batches: number of micro-batches whose activations a stage keeps.
+      budget: maximum bytes of a stage.
+      copies: copies of each parameter: itself, its gradient, the optimiser's state.
 
     Raises:
-      UserError: there are more stages than layers, or no cuts meet the budget; the message has the smallest that would.
+      UserError: more stages than layers, or no cuts meet the budget; the message has the smallest budget that would.
     """
     count = len(costs)
     if stages > count:
-        raise UserError(f"parallelism.stages: {stages} stages are wanted, but there are {count} layers")
-    memory = [one.parameter_bytes * copies + one.activation_bytes * micro_batches for one in costs]
-    weight = [one.seconds for one in costs] if by == "time" else memory
+        raise UserError(f"parallelism.stages: found {stages}; expected at most {count} (layers); lower it")
+    memory = [cost.parameter_bytes * copies + cost.activation_bytes * micro_batches for cost in costs]
+    weight = [cost.seconds for cost in costs] if by == "time" else memory
     if budget is not None:
         smallest = max(_sums(memory, _best(memory, memory, stages, None)))
         if smallest > budget:
             raise UserError(
-                f"parallelism.memory_budget_mb: no {stages} stages fit into {budget / 1e6:,.1f} MB; "
-                f"{smallest / 1e6:,.1f} MB would do"
+                f"parallelism.memory_budget_mb: found {budget / 1e6:,.1f}; expected at least {smallest / 1e6:,.1f} for "
+                f"{stages} stages; raise it"
             )
     places = _best(weight, memory, stages, budget)
     return partition_at(costs, places, micro_batches, copies)
 
 
 def partition_at(costs: Sequence[Cost], places: list[int], micro_batches: int = 1, copies: int = 3) -> Partition:
-    """Returns what to expect of the cuts at `places`; arguments as `balance`'s."""
-    memory = [one.parameter_bytes * copies + one.activation_bytes * micro_batches for one in costs]
-    return Partition(places, _sums([one.seconds for one in costs], places), _sums(memory, places))
+    """Returns the partition at `places`, with its expected costs; arguments as for `balance`."""
+    memory = [cost.parameter_bytes * copies + cost.activation_bytes * micro_batches for cost in costs]
+    return Partition(places, _sums([cost.seconds for cost in costs], places), _sums(memory, places))
 
 
 def _sums(values: Sequence[float], places: Sequence[int]) -> list:
@@ -131,13 +131,13 @@ def _sums(values: Sequence[float], places: Sequence[int]) -> list:
 
 
 def _best(weight: Sequence[float], memory: Sequence[int], stages: int, budget: int | None) -> list[int]:
-    """Returns the cuts with the least largest sum of `weight`, of those whose sums of `memory` meet the budget."""
+    """Returns the cuts that minimise the largest sum of `weight`, of those whose sums of `memory` meet the budget."""
     count = len(weight)
     total, taken = [0.0], [0]
-    for of, bytes_ in zip(weight, memory, strict=True):
-        total.append(total[-1] + of)
-        taken.append(taken[-1] + bytes_)
-    # best[end]: the least largest stage of the first `end` units in so many stages.
+    for unit_weight, unit_bytes in zip(weight, memory, strict=True):
+        total.append(total[-1] + unit_weight)
+        taken.append(taken[-1] + unit_bytes)
+    # best[end]: the minimal largest stage of the first `end` units, in the number of stages of this iteration.
     best = [0.0] + [float("inf")] * count
     choices = []
     for _ in range(stages):

@@ -1,11 +1,11 @@
-"""Pipeline parallelism: the stages of a network work on different micro-batches at the same time.
+"""Pipeline parallelism: the stages of a network compute different micro-batches at the same time.
 
-GPipe (Huang et al. 2019, section 2): a batch passes in M micro-batches through K stages, each on a device of its own;
-the gradients of the micro-batches are added up to one synchronous update. A stage does one thing at a time, in the
-order of its schedule:
+GPipe (Huang et al. 2019, section 2): a batch passes in M micro-batches through K stages, each on its own device; the
+gradients of the micro-batches are summed to one synchronous update. A stage computes one pass at a time, in the order
+of its schedule:
   gpipe  all micro-batches forward, then all of them backward; a stage keeps the activations of M micro-batches
-  1f1b   PipeDream-Flush (Narayanan et al. 2021, section 2.2): K - k forward passes ahead, then one backward and one
-         forward pass in turn; stage k keeps the activations of at most K - k micro-batches
+  1f1b   PipeDream-Flush (Narayanan et al. 2021, section 2.2): K - k forward passes ahead, then backward and forward
+         passes alternate; stage k keeps the activations of at most K - k micro-batches
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,13 @@ from stillhouse.modules.large_models.rematerialisation import recomputed
 from stillhouse.modules.large_models.segments import Segment, cut, refuse_activity_regularisers
 
 SCHEDULES = ("gpipe", "1f1b")
-CLOCK = "clock"  # among the totals
+CLOCK = "clock"  # name among the totals
 FORWARD, BACKWARD = "forward", "backward"
 
 
 @dataclass(frozen=True)
 class Pass:
-    """A micro-batch in a stage, one way or the other."""
+    """The forward or backward pass of a micro-batch in a stage."""
 
     kind: str
     stage: int
@@ -35,10 +35,10 @@ class Pass:
 
 
 def order_of(schedule: str, stage: int, stages: int, micro_batches: int) -> list[Pass]:
-    """Returns what a stage does, in order; stages and micro-batches count from 0.
+    """Returns the passes of a stage in order; stages and micro-batches count from 0.
 
     Raises:
-      UserError: the schedule is unknown.
+      UserError: the schedule does not exist.
     """
     forward = [Pass(FORWARD, stage, number) for number in range(micro_batches)]
     backward = [Pass(BACKWARD, stage, number) for number in range(micro_batches)]
@@ -46,43 +46,44 @@ def order_of(schedule: str, stage: int, stages: int, micro_batches: int) -> list
         return forward + backward[::-1]
     if schedule == "1f1b":
         ahead = min(stages - stage - 1, micro_batches)
-        found = forward[:ahead]
+        passes = forward[:ahead]
         for number in range(micro_batches):
-            found += [*forward[ahead + number : ahead + number + 1], backward[number]]
-        return found
-    raise UserError(f"parallelism.schedule: found {schedule!r}; allowed: {', '.join(SCHEDULES)}")
+            passes += [*forward[ahead + number : ahead + number + 1], backward[number]]
+        return passes
+    raise UserError(f"parallelism.schedule: found {schedule!r}; expected one of: {', '.join(SCHEDULES)}")
 
 
-def most_in_flight(schedule: str, stage: int, stages: int, micro_batches: int) -> int:
-    """Returns of how many micro-batches a stage keeps the activations at the most."""
-    steps = (1 if one.kind == FORWARD else -1 for one in order_of(schedule, stage, stages, micro_batches))
+def max_in_flight(schedule: str, stage: int, stages: int, micro_batches: int) -> int:
+    """Returns the number of micro-batches whose activations a stage keeps, at most."""
+    order = order_of(schedule, stage, stages, micro_batches)
+    steps = (1 if current.kind == FORWARD else -1 for current in order)
     return max(accumulate(steps))
 
 
 def global_order(schedule: str, stages: int, micro_batches: int) -> list[Pass]:
-    """Returns the passes of all stages in an order in which each finds what it needs."""
-    left = [order_of(schedule, stage, stages, micro_batches) for stage in range(stages)]
+    """Returns the passes of all stages in an order in which each pass follows those it needs."""
+    queues = [order_of(schedule, stage, stages, micro_batches) for stage in range(stages)]
     done: set[Pass] = set()
-    found = []
-    while any(left):
-        ready = [queue for queue in left if queue and needs(queue[0], stages) <= done]
+    order = []
+    while any(queues):
+        ready = [queue for queue in queues if queue and needs(queue[0], stages) <= done]
         assert ready, f"the schedule {schedule} waits for itself"
         for queue in ready:
-            found.append(queue.pop(0))
-        done |= set(found)
-    return found
+            order.append(queue.pop(0))
+        done |= set(order)
+    return order
 
 
-def needs(one: Pass, stages: int) -> set[Pass]:
-    """Returns the passes, of the same micro-batch, whose outcome a pass works on."""
-    if one.kind == FORWARD:
-        return {Pass(FORWARD, one.stage - 1, one.micro_batch)} if one.stage else set()
-    if one.stage == stages - 1:
-        return {Pass(FORWARD, one.stage, one.micro_batch)}
-    return {Pass(BACKWARD, one.stage + 1, one.micro_batch)}
+def needs(current: Pass, stages: int) -> set[Pass]:
+    """Returns the passes of the same micro-batch whose results `current` needs."""
+    if current.kind == FORWARD:
+        return {Pass(FORWARD, current.stage - 1, current.micro_batch)} if current.stage else set()
+    if current.stage == stages - 1:
+        return {Pass(FORWARD, current.stage, current.micro_batch)}
+    return {Pass(BACKWARD, current.stage + 1, current.micro_batch)}
 
 
-# From the outputs of the network and a micro-batch to the sum of the losses that is trained, float32 [], and totals.
+# Maps the outputs of the network and a micro-batch to the sum of the trained losses, float32 [], and totals.
 LossOf = Callable[[Any, Any], tuple[tf.Tensor, dict[str, tf.Tensor]]]
 
 
@@ -97,23 +98,23 @@ class Pipeline:
         micro_batches: int,
         schedule: str = "gpipe",
         rematerialise: bool = False,
-        who: str = "network",
+        name: str = "network",
     ):
         """Cuts the network.
 
         Args:
           network: functional or sequential.
-          places: after which units to cut; one less than there are stages.
-          devices: of the stages of each replica.
+          places: the indices of the units after which to cut; one fewer than stages.
+          devices: the stages' devices, by replica.
           micro_batches: M.
           schedule: one of SCHEDULES.
-          rematerialise: stages compute their activations again in the backward pass, as GPipe does.
-          who: names the network in messages.
+          rematerialise: whether stages rematerialise their activations in the backward pass, as in GPipe.
+          name: the network's name in messages.
 
         Raises:
-          UserError: the network cannot be cut, or the schedule is unknown.
+          UserError: the network cannot be cut, or the schedule does not exist.
         """
-        refuse_activity_regularisers(network, who, "parallelism")
+        refuse_activity_regularisers(network, name, "parallelism")
         self._network = network
         self._segments = cut(network, places)
         self._devices = devices
@@ -123,14 +124,14 @@ class Pipeline:
 
     @property
     def variables_of_stages(self) -> list[list[tf.Variable]]:
-        """The weights of each stage; those of a layer that several stages share belong to the first of them."""
+        """The weights of each stage; weights of a layer shared by several stages belong to the first of them."""
         seen: set[int] = set()
-        found = []
+        variables = []
         for segment in self._segments:
-            own = [one for one in segment.network.weights if id(one) not in seen]
-            seen |= {id(one) for one in own}
-            found.append(own)
-        return found
+            own = [weight for weight in segment.network.weights if id(weight) not in seen]
+            seen |= {id(weight) for weight in own}
+            variables.append(own)
+        return variables
 
     def gradients(
         self,
@@ -143,15 +144,15 @@ class Pipeline:
         """Returns the gradients of `variables` and the totals, summed over the micro-batches of a replica's batch.
 
         Args:
-          inputs: of the network, {name: [batch, ...]}.
-          batch: nested tensors [batch, ...] that `loss_of` gets, micro-batch by micro-batch.
-          loss_of: see above; runs on the device of the last stage.
-          variables: what is trained; those that are not the network's get gradients from `loss_of` alone.
-          clocked: also note in the totals, under CLOCK, when each pass of `order` began and ended, by the clock of its
-            process: float64 [passes, 2], seconds. A tf.function reads clocks in the order of the program, whereby the
-            stages wait for each other; tf.compat.v1.wrap_function does not.
+          inputs: the network's inputs, {name: [batch, ...]}.
+          batch: nested tensors [batch, ...] that `loss_of` receives, micro-batch by micro-batch.
+          loss_of: see LossOf; runs on the device of the last stage.
+          variables: the trained variables; those outside the network get gradients from `loss_of` alone.
+          clocked: also record in the totals, under CLOCK, begin and end of each pass of `order`, by the clock of its
+            process: float64 [passes, 2], seconds. A tf.function reads clocks in program order, which makes the stages
+            wait for each other; tf.compat.v1.wrap_function does not.
         """
-        # Cut where they are wanted: a tensor travels once, not in parts.
+        # Cut on the device that needs the parts: a tensor travels once, not in parts.
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         devices = self._devices[int(tf.get_static_value(replica))]
         parts = []
@@ -161,56 +162,56 @@ class Pipeline:
             with tf.device(devices[-1]):
                 parts.append((own_inputs, _part(batch, number, self._micro_batches)))
         run = _Run(self._network, self._segments, devices, self._rematerialise, loss_of, list(variables), clocked)
-        for one in self.order:
-            if one.kind == FORWARD:
-                run.forward(one.stage, one.micro_batch, *parts[one.micro_batch])
+        for current in self.order:
+            if current.kind == FORWARD:
+                run.forward(current.stage, current.micro_batch, *parts[current.micro_batch])
             else:
-                run.backward(one.stage, one.micro_batch)
+                run.backward(current.stage, current.micro_batch)
         if clocked:
             run.totals[CLOCK] = tf.stack(run.times)
         return run.sums, run.totals
 
 
-def _part(tensors: Any, number: int, of: int) -> Any:
-    """Returns a micro-batch; sizes differ by one at the most, so that none is empty as long as there are enough."""
+def _part(tensors: Any, number: int, count: int) -> Any:
+    """Returns micro-batch `number` of `count`; sizes differ by at most one, so none is empty given enough examples."""
     examples = tf.shape(tf.nest.flatten(tensors)[0])[0]
-    begin, end = number * examples // of, (number + 1) * examples // of
+    begin, end = number * examples // count, (number + 1) * examples // count
     return tf.nest.map_structure(lambda tensor: tensor[begin:end], tensors)
 
 
 class _Run:
-    """One batch on its way; built anew with every trace."""
+    """The computation of one batch; created with every trace."""
 
     def __init__(self, network, segments, devices, rematerialise, loss_of, variables, clocked):
         self._segments: list[Segment] = segments
         self._devices, self._rematerialise, self._loss_of = devices, rematerialise, loss_of
         self._variables, self._clocked = variables, clocked
         self.times: list[tf.Tensor] = []
-        self._places = {id(variable): number for number, variable in enumerate(variables)}
+        self._indices = {id(variable): number for number, variable in enumerate(variables)}
         self._names = dict(zip(map(id, network.inputs), network.input_names, strict=True))
         self._outputs = [id(tensor) for tensor in tf.nest.flatten(network.outputs)]
         self._structure = network.output
-        self._known: dict[int, dict[int, tf.Tensor]] = {}  # by micro-batch: values by the ids of KerasTensors
-        self._gradients: dict[int, dict[int, tf.Tensor]] = {}  # likewise, of the loss
+        self._values: dict[int, dict[int, tf.Tensor]] = {}  # by micro-batch: values by the ids of KerasTensors
+        self._gradients: dict[int, dict[int, tf.Tensor]] = {}  # the same for the loss's gradients
         self._tapes: dict[tuple[int, int], tuple] = {}
-        self._last: dict[int, list[tf.Tensor]] = {}  # what a stage has done last
+        self._last: dict[int, list[tf.Tensor]] = {}  # by stage: results of its last pass
         self.sums: list[tf.Tensor | None] = [None] * len(variables)
         self.totals: dict[str, tf.Tensor] = {}
 
     def _in_turn(self, stage: int, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-        """Returns the tensors on the stage's device, once what it has done before is done."""
+        """Returns the tensors on the stage's device, once its previous pass is complete."""
         with tf.control_dependencies(self._last.get(stage, [])):
-            ready = [tf.identity(one) for one in tensors]
+            ready = [tf.identity(tensor) for tensor in tensors]
         if self._clocked:
             with tf.control_dependencies(ready):
                 began = tf.timestamp()
             with tf.control_dependencies([began]):
-                ready = [tf.identity(one) for one in ready]
+                ready = [tf.identity(tensor) for tensor in ready]
             self.times.append(began)
         return ready
 
     def _ended(self, stage: int, done: list[tf.Tensor]) -> None:
-        """Notes what a stage has done last."""
+        """Records the results of a stage's last pass."""
         self._last[stage] = done
         if self._clocked:
             with tf.control_dependencies(done):
@@ -219,30 +220,30 @@ class _Run:
             self._last[stage] = [*done, ended]
 
     def forward(self, stage: int, number: int, inputs: dict[str, tf.Tensor], batch: Any) -> None:
-        """The forward pass of a micro-batch in a stage, in the last one with its loss and what that asks back."""
+        """Runs the forward pass of a micro-batch in a stage; in the last one also the loss and its gradients."""
         segment = self._segments[stage]
-        known = self._known.setdefault(number, {key: inputs[name] for key, name in self._names.items()})
+        values = self._values.setdefault(number, {key: inputs[name] for key, name in self._names.items()})
         with tf.device(self._devices[stage]):
-            taken = self._in_turn(stage, [known[key] for key in segment.takes])
+            taken = self._in_turn(stage, [values[key] for key in segment.takes])
             with tf.GradientTape() as tape:
-                tape.watch([one for one in taken if one.dtype.is_floating])
-                given = recomputed(segment, taken) if self._rematerialise else segment(taken, training=True)
-            known |= dict(zip(segment.gives, given, strict=True))
-            self._tapes[stage, number] = tape, taken, given
+                tape.watch([tensor for tensor in taken if tensor.dtype.is_floating])
+                outputs = recomputed(segment, taken) if self._rematerialise else segment(taken, training=True)
+            values |= dict(zip(segment.gives, outputs, strict=True))
+            self._tapes[stage, number] = tape, taken, outputs
             if stage == len(self._segments) - 1:
-                self._loss(number, known, batch)
-            self._ended(stage, list(given))
+                self._loss(number, values, batch)
+            self._ended(stage, list(outputs))
 
-    def _loss(self, number: int, known: dict[int, tf.Tensor], batch: Any) -> None:
-        outputs = [tf.identity(known[key]) for key in self._outputs]
+    def _loss(self, number: int, values: dict[int, tf.Tensor], batch: Any) -> None:
+        outputs = [tf.identity(values[key]) for key in self._outputs]
         with tf.GradientTape() as tape:
             tape.watch(outputs)
             loss, totals = self._loss_of(tf.nest.pack_sequence_as(self._structure, outputs), batch)
-        found = tape.gradient(loss, outputs + self._variables)
+        gradients = tape.gradient(loss, outputs + self._variables)
         self._gradients[number] = {}
-        for key, gradient in zip(self._outputs, found, strict=False):
+        for key, gradient in zip(self._outputs, gradients, strict=False):
             self._add_to(self._gradients[number], key, gradient)
-        for variable, gradient in zip(self._variables, found[len(outputs) :], strict=True):
+        for variable, gradient in zip(self._variables, gradients[len(outputs) :], strict=True):
             self._add(variable, gradient)
         for name, total in totals.items():
             self.totals[name] = self.totals[name] + total if name in self.totals else total
@@ -255,24 +256,24 @@ class _Run:
     def _add(self, variable: tf.Variable, gradient: Any) -> None:
         if gradient is None:
             return
-        place = self._places[id(variable)]
+        index = self._indices[id(variable)]
         gradient = tf.convert_to_tensor(gradient)
-        self.sums[place] = gradient if self.sums[place] is None else self.sums[place] + gradient
+        self.sums[index] = gradient if self.sums[index] is None else self.sums[index] + gradient
 
     def backward(self, stage: int, number: int) -> None:
-        """The backward pass of a micro-batch in a stage."""
-        segment, (tape, taken, given) = self._segments[stage], self._tapes.pop((stage, number))
+        """Runs the backward pass of a micro-batch in a stage."""
+        segment, (tape, taken, outputs) = self._segments[stage], self._tapes.pop((stage, number))
         gradients = self._gradients[number]
-        own = [one for one in segment.network.trainable_variables if id(one) in self._places]
+        own = [variable for variable in segment.network.trainable_variables if id(variable) in self._indices]
         with tf.device(self._devices[stage]):
             upstream = [
                 gradients[key] if key in gradients else tf.zeros_like(output)
-                for key, output in zip(segment.gives, given, strict=True)
+                for key, output in zip(segment.gives, outputs, strict=True)
             ]
             upstream = self._in_turn(stage, upstream)
-            found = tape.gradient(given, taken + own, output_gradients=upstream)
-            for key, gradient in zip(segment.takes, found, strict=False):
+            results = tape.gradient(outputs, taken + own, output_gradients=upstream)
+            for key, gradient in zip(segment.takes, results, strict=False):
                 self._add_to(gradients, key, gradient)
-            for variable, gradient in zip(own, found[len(taken) :], strict=True):
+            for variable, gradient in zip(own, results[len(taken) :], strict=True):
                 self._add(variable, gradient)
-            self._ended(stage, [tf.convert_to_tensor(one) for one in found if one is not None])
+            self._ended(stage, [tf.convert_to_tensor(gradient) for gradient in results if gradient is not None])

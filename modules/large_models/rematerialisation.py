@@ -1,8 +1,8 @@
-"""Activations that are computed again in the backward pass instead of kept.
+"""Rematerialisation (activation checkpointing): recomputes activations in the backward pass instead of keeping them.
 
 Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost": a network of n equal layers in √n segments keeps √n
 tensors between segments and, in the backward pass, the activations of one segment at a time: O(√n) memory for one more
-forward pass. The last segment is not computed again, for its activations are wanted at once.
+forward pass. The last segment is not recomputed, since its activations are needed at once.
 """
 
 from collections.abc import Sequence
@@ -24,23 +24,23 @@ from stillhouse.modules.large_models.segments import (
 )
 from stillhouse.modules.models.random_generators import generators_of
 
-# Sizes of the largest segment that are tried.
+# Number of sizes tried for the largest segment.
 TRIALS = 64
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where to cut a network, and what that leaves in memory, in bytes per example."""
+    """Cuts of a network, and the memory of its activations in bytes per example."""
 
-    places: list[int]
-    peak: int  # between segments, and the largest segment
-    whole: int  # of all activations
+    places: list[int]  # indices of the units after which to cut
+    peak: int  # tensors between segments, and the largest segment
+    whole: int  # all activations
 
 
 def estimate(network: keras.Model, places: Sequence[int]) -> Plan:
-    """Returns what the cuts at `places` leave in memory.
+    """Returns the plan with the cuts at `places` and its memory.
 
-    The size of an activation is that of a layer's output; what a layer keeps inside itself is not seen.
+    The size of an activation is that of a layer's output; tensors inside a layer are not counted.
     """
     inner, boundary = sizes_of(network)
     return Plan(list(places), _peak(inner, boundary, places), sum(inner))
@@ -51,10 +51,10 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
 
     Args:
       network: functional or sequential.
-      budget: bytes per example.
+      budget: maximum bytes per example; None: none.
 
     Raises:
-      UserError: no cuts meet the budget; the message has the least that would do.
+      UserError: no cuts meet the budget; the message has the smallest budget that would.
     """
     inner, boundary = sizes_of(network)
     whole = sum(inner)
@@ -63,19 +63,19 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
         limit = max(max(inner), whole * trial // TRIALS)
         tried.setdefault(limit, _cheapest_cuts(inner, boundary, limit))
     plans = [Plan(places, _peak(inner, boundary, places), whole) for places in tried.values()]
-    best = min(plans, key=lambda one: (one.peak, len(one.places)))
+    best = min(plans, key=lambda candidate: (candidate.peak, len(candidate.places)))
     if budget is None:
         return best
-    fitting = [one for one in plans if one.peak <= budget]
+    fitting = [candidate for candidate in plans if candidate.peak <= budget]
     if not fitting:
         raise UserError(
-            f"memory.activation_budget_mb: {budget:,} bytes per example are not enough; {best.peak:,} would be"
+            f"memory.activation_budget_mb: found {budget:,} bytes per example; expected {best.peak:,} or more; raise it"
         )
-    return min(fitting, key=lambda one: (len(one.places), one.peak))
+    return min(fitting, key=lambda candidate: (len(candidate.places), candidate.peak))
 
 
 def sizes_of(network: keras.Model) -> tuple[list[int], list[int]]:
-    """Returns the bytes per example of each unit's outputs, and of what crosses each place between units."""
+    """Returns the bytes per example of each unit's outputs, and of the tensors across each cut between units."""
     units = units_of(network)
     between = [sum(bytes_of(tensor) for tensor in tensors) for tensors in crossing(units, network)]
     return [unit.bytes for unit in units], between
@@ -84,13 +84,13 @@ def sizes_of(network: keras.Model) -> tuple[list[int], list[int]]:
 def _peak(inner: list[int], boundary: list[int], places: Sequence[int]) -> int:
     bounds = [0, *places, len(inner)]
     largest = max(sum(inner[begin:end]) for begin, end in pairwise(bounds))
-    return sum(boundary[place - 1] for place in places) + largest
+    return sum(boundary[cut_index - 1] for cut_index in places) + largest
 
 
 def _cheapest_cuts(inner: list[int], boundary: list[int], limit: int) -> list[int]:
-    """Returns the cuts with the least between segments, such that no segment is larger than `limit`."""
+    """Returns the cuts with the fewest bytes between segments, such that no segment is larger than `limit`."""
     count = len(inner)
-    best = [0.0] + [float("inf")] * count  # up to each place
+    best = [0.0] + [float("inf")] * count  # up to each unit
     before = [0] * (count + 1)
     for end in range(1, count + 1):
         size = 0
@@ -101,60 +101,61 @@ def _cheapest_cuts(inner: list[int], boundary: list[int], limit: int) -> list[in
             cost = best[begin] + (boundary[begin - 1] if begin else 0)
             if cost < best[end]:
                 best[end], before[end] = cost, begin
-    places, place = [], before[count]
-    while place:
-        places.append(place)
-        place = before[place]
+    places, cut_index = [], before[count]
+    while cut_index:
+        places.append(cut_index)
+        cut_index = before[cut_index]
     return places[::-1]
 
 
 class Rematerialised:
-    """A network that keeps, of a training's forward pass, only what passes between its segments."""
+    """A network that keeps only the tensors between its segments from the forward pass of training."""
 
-    def __init__(self, network: keras.Model, places: Sequence[int], who: str):
+    def __init__(self, network: keras.Model, places: Sequence[int], name: str):
         """Cuts the network after the units at `places`.
 
         Raises:
-          UserError: a layer has an activity regulariser, whose loss would be lost; `who` names the network.
+          UserError: a layer has an activity regulariser, whose loss would be lost; `name` is the network's.
         """
-        refuse_activity_regularisers(network, who, "memory.rematerialise")
+        refuse_activity_regularisers(network, name, "memory.rematerialise")
         self._network = network
         self.places = list(places)
         self._segments = cut(network, places)
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor | list[tf.Tensor]:
-        """As the network's own call: {input: [batch, ...]} -> outputs."""
+        """Returns the network's outputs from {input: [batch, ...]}."""
         last = len(self._segments) - 1
 
         def run(number: int, segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
-            again = training and number < last
-            return recomputed(segment, taken) if again else segment(taken, training)
+            recompute = training and number < last
+            return recomputed(segment, taken) if recompute else segment(taken, training)
 
         return run_segments(self._network, self._segments, inputs, run)
 
 
 def _state_of(segment: Segment) -> list[tf.Variable]:
     """Returns the variables that a forward pass changes: moving averages, and generators of dropout."""
-    generators = generators_of(segment.network)
-    found = [*segment.network.non_trainable_variables, *(one.state for one in generators if one is not None)]
-    return list({id(variable): variable for variable in found}.values())
+    generators = [generator for generator in generators_of(segment.network) if generator is not None]
+    variables = [*segment.network.non_trainable_variables, *(generator.state for generator in generators)]
+    return list({id(variable): variable for variable in variables}.values())
 
 
-def in_turn(of_inputs: list, of_variables: list) -> tuple[list, list]:
-    """Returns the gradients of a segment; those of its inputs, with which the segment before begins, come last.
+def in_turn(input_gradients: list, variable_gradients: list) -> tuple[list, list]:
+    """Returns the gradients of a segment; those of its inputs, with which the previous segment begins, come last.
 
-    Else TensorFlow may put off the gradients of weights, and hold on to the activations that they need.
+    Otherwise TensorFlow may delay the gradients of weights and keep the activations that they need.
     """
-    done = [one for one in tf.nest.flatten(of_variables, expand_composites=True) if one is not None]
-    with tf.control_dependencies(done):
-        return [None if one is None else tf.identity(one) for one in of_inputs], of_variables
+    flat = tf.nest.flatten(variable_gradients, expand_composites=True)
+    with tf.control_dependencies([gradient for gradient in flat if gradient is not None]):
+        delayed = [None if gradient is None else tf.identity(gradient) for gradient in input_gradients]
+        return delayed, variable_gradients
 
 
 def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the outputs of a segment, whose gradient computes it again.
+    """Returns the outputs of a segment, whose gradient recomputes it.
 
-    The second pass starts from the state that the first one started from, so that dropout has the same mask, and leaves
-    the state as it found it, so that moving averages move once.
+    The second pass starts from the same state as the first, so that dropout has the same mask, and restores the state
+    afterwards, so that moving averages are updated once.
     """
     state = _state_of(segment)
     before = [variable.read_value() for variable in state]
@@ -165,9 +166,9 @@ def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
 
         def backward(*upstream, variables=None):
             variables = list(variables or [])
-            # With these the pass waits until its turn has come, and TensorFlow does not take the first one's results.
+            # With these the pass waits for its turn, and TensorFlow does not reuse the first pass's results.
             with tf.control_dependencies([part for part in upstream if part is not None]):
-                inputs_again = [tf.identity(one) for one in inputs]
+                inputs_again = [tf.identity(tensor) for tensor in inputs]
                 after = [variable.read_value() for variable in state]
             with tf.control_dependencies(after + inputs_again):
                 restored = [
@@ -175,13 +176,13 @@ def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
                 ]
             restored = [operation for operation in restored if operation is not None]
             with tf.control_dependencies(restored + inputs_again), tf.GradientTape() as tape:
-                tape.watch([one for one in inputs_again if one.dtype.is_floating])
+                tape.watch([tensor for tensor in inputs_again if tensor.dtype.is_floating])
                 outputs_again = segment(inputs_again, training=True)
             with tf.control_dependencies(outputs_again):
                 for variable, value in zip(state, after, strict=True):
                     variable.assign(value, read_value=False)
-            found = tape.gradient(outputs_again, inputs_again + variables, output_gradients=list(upstream))
-            return in_turn(found[: len(inputs)], found[len(inputs) :])
+            gradients = tape.gradient(outputs_again, inputs_again + variables, output_gradients=list(upstream))
+            return in_turn(gradients[: len(inputs)], gradients[len(inputs) :])
 
         return outputs, backward
 

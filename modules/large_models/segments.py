@@ -1,4 +1,4 @@
-"""A network cut into segments, each a network of its own, between which only a few tensors pass."""
+"""Cuts a network into segments, each a network of its own, with few tensors between them."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,37 +22,35 @@ class Unit:
 
     @property
     def bytes(self) -> int:
-        """What its outputs take per example."""
+        """Size of its outputs per example."""
         return sum(bytes_of(tensor) for tensor in self.outputs)
 
 
 def shape_of(tensor: Any, batch: int) -> list[int]:
-    """Returns the shape of a KerasTensor for so many examples; dimensions that are not known are 1."""
+    """Returns the shape of a KerasTensor for `batch` examples; unknown dimensions are 1."""
     return [batch, *(size or 1 for size in tensor.shape[1:])]
 
 
 def bytes_of(tensor: Any) -> int:
-    """Returns what a KerasTensor takes per example; dimensions that are not known count as 1."""
+    """Returns the bytes of a KerasTensor per example; unknown dimensions count as 1."""
     return math.prod(shape_of(tensor, 1)) * tf.as_dtype(tensor.dtype).size
 
 
 def bytes_of_variables(variables: Sequence[tf.Variable]) -> int:
-    """Returns what variables take."""
-    return sum(one.shape.num_elements() * one.dtype.size for one in variables)
+    """Returns the bytes of variables."""
+    return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
 
 
 def units_of(network: keras.Model) -> list[Unit]:
-    """Returns the calls of layers in a functional or sequential network, inputs left out, in an order that runs.
+    """Returns the calls of layers in a functional or sequential network, without inputs, in an executable order.
 
     Raises:
-      UserError: the network is neither; a model by subclassing shows no graph.
+      UserError: the network is neither; a subclassed model has no graph.
     """
     if not network.outputs:
-        raise UserError(
-            f"{network.name}: a model by subclassing cannot be cut into parts; build it by the functional API"
-        )
+        raise UserError(f"{network.name}: found a subclassed model; expected one of the functional API, to be cut")
     units, seen = [], set()
-    # By hand, for a deep network would be a deep recursion.
+    # An explicit stack, since a deep network would be a deep recursion.
     stack = [(tensor.node, False) for tensor in reversed(tf.nest.flatten(network.outputs))]
     while stack:
         node, ready = stack.pop()
@@ -66,26 +64,26 @@ def units_of(network: keras.Model) -> list[Unit]:
 
 
 def crossing(units: Sequence[Unit], network: keras.Model) -> list[list[Any]]:
-    """Returns, for each place between units (after the first, after the second, ...), the tensors that cross it.
+    """Returns the tensors across each possible cut (after the first unit, after the second, ...).
 
-    The network's inputs are not among them: they are there anyway.
+    The network's inputs are not among them: they exist anyway.
     """
     last_use = {}
-    for place, unit in enumerate(units):
-        last_use |= {id(tensor): place for tensor in unit.inputs}
+    for index, unit in enumerate(units):
+        last_use |= {id(tensor): index for tensor in unit.inputs}
     last_use |= {id(tensor): len(units) for tensor in tf.nest.flatten(network.outputs)}
     alive: list[Any] = []
-    found = []
-    for place, unit in enumerate(units[:-1]):
+    crossing_tensors = []
+    for index, unit in enumerate(units[:-1]):
         alive += unit.outputs
-        alive = [tensor for tensor in alive if last_use.get(id(tensor), -1) > place]
-        found.append(list(alive))
-    return found
+        alive = [tensor for tensor in alive if last_use.get(id(tensor), -1) > index]
+        crossing_tensors.append(list(alive))
+    return crossing_tensors
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Some units as a network: from the tensors in `takes` to those in `gives`, which are named by their ids."""
+    """Some units as a network: from the tensors in `takes` to those in `gives`, both identified by their ids."""
 
     network: keras.Model
     takes: list[int]
@@ -104,9 +102,9 @@ def cut(network: keras.Model, places: Sequence[int]) -> list[Segment]:
     for begin, end in pairwise(bounds):
         own, later = units[begin:end], units[end:]
         made = {id(tensor): tensor for unit in own for tensor in unit.outputs}
-        wanted = {id(tensor) for unit in later for tensor in unit.inputs} | {id(tensor) for tensor in outputs}
+        needed = {id(tensor) for unit in later for tensor in unit.inputs} | {id(tensor) for tensor in outputs}
         takes = {id(tensor): tensor for unit in own for tensor in unit.inputs if id(tensor) not in made}
-        gives = {key: tensor for key, tensor in made.items() if key in wanted}
+        gives = {key: tensor for key, tensor in made.items() if key in needed}
         segments.append(Segment(keras.Model(list(takes.values()), list(gives.values())), list(takes), list(gives)))
     return segments
 
@@ -120,45 +118,45 @@ def run_segments(
     """Returns the outputs of the network that was cut into `segments`.
 
     Args:
-      network: which was cut.
-      segments: its parts, in order.
+      network: the original network.
+      segments: its segments, in order.
       inputs: {input: [batch, ...]}.
-      run: from the number of a segment, counted from 0, the segment, and what it takes, to what it gives.
+      run: maps the number of a segment (from 0), the segment and its input values to its output values.
     """
     names = zip(network.input_names, network.inputs, strict=True)
-    known = {id(tensor): inputs[name] for name, tensor in names}
+    values = {id(tensor): inputs[name] for name, tensor in names}
     for number, segment in enumerate(segments):
-        given = run(number, segment, [known[key] for key in segment.takes])
-        known |= dict(zip(segment.gives, given, strict=True))
-    outputs = [known[id(tensor)] for tensor in tf.nest.flatten(network.outputs)]
+        segment_outputs = run(number, segment, [values[key] for key in segment.takes])
+        values |= dict(zip(segment.gives, segment_outputs, strict=True))
+    outputs = [values[id(tensor)] for tensor in tf.nest.flatten(network.outputs)]
     return tf.nest.pack_sequence_as(network.output, outputs)
 
 
-def refuse_activity_regularisers(network: keras.Model, who: str, setting: str) -> None:
-    """Refuses a network with losses that come from inside of segments.
+def refuse_activity_regularisers(network: keras.Model, name: str, setting: str) -> None:
+    """Rejects a network with losses from inside of segments.
 
     Raises:
-      UserError: a layer has an activity regulariser; `who` names the network, `setting` what it is in the way of.
+      UserError: a layer has an activity regulariser; the message has the network's `name` and the excluded `setting`.
     """
     for unit in units_of(network):
         if getattr(unit.layer, "activity_regularizer", None) is not None:
             raise UserError(
-                f"{who}: the layer {unit.layer.name!r} has an activity regulariser, which does not go together with "
-                f"{setting}"
+                f"{name}: the layer {unit.layer.name!r} has an activity regulariser, not supported with {setting}; "
+                "remove one of them"
             )
 
 
-def cuts_after(network: keras.Model, layers: Sequence[str], who: str) -> list[int]:
-    """Returns the places after the (last calls of the) layers of these names.
+def cuts_after(network: keras.Model, layers: Sequence[str], name: str) -> list[int]:
+    """Returns the indices of the cuts after the (last calls of the) layers with these names.
 
     Raises:
-      UserError: the network has no such layer, or nothing comes after it.
+      UserError: the network has no such layer, or the layer is its last; the message has the network's `name`.
     """
     units = units_of(network)
-    places = {unit.layer.name: place for place, unit in enumerate(units, start=1)}
-    for name in layers:
-        if name not in places:
-            raise UserError(f"{who}: there is no layer {name!r} to cut after; there are: {', '.join(places)}")
-        if places[name] == len(units):
-            raise UserError(f"{who}: nothing comes after the layer {name!r}")
-    return sorted({places[name] for name in layers})
+    cut_indices = {unit.layer.name: index for index, unit in enumerate(units, start=1)}
+    for layer in layers:
+        if layer not in cut_indices:
+            raise UserError(f"{name}: found {layer!r} to cut after; expected one of: {', '.join(cut_indices)}")
+        if cut_indices[layer] == len(units):
+            raise UserError(f"{name}: found {layer!r} to cut after; expected a layer before the last")
+    return sorted({cut_indices[layer] for layer in layers})

@@ -1,4 +1,4 @@
-"""A step in stages as it really ran: what each stage did when, and its picture."""
+"""Measures a step in stages, pass by pass, and draws its timeline."""
 
 import io
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ import tensorflow as tf
 from stillhouse.modules.large_models.pipeline import BACKWARD, CLOCK, FORWARD, LossOf, Pass, Pipeline
 
 COLOURS = {FORWARD: "#4c78a8", BACKWARD: "#f58518"}
-MOST_NUMBERED = 200  # passes, above which there is no room for the numbers of their micro-batches
+MAX_NUMBERED = 200  # maximum number of passes with room for the numbers of their micro-batches
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A pass, and when it was, in seconds by the clock of its process."""
+    """A pass with its begin and end in seconds, by the clock of its process."""
 
-    of: Pass
+    stage_pass: Pass
     began: float
     ended: float
 
@@ -30,52 +30,58 @@ def clock(
     variables: Sequence[tf.Variable],
     warm_up: int = 1,
 ) -> list[Timed]:
-    """Runs steps without an update and returns what the last one's passes took; of the first replica.
+    """Runs steps without updates and returns the last one's passes with their times, for the first replica.
 
-    Arguments are as `Pipeline.gradients` has them. On several hosts the times compare as well as their clocks agree.
+    The arguments are those of `Pipeline.gradients`. On several hosts the times are only as comparable as the clocks.
     """
-    given = (inputs, batch)
+    arguments = (inputs, batch)
 
     def step(*tensors):
-        own_inputs, own_batch = tf.nest.pack_sequence_as(given, tensors)
+        own_inputs, own_batch = tf.nest.pack_sequence_as(arguments, tensors)
         gradients, totals = pipeline.gradients(own_inputs, own_batch, loss_of, variables, clocked=True)
-        return totals[CLOCK], [tf.reduce_sum(one) for one in gradients if one is not None]
+        return totals[CLOCK], [tf.reduce_sum(gradient) for gradient in gradients if gradient is not None]
 
-    # A tf.function would let the clocks of all stages be read in the order of the program.
-    wrapped = tf.compat.v1.wrap_function(step, [tf.TensorSpec.from_tensor(one) for one in tf.nest.flatten(given)])
+    # A tf.function would read the clocks of all stages in program order.
+    flat = tf.nest.flatten(arguments)
+    wrapped = tf.compat.v1.wrap_function(step, [tf.TensorSpec.from_tensor(tensor) for tensor in flat])
     for _ in range(warm_up + 1):
-        times = wrapped(*tf.nest.flatten(given))[0].numpy()
-    return [Timed(of, float(began), float(ended)) for of, (began, ended) in zip(pipeline.order, times, strict=True)]
+        times = wrapped(*flat)[0].numpy()
+    return [
+        Timed(timed_pass, float(began), float(ended))
+        for timed_pass, (began, ended) in zip(pipeline.order, times, strict=True)
+    ]
 
 
 def busy(passes: Sequence[Timed]) -> float:
-    """Returns the share of the step in which a stage had something to do, the mean over the stages."""
-    stages = 1 + max(one.of.stage for one in passes)
-    took = max(one.ended for one in passes) - min(one.began for one in passes)
-    return sum(one.ended - one.began for one in passes) / (stages * took)
+    """Returns the fraction of the step in which a stage was busy, averaged over the stages."""
+    stages = 1 + max(timed.stage_pass.stage for timed in passes)
+    took = max(timed.ended for timed in passes) - min(timed.began for timed in passes)
+    return sum(timed.ended - timed.began for timed in passes) / (stages * took)
 
 
-def drawn(passes: Sequence[Timed], title: str) -> bytes:
-    """Returns the picture, SVG: a row for each stage, a bar for each pass with the number of its micro-batch."""
+def render_timeline(passes: Sequence[Timed], title: str) -> bytes:
+    """Returns the timeline as SVG: a row for each stage, a bar for each pass with the number of its micro-batch."""
     import matplotlib  # heavy
     from matplotlib.figure import Figure
 
-    first = min(one.began for one in passes)
-    stages = 1 + max(one.of.stage for one in passes)
+    first = min(timed.began for timed in passes)
+    stages = 1 + max(timed.stage_pass.stage for timed in passes)
     figure = Figure(figsize=(10, 1.2 + 0.6 * stages), layout="constrained")
     axes = figure.add_subplot()
     for kind, colour in COLOURS.items():
-        own = [one for one in passes if one.of.kind == kind]
+        own = [timed for timed in passes if timed.stage_pass.kind == kind]
         for stage in range(stages):
             bars = [
-                ((one.began - first) * 1000, (one.ended - one.began) * 1000) for one in own if one.of.stage == stage
+                ((timed.began - first) * 1000, (timed.ended - timed.began) * 1000)
+                for timed in own
+                if timed.stage_pass.stage == stage
             ]
             label = None if stage else kind
             axes.broken_barh(bars, (stage - 0.4, 0.8), color=colour, edgecolor="white", label=label)
-        for one in own if len(passes) <= MOST_NUMBERED else []:
-            middle = ((one.began + one.ended) / 2 - first) * 1000
+        for timed in own if len(passes) <= MAX_NUMBERED else []:
+            middle = ((timed.began + timed.ended) / 2 - first) * 1000
             centred = {"ha": "center", "va": "center", "color": "white", "zorder": 3}
-            axes.text(middle, one.of.stage, str(one.of.micro_batch + 1), **centred)
+            axes.text(middle, timed.stage_pass.stage, str(timed.stage_pass.micro_batch + 1), **centred)
     axes.set_yticks(range(stages), [f"stage {stage}" for stage in range(stages)])
     axes.invert_yaxis()
     axes.set_xlabel("ms")

@@ -1,15 +1,14 @@
-"""Where AutoGraph is needed, and where it only costs time.
+"""Decides whether a network needs AutoGraph.
 
-AutoGraph leaves the code of TensorFlow and of Keras 3 alone but rewrites that of tf_keras, function by function, for
-some eight seconds in each process that trains; nothing in tf_keras and in our own layers needs it. A layer of the
-user's own may.
+AutoGraph ignores the code of TensorFlow and of Keras 3 but rewrites that of tf_keras, function by function, for about
+eight seconds in each training process; nothing in tf_keras and in stillhouse's layers needs it. A user's layer may.
 """
 
 import tf_keras as keras
 
 
 def needs_autograph(network: keras.Model) -> bool:
-    """Returns whether the network has layers of a user's own, whose `call` may use Python control flow."""
+    """Returns whether the network has layers written by the user, whose `call` may use Python control flow."""
     modules = (type(part).__module__ for part in (network, *network.submodules))
     return not all(
         name.startswith(("tf_keras.", "tensorflow.", "stillhouse.modules.text.", "stillhouse.modules.distillation."))

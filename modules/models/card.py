@@ -1,11 +1,11 @@
-"""Facts that travel with a SavedModel: name, role, head, parameters, class names, training history."""
+"""The model card inside a SavedModel: name, role, head, parameters, class names, training history."""
 
 import json
 import os
 
 import tensorflow as tf
 
-CARD = os.path.join("assets.extra", "stillhouse.json")  # a folder that TensorFlow Serving leaves alone
+CARD = os.path.join("assets.extra", "stillhouse.json")  # a folder that TensorFlow Serving ignores
 
 
 def write_card(saved_model: str, card: dict) -> None:
@@ -17,6 +17,6 @@ def write_card(saved_model: str, card: dict) -> None:
 
 
 def read_card(saved_model: str) -> dict:
-    """Returns what `write_card` wrote."""
+    """Returns the card that `write_card` wrote."""
     with tf.io.gfile.GFile(os.path.join(saved_model, CARD)) as file:
         return json.load(file)

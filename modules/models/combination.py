@@ -1,4 +1,4 @@
-"""Several teachers as one: the ensemble's logits at a temperature.
+"""Combines several teachers into one: the ensemble's logits at a temperature.
 
 The combined logits v are such that softmax(v / T) (or sigmoid(v / T)) is the combined distribution at T, so that every
 objective sees one teacher. Hinton et al. 2015, section 2: the soft targets of an ensemble are the arithmetic or
@@ -22,13 +22,13 @@ def combine(
     """Returns the ensemble's logits, float32 [batch, outputs].
 
     "arithmetic" is the weighted mean of the softened distributions. "geometric" is their weighted geometric mean,
-    normalised again: softmax(sum_n w_n z_n / T), which is the same distribution as that of the mean of the logits, so
-    that "geometric" and "logits" are one computation. For regression all of them are the mean of the numbers.
+    normalised again: softmax(sum_n w_n z_n / T). This equals the distribution of the mean logits, so "geometric" and
+    "logits" are one computation. For regression every combination is the mean of the numbers.
 
     Args:
       teacher_logits: [batch, teachers, outputs].
       weights: one positive weight per teacher; they need not sum to 1.
-      temperature: T > 0 at which the distributions are combined.
+      temperature: T > 0 at which to combine the distributions.
       combination: one of COMBINATIONS.
       head: classification, multi_label or regression.
     """
@@ -43,9 +43,9 @@ def combine(
         holds = _log_mean(tf.math.log_sigmoid(softened), log_shares)
         holds_not = _log_mean(tf.math.log_sigmoid(-softened), log_shares)
         return temperature * (holds - holds_not)
-    # log of the mean distribution, moved by the mean normaliser: a row of logits is defined up to a constant, and with
+    # log of the mean distribution, shifted by the mean normaliser: logits are defined up to a constant, and with
     # this one N equal teachers give their own logits back, which matters to logit matching.
-    # A log-softmax is the logits less their normaliser.
+    # A log-softmax is the logits minus their normaliser.
     log_probabilities = tf.nn.log_softmax(softened)
     normaliser = tf.reduce_sum(shares * (softened - log_probabilities)[:, :, :1], axis=1)
     return temperature * (_log_mean(log_probabilities, log_shares) + normaliser)

@@ -5,8 +5,8 @@ Every exported model has the signatures
                       label [batch] for a classifier, or prediction float32 [batch] for a regression
   transformed_labels  examples: string [batch] -> {evaluation_label(label): labels}, as the head has them, for TFMA
   logits              transformed features -> logits float32 [batch, outputs]
-  hidden_states       transformed features -> {layer: [batch, ...]}, where layers were asked for
-and a model card in assets.extra/, which TensorFlow Serving leaves alone.
+  hidden_states       transformed features -> {layer: [batch, ...]}, if hidden layers were requested
+and a model card in assets.extra/, which TensorFlow Serving ignores.
 """
 
 import os
@@ -25,9 +25,9 @@ from stillhouse.modules.models.teachers import HIDDEN_SIGNATURE, LOGITS_SIGNATUR
 
 
 def evaluation_label(label: str) -> str:
-    """Returns the name under which TFMA finds the class id.
+    """Returns the name of the class id for TFMA.
 
-    Not the label's own: TFMA would then slice by the class id instead of the raw column.
+    It differs from the label's name, with which TFMA would slice by the class id instead of the raw column.
     """
     return f"transformed_{label}"
 
@@ -59,13 +59,12 @@ def save_with_signatures(
     """Writes `module` as a SavedModel with the signatures above.
 
     Args:
-      module: holds everything that the functions below use.
-      outputs: from transformed features to the network's outputs, [batch, outputs].
-      inputs: the features that it takes.
-      transform, label, path, card, head: as in `export_network`; the card is taken as it is but for "head" and
-        "class_names".
+      module: owner of all variables and resources of the functions below.
+      outputs: maps transformed features to the network's outputs, [batch, outputs].
+      inputs: the features that `outputs` takes.
+      transform, label, path, card, head: as in `export_network`; only "head" and "class_names" are added to the card.
       autograph: whether the functions need AutoGraph.
-      hidden_states: from transformed features to hidden states.
+      hidden_states: maps transformed features to hidden states.
     """
     module.transform_layer = transform.transform_features_layer()
     names = class_names(transform, label) if head.name == "classification" else None
@@ -106,7 +105,7 @@ def save_with_signatures(
 
 
 def _with_states(network: keras.Model, layers: Sequence[str], name: str) -> keras.Model:
-    """Returns the network from its inputs to {layer: its output}; raises UserError if there is no such layer."""
+    """Returns the network from its inputs to {layer: its output}; raises UserError if a layer is missing."""
     return keras.Model(network.inputs, {layer: layer_output(network, layer, name) for layer in layers})
 
 
@@ -123,17 +122,17 @@ def export_network(
 
     Args:
       network: a built model with named inputs.
-      transform: output of the Transform that the network was trained behind.
+      transform: output of the Transform whose features the network was trained on.
       label: name of the label feature.
       path: folder of the SavedModel.
-      card: JSON-able facts to keep with the model; "parameters", "head" and "class_names" are added.
-      head: what the outputs mean.
-      hidden_layers: names of layers whose outputs the signature hidden_states gives.
+      card: JSON-able model card; "parameters", "head" and "class_names" are added.
+      head: the meaning of the outputs.
+      hidden_layers: names of the layers whose outputs the signature hidden_states returns.
 
     Raises:
-      UserError: the network has no such hidden layer.
+      UserError: the network lacks one of the hidden layers.
     """
-    # As Transform gives them: a scalar feature is [batch] there, and [batch, 1] only inside the network.
+    # Shapes are Transform's: a scalar feature is [batch] there, and [batch, 1] only inside the network.
     spec = transform.transformed_feature_spec()
     inputs = {
         name: tf.TensorSpec([None, *spec[name].shape], spec[name].dtype, name=name) for name in network.input_names
@@ -158,14 +157,14 @@ def export_network(
 
 
 def export_pretrained(network: keras.Model, path: str, card: dict, hidden_layers: Sequence[str] = ()) -> None:
-    """Writes a pre-trained network, for others to start from or to learn from; it is not served.
+    """Writes a pre-trained network, for other training jobs to start from or to distil; it is not served.
 
-    Its signatures are logits, and hidden_states where layers were asked for, both from transformed and masked features.
+    Its signatures are logits and, if layers were requested, hidden_states, both on transformed and masked features.
 
     Args:
-      network: a built model with named inputs, with the logits [batch, positions, vocabulary] of masked positions.
+      network: a built model with named inputs and the logits [batch, positions, vocabulary] of masked positions.
       path: folder of the SavedModel.
-      card: JSON-able facts to keep with the model; "parameters" is added.
+      card: JSON-able model card; "parameters" is added.
       hidden_layers: as in `export_network`.
     """
     inputs = {
@@ -202,12 +201,12 @@ def export_ensemble(
     weights: Sequence[float] | None = None,
     combination: str = "arithmetic",
 ) -> None:
-    """Writes one SavedModel whose distribution is the combined one of the teachers, at T = 1.
+    """Writes one SavedModel with the combined distribution of the teachers at T = 1.
 
     Args:
       teachers: folders of exported models.
       transform, label, path, card, head: as in `export_network`.
-      weights: of the teachers; None: equal.
+      weights: the teachers' weights; None: equal.
       combination: as in `stillhouse.modules.models.combination`.
     """
     members = [Teacher(teacher, os.path.basename(teacher), head) for teacher in teachers]

@@ -1,7 +1,7 @@
-"""What a model's output means: one class of several, labels that may hold together, a number, or masked sub-words.
+"""The meaning of a model's output: one class of several, several labels at once, a number, or masked tokens.
 
-The same names as `head` in the settings, but for masked sub-words, which are the head of every pre-training. Everything
-after `Head.logits` sees one kind of tensor per head.
+The names are those of `head` in the settings, plus the masked language model, the head of every pre-training job. All
+code after `Head.logits` sees one kind of tensor per head.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ def class_logits(output: tf.Tensor) -> tf.Tensor:
     """Returns logits with one column per class, float32 [batch, classes], from a classifier's output.
 
     A binary model may have a single output z, whose sigmoid is the probability of class 1. Softmax over (0, z)
-    is that sigmoid, so that everything after this function knows only one kind of classifier.
+    is that sigmoid, so that all code after this function handles one kind of classifier.
     """
     output = tf.cast(output, tf.float32)
     if output.shape[-1] == 1:
@@ -56,7 +56,7 @@ def multi_label_loss(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.
 def squared_loss(labels: tf.Tensor, outputs: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
     """Returns the squared error, float32 [batch], of labels float32 [batch] and outputs float32 [batch, 1].
 
-    A number has no smoothing; the argument is there because every head's loss has it.
+    A number has no smoothing; the argument exists because every head's loss has it.
     """
     return tf.square(labels - outputs[:, 0])
 
@@ -68,7 +68,7 @@ def masked_mean(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def masked_loss(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) -> tf.Tensor:
-    """Returns the cross-entropy with what stood at the masked positions, mean over them, float32 [batch].
+    """Returns the cross-entropy with the original tokens, averaged over the masked positions, float32 [batch].
 
     Args:
       labels: int64 [batch, positions], -1: not masked.
@@ -80,17 +80,17 @@ def masked_loss(labels: tf.Tensor, logits: tf.Tensor, smoothing: float = 0.0) ->
 
 @dataclass(frozen=True)
 class Head:
-    """How to read one kind of output."""
+    """Interpretation of one kind of output."""
 
     name: str
     label_dtype: tf.DType
     label_rank: int  # of a batch of labels
-    no_label: int | float  # stands for the label of an example that has none
+    no_label: int | float  # placeholder for the label of an unlabelled example
     logits: Callable[[tf.Tensor], tf.Tensor]  # a network's output -> float32 [batch, outputs]
     hard_loss: Callable[..., tf.Tensor]  # (labels, logits, smoothing) -> float32 [batch]
     prediction_key: str  # name of the prediction in the serving signature
-    prediction: Callable[[tf.Tensor], tf.Tensor]  # logits -> what is served and evaluated
-    quality: str  # the metric that is reported while training, besides the loss
+    prediction: Callable[[tf.Tensor], tf.Tensor]  # logits -> the served and evaluated prediction
+    quality: str  # the metric reported during training, besides the loss
     quality_of: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]  # (labels, logits) -> float32 [batch]
 
     def width(self, outputs: int) -> int:
@@ -98,7 +98,7 @@ class Head:
         return max(2, outputs) if self.name == "classification" else outputs
 
     def is_labelled(self, labels: tf.Tensor) -> tf.Tensor:
-        """Returns bool [batch]: which examples have a label."""
+        """Returns bool [batch]: whether each example has a label."""
         if self.name == "regression":
             return tf.math.is_finite(labels)
         if self.name == "multi_label":
@@ -108,12 +108,12 @@ class Head:
         return labels >= 0
 
     def of_examples(self, losses: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-        """Returns a soft term per example, float32 [batch]; an objective gives one per masked position."""
+        """Returns a soft term per example, float32 [batch]; objectives return one per masked position."""
         return masked_mean(losses, labels) if self.name == MASKED else losses
 
     def safe_labels(self, labels: tf.Tensor) -> tf.Tensor:
-        """Returns the labels with a harmless value where there is none, for losses that are masked afterwards."""
-        if self.name == MASKED:  # its loss knows
+        """Returns the labels with a harmless value for unlabelled examples, for losses that are masked afterwards."""
+        if self.name == MASKED:  # its loss masks them itself
             return labels
         present = self.is_labelled(labels)
         mask = present[:, None] if self.label_rank == 2 else present

@@ -1,4 +1,4 @@
-"""Teachers trained elsewhere: a SavedModel on transformed features becomes one like ours."""
+"""Imports teachers trained elsewhere: gives a SavedModel on transformed features stillhouse's signatures."""
 
 import hashlib
 import os
@@ -16,47 +16,47 @@ from stillhouse.modules.models.export import class_names, save_with_signatures
 from stillhouse.modules.models.heads import Head
 from stillhouse.modules.models.teachers import ROWS_TO_TELL, are_probabilities
 
-SMALLEST_PROBABILITY = 1e-7  # below it a logit says no more than that
+SMALLEST_PROBABILITY = 1e-7  # smaller probabilities are clipped
 
 
 @dataclass(frozen=True)
 class SavedTeacher:
-    """Where the SavedModel is and what it gives."""
+    """Location and outputs of the SavedModel."""
 
-    name: str  # the node's
+    name: str  # name of the node
     path: str
-    signature: str  # from transformed features to the outputs
+    signature: str  # name of the signature, from transformed features to the outputs
     output: str | None  # name of the output; None: the only one
-    outputs: str  # logits, probabilities, or auto: looked at and told
+    outputs: str  # logits, probabilities, or auto: detected from the values
 
 
 def fingerprint(path: str) -> str:
     """Returns a hash of all files of the SavedModel in `path`; "" if there are none."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     files = sorted(os.path.join(folder, name) for folder, _, names in tf.io.gfile.walk(path) for name in names)
     for name in files:
-        found.update(os.path.relpath(name, path).encode())
+        digest.update(os.path.relpath(name, path).encode())
         with tf.io.gfile.GFile(name, "rb") as file:
             while chunk := file.read(1 << 20):
-                found.update(chunk)
-    return found.hexdigest()[:16] if files else ""
+                digest.update(chunk)
+    return digest.hexdigest()[:16] if files else ""
 
 
 def _load(teacher: SavedTeacher):
     """Returns the loaded model, its signature and the name of the output."""
-    where = f"{teacher.name} (teachers[].saved_model {teacher.path})"
+    key = f"{teacher.name} (teachers[].saved_model {teacher.path})"
     try:
         model = saved_models.load(teacher.path)
     except OSError as error:
-        raise UserError(f"{where}: no SavedModel there") from error
+        raise UserError(f"{key}: no SavedModel in this folder") from error
     if teacher.signature not in model.signatures:
-        found = ", ".join(sorted(model.signatures)) or "none"
-        raise UserError(f"{where}: no signature {teacher.signature!r}; set signature to one of: {found}")
+        names = ", ".join(sorted(model.signatures)) or "none"
+        raise UserError(f"{key}: signature: found {teacher.signature!r}; expected one of: {names}")
     signature = model.signatures[teacher.signature]
     names = sorted(signature.structured_outputs)
     output = teacher.output or (names[0] if len(names) == 1 else None)
     if output not in names:
-        raise UserError(f"{where}: set output to the one with the logits: {', '.join(names)}")
+        raise UserError(f"{key}: set output to the output with the logits: {', '.join(names)}")
     return model, signature, output
 
 
@@ -64,7 +64,7 @@ def saved_width(teacher: SavedTeacher, head: Head) -> int:
     """Returns the number of outputs of the SavedModel.
 
     Raises:
-      UserError: there is none in its path, or it has no such signature or output.
+      UserError: its path has no SavedModel, or the SavedModel lacks the signature or output.
     """
     _, signature, output = _load(teacher)
     shape = signature.structured_outputs[output].shape
@@ -73,27 +73,27 @@ def saved_width(teacher: SavedTeacher, head: Head) -> int:
 
 def _inputs(teacher: SavedTeacher, signature, spec: dict) -> dict[str, str]:
     """Returns {input of the signature: transformed feature}."""
-    wanted = signature.structured_input_signature[1]
-    if len(wanted) == 1 and len(spec) == 1:  # whatever the exporter called the only input
-        return {next(iter(wanted)): next(iter(spec))}
-    missing = sorted(set(wanted) - set(spec))
+    input_specs = signature.structured_input_signature[1]
+    if len(input_specs) == 1 and len(spec) == 1:  # the only input may have any name
+        return {next(iter(input_specs)): next(iter(spec))}
+    missing = sorted(set(input_specs) - set(spec))
     if missing:
         raise UserError(
-            f"{teacher.name}: its signature {teacher.signature!r} wants {', '.join(missing)}; the transformed features "
-            f"are: {', '.join(sorted(spec))} (a teacher is asked with what preprocessing_fn returns)"
+            f"{teacher.name}: signature {teacher.signature!r}: found inputs {', '.join(missing)}; expected transformed "
+            f"features, as preprocessing_fn returns them: {', '.join(sorted(spec))}"
         )
-    return {name: name for name in wanted}
+    return {name: name for name in input_specs}
 
 
-def _fit(value: tf.Tensor, wanted: tf.TensorSpec) -> tf.Tensor:
-    # A scalar feature is [batch] behind Transform, and [batch, 1] for most models.
-    if wanted.shape.rank == value.shape.rank + 1:
+def _fit(value: tf.Tensor, input_spec: tf.TensorSpec) -> tf.Tensor:
+    # A scalar feature is [batch] in Transform's output, and [batch, 1] for most models.
+    if input_spec.shape.rank == value.shape.rank + 1:
         value = tf.expand_dims(value, -1)
-    return tf.cast(value, wanted.dtype) if value.dtype != wanted.dtype else value
+    return tf.cast(value, input_spec.dtype) if value.dtype != input_spec.dtype else value
 
 
 def _are_probabilities(teacher: SavedTeacher, head: Head, sample: np.ndarray) -> bool:
-    """Returns whether the outputs have to be inverted."""
+    """Returns whether the outputs are probabilities, to be converted to logits."""
     if teacher.outputs != "auto":
         return teacher.outputs == "probabilities"
     if head.name == "regression":
@@ -102,8 +102,8 @@ def _are_probabilities(teacher: SavedTeacher, head: Head, sample: np.ndarray) ->
         return len(sample) >= ROWS_TO_TELL and bool(are_probabilities(sample).all())
     if np.all((sample >= 0) & (sample <= 1)):
         raise UserError(
-            f"{teacher.name}: all its outputs are between 0 and 1, which may be probabilities or logits; set "
-            "teachers[].outputs to probabilities or logits"
+            f"{teacher.name}: teachers[].outputs: all outputs are between 0 and 1, either probabilities or logits; set "
+            "outputs to probabilities or logits"
         )
     return False
 
@@ -124,40 +124,41 @@ def export_saved_teacher(
     features: dict[str, tf.Tensor],
     path: str,
 ) -> None:
-    """Writes the SavedModel to `path` with the signatures of `stillhouse.modules.models.export`, giving logits.
+    """Writes the SavedModel to `path` with the signatures of `stillhouse.modules.models.export`, returning logits.
 
     Args:
-      teacher: what to import.
-      transform: output of the Transform whose features it is asked with.
+      teacher: the SavedModel to import.
+      transform: output of the Transform whose features the teacher takes.
       label: name of the label feature.
-      head: of the models.
-      features: transformed examples, by which probabilities are told from logits.
+      head: the head of all models.
+      features: transformed examples, to distinguish probabilities from logits.
       path: folder of the result.
 
     Raises:
-      UserError: signature, inputs or classes do not fit.
+      UserError: signature, inputs or classes do not match.
     """
     model, signature, output = _load(teacher)
     spec = {name: feature for name, feature in transform.transformed_feature_spec().items() if name != label}
     names = _inputs(teacher, signature, spec)
-    wanted = signature.structured_input_signature[1]
+    input_specs = signature.structured_input_signature[1]
     _check_class_names(teacher, class_names(transform, label))
 
-    def answer(features):
-        found = signature(**{name: _fit(features[feature], wanted[name]) for name, feature in names.items()})[output]
-        return found[:, None] if found.shape.rank == 1 else found
+    def predict(features):
+        arguments = {name: _fit(features[feature], input_specs[name]) for name, feature in names.items()}
+        predictions = signature(**arguments)[output]
+        return predictions[:, None] if predictions.shape.rank == 1 else predictions
 
     try:
-        sample = answer(features).numpy()
+        sample = predict(features).numpy()
     except (tf.errors.InvalidArgumentError, ValueError, TypeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"{teacher.name}: it cannot be asked with the transformed features: {reason}") from error
+        raise UserError(f"{teacher.name}: inference on the transformed features failed: {reason}") from error
     invert = _are_probabilities(teacher, head, sample)
     if invert:
-        progress.note(f"{teacher.name} gives probabilities, which are turned into logits")
+        progress.note(f"{teacher.name}: converting its probabilities to logits")
 
     def outputs(features):
-        return logits_of(answer(features), head) if invert else tf.cast(answer(features), tf.float32)
+        return logits_of(predict(features), head) if invert else tf.cast(predict(features), tf.float32)
 
     module = tf.Module()
     module.model = model
@@ -174,15 +175,16 @@ def export_saved_teacher(
     save_with_signatures(module, outputs, inputs, transform, label, path, card, head, autograph=False)
 
 
-def _check_class_names(teacher: SavedTeacher, here: list[str] | None) -> None:
+def _check_class_names(teacher: SavedTeacher, expected_names: list[str] | None) -> None:
     if not tf.io.gfile.exists(os.path.join(teacher.path, CARD)):
-        return  # not one of ours; nothing tells what its classes are
-    theirs = read_card(teacher.path).get("class_names")
-    if theirs and here and theirs != here:
-        number = next((i for i, (a, b) in enumerate(zip(theirs, here, strict=False)) if a != b), None)
+        return  # not exported by stillhouse; its classes are unknown
+    names = read_card(teacher.path).get("class_names")
+    if names and expected_names and names != expected_names:
+        pairs = enumerate(zip(names, expected_names, strict=False))
+        number = next((number for number, (name, expected) in pairs if name != expected), None)
         difference = (
-            f"its class {number} is {theirs[number]!r}, here it is {here[number]!r}"
+            f"found class {number} {names[number]!r}; expected {expected_names[number]!r}"
             if number is not None
-            else f"it has {len(theirs)} classes, here are {len(here)}"
+            else f"found {len(names)} classes; expected {len(expected_names)}"
         )
-        raise UserError(f"{teacher.name}: its label vocabulary is another one: {difference}; train it on this data")
+        raise UserError(f"{teacher.name}: label vocabulary: {difference}; train it on this data")

@@ -1,4 +1,4 @@
-"""Loading SavedModels, whatever operations their graphs have."""
+"""Loads SavedModels, including those with operations of TensorFlow Text."""
 
 from typing import Any
 
@@ -10,5 +10,5 @@ import tensorflow_text  # noqa: F401
 
 
 def load(path: str) -> Any:
-    """Returns what tf.saved_model.load gives for the folder `path`; raises what it raises."""
+    """Returns the result of tf.saved_model.load for the folder `path`, with its exceptions."""
     return tf.saved_model.load(path)

@@ -1,6 +1,8 @@
 """Serves a SavedModel as a model server would: raw examples in, predictions out.
 
-python -m stillhouse.modules.models.serving SAVED_MODEL EXAMPLES LABEL   prints example_count, loss, accuracy as JSON
+python -m stillhouse.modules.models.serving SAVED_MODEL EXAMPLES LABEL
+
+prints JSON: {"metrics": {"example_count", "loss", "accuracy"}}, or {"refused": why} of a model that cannot be served.
 """
 
 import json
@@ -9,6 +11,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,22 @@ from stillhouse.modules.models.heads import HEADS
 
 BATCH = 256
 SMALLEST_PROBABILITY = 1e-7  # Keras clips there too
+
+
+class NotServableError(Exception):
+    """A model that does not load, or fails on raw examples; the message says how."""
+
+
+@contextmanager
+def _blaming_the_model() -> Iterator[None]:
+    """Turns what TensorFlow raises while it loads or calls a model into NotServableError."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError:  # the machine's fault
+        raise
+    except (tf.errors.OpError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        lines = str(error).strip().splitlines()
+        raise NotServableError(f"{type(error).__name__}: {lines[0] if lines else 'no message'}") from error
 
 
 def without_feature(serialized: bytes, name: str) -> bytes:
@@ -35,13 +54,13 @@ def read_records(pattern: str) -> tf.data.Dataset:
 
 
 def _sums(head: str, served: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns the sums over a batch of each metric, under the names that the evaluation has for them."""
+    """Returns the sums over a batch of each metric, by the evaluation's metric names."""
     if head == "regression":
         errors = served - labels
         return {"mean_absolute_error": np.abs(errors).sum(), "loss": np.square(errors).sum()}
     if head == "multi_label":
-        held = np.where(labels == 1, served, 1 - served)
-        loss = -np.log(np.maximum(held, SMALLEST_PROBABILITY)).mean(axis=-1)
+        of_truth = np.where(labels == 1, served, 1 - served)
+        loss = -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean(axis=-1)
         return {"accuracy": ((served > 0.5) == (labels == 1)).mean(axis=-1).sum(), "loss": loss.sum()}
     of_label = served[np.arange(len(labels)), labels]
     loss = -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))
@@ -52,18 +71,23 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
     """Returns example_count, loss and accuracy (or mean_absolute_error) over raw examples sent without their label.
 
     Args:
-      saved_model: folder of a model that stillhouse.modules.models.export wrote.
-      pattern: files of raw examples, the label included.
+      saved_model: folder of a model written by stillhouse.modules.models.export.
+      pattern: pattern of the files of raw examples, with the label.
       label: name of the label column.
+
+    Raises:
+      NotServableError: the model does not load, or fails on the examples.
     """
-    model = saved_models.load(saved_model)
-    head = HEADS[read_card(saved_model)["head"]]
-    serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
+    with _blaming_the_model():
+        model = saved_models.load(saved_model)
+        head = HEADS[read_card(saved_model)["head"]]
+        serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
     examples, sums = 0, {}
     for batch in read_records(pattern).batch(BATCH).as_numpy_iterator():
         requests = [without_feature(record, label) for record in batch]
-        served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
-        (labels,) = transformed_labels(examples=tf.constant(batch)).values()
+        with _blaming_the_model():
+            served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
+            (labels,) = transformed_labels(examples=tf.constant(batch)).values()
         examples += len(batch)
         for name, value in _sums(head.name, served.astype(np.float64), labels.numpy()).items():
             sums[name] = sums.get(name, 0.0) + float(value)
@@ -75,12 +99,12 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
 def single_example_latencies(models: Sequence[Any], example: bytes, rounds: int = 200) -> list[tuple[float, float]]:
     """Returns each model's times for one raw example, median and 95th percentile, in milliseconds.
 
-    The models are asked in turn, so that a slow moment of the machine falls on all of them.
+    Calls alternate between the models, so that a slow moment of the machine affects all of them.
 
     Args:
-      models: loaded SavedModels that stillhouse.modules.models.export wrote.
+      models: loaded SavedModels written by stillhouse.modules.models.export.
       example: a serialized tf.Example without label.
-      rounds: how often each model is asked after a tenth of that to warm up.
+      rounds: number of measured calls of each model, after a tenth of that for warm-up.
     """
     request = tf.constant([example])
     signatures = [model.signatures["serving_default"] for model in models]
@@ -102,12 +126,12 @@ def labels_of(model: Any, records: Sequence[bytes]) -> np.ndarray:
 
 
 def probabilities_of(model: Any, records: Sequence[bytes], label: str) -> np.ndarray:
-    """Returns what a loaded classifier serves for raw examples, sent without their label: [examples, classes]."""
+    """Returns a loaded classifier's probabilities for raw examples, sent without their label: [examples, classes]."""
     return predictions_of(model, records, label, "probabilities")
 
 
 def predictions_of(model: Any, records: Sequence[bytes], label: str, key: str) -> np.ndarray:
-    """Returns what a loaded SavedModel serves under `key` for raw examples, sent without their label.
+    """Returns a loaded SavedModel's output `key` for raw examples, sent without their label.
 
     Its first axis is the examples; the others are those of the head's prediction.
     """
@@ -131,4 +155,7 @@ def size_in_bytes(path: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(served_metrics(*sys.argv[1:])))
+    try:
+        print(json.dumps({"metrics": served_metrics(*sys.argv[1:])}))
+    except NotServableError as reason:
+        print(json.dumps({"refused": str(reason)}))

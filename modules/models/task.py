@@ -59,37 +59,39 @@ def load_task(path: str) -> ModuleType:
     """Imports the task module `path` and checks that it has its three functions.
 
     Raises:
-      UserError: it cannot be found, raises on import, or lacks a function.
+      UserError: the module does not exist, raises on import, or lacks a function.
     """
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
         if error.name and (path == error.name or path.startswith(f"{error.name}.")):
             raise UserError(
-                f"task: no module {path!r}; it is looked for beside the settings file, in the working directory "
-                "and among the installed packages"
+                f"task: no module {path!r} beside the settings file, in the working directory or among the installed "
+                "packages"
             ) from error
         raise UserError(f"task: importing {path!r} failed: {error} (at {where_raised(error)})") from error
-    except Exception as error:  # whatever a user's module raises is the user's to mend
+    except Exception as error:  # a user's module may raise anything
         kind = type(error).__name__
         raise UserError(f"task: importing {path!r} raised {kind}: {error} (at {where_raised(error)})") from error
     missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
     if missing:
-        raise UserError(f"task: module {path!r} ({module.__file__}) lacks the function(s) {', '.join(missing)}")
+        raise UserError(
+            f"task: module {path!r} ({module.__file__}) lacks the function(s) {', '.join(missing)}; add them"
+        )
     return module
 
 
 def find_augment(path: str) -> Callable:
-    """Returns the task's function augment(features, seed), which changes a batch of training inputs.
+    """Returns the task's function augment(features, seed), which augments a batch of training inputs.
 
     Raises:
-      UserError: the task module has none.
+      UserError: the task module has no such function.
     """
     augment = getattr(load_task(path), "augment", None)
     if not callable(augment):
         raise UserError(
-            f"augment: the task module {path!r} has no function augment(features, seed) -> features; write it, or "
-            "leave augment out of the settings"
+            f"augment: the task module {path!r} has no function augment(features, seed) -> features; add it or remove "
+            "augment from the settings"
         )
     return augment
 
@@ -103,16 +105,16 @@ def build_model(
       task: import path of the task module.
       builder: "build_teacher", "build_student", or another function of the task module.
       hyperparameters: keyword arguments of the builder.
-      features: parsing spec of the transformed features (without the label); None: not known yet, not checked.
-      masked: whether it is a masked language model, with logits [batch, positions, vocabulary].
+      features: parsing spec of the transformed features (without the label); None: unknown, inputs are not checked.
+      masked: whether the model is a masked language model, with logits [batch, positions, vocabulary].
 
     Raises:
-      UserError: the builder raises, returns no tf_keras model, or one with other inputs or a wrong output shape.
+      UserError: the builder raises, returns no tf_keras model, or a model with other inputs or a wrong output shape.
     """
     name = f"{task}.{builder}"
     build = getattr(load_task(task), builder, None)
     if not callable(build):
-        raise UserError(f"builder: the task module {task!r} has no function {builder!r}")
+        raise UserError(f"builder: the task module {task!r} has no function {builder!r}; add it or change builder")
     try:
         model = build(**hyperparameters)
     except UserError:
@@ -122,12 +124,13 @@ def build_model(
         raise UserError(f"{name}(**{hyperparameters}) raised {kind}: {error} (at {where_raised(error)})") from error
     if not isinstance(model, keras.Model):
         hint = "; build it with `import tf_keras as keras`" if type(model).__module__.startswith("keras") else ""
-        raise UserError(f"{name} returned {type(model).__module__}.{type(model).__name__}, no tf_keras model{hint}")
+        kind = f"{type(model).__module__}.{type(model).__name__}"
+        raise UserError(f"{name}: found {kind}; expected a tf_keras model{hint}")
     if not model.inputs:
         raise UserError(f"{name}: the model has no defined inputs; use the functional API or give Sequential an Input")
-    rank, wanted = (3, "[batch, positions, vocabulary]") if masked else (2, "[batch, classes]")
+    rank, expected_shape = (3, "[batch, positions, vocabulary]") if masked else (2, "[batch, classes]")
     if len(model.outputs) != 1 or len(model.output_shape) != rank or model.output_shape[-1] is None:
-        raise UserError(f"{name}: the model's output shape is {model.output_shape}; expected one {wanted}")
+        raise UserError(f"{name}: found the output shape {model.output_shape}; expected {expected_shape}")
     _check_gives_logits(name, model)
     if features is not None:
         _check_inputs(name, model, features)
@@ -140,19 +143,19 @@ def _check_gives_logits(name: str, model: keras.Model) -> None:
         model.layers[-1], keras.layers.Softmax
     ):
         kind = getattr(activation, "__name__", "softmax")
-        raise UserError(f"{name}: the model's last layer ends in {kind}; return logits (drop the {kind})")
+        raise UserError(f"{name}: found {kind} in the last layer; expected logits; remove the {kind}")
 
 
 def _check_inputs(name: str, model: keras.Model, features: dict) -> None:
     unknown = sorted(set(model.input_names) - set(features))
     if unknown:
         raise UserError(
-            f"{name}: the model's input(s) {', '.join(unknown)} are no transformed features; "
-            f"preprocessing_fn returns: {', '.join(sorted(features))}"
+            f"{name}: found the model input(s) {', '.join(unknown)}; expected features that preprocessing_fn returns: "
+            f"{', '.join(sorted(features))}"
         )
     sparse = sorted(key for key in model.input_names if not isinstance(features[key], tf.io.FixedLenFeature))
     if sparse:
         raise UserError(
-            f"task: preprocessing_fn returns {', '.join(sparse)} as sparse or ragged; models get dense features "
-            "(tf.sparse.to_dense with a default value, reshaped to a fixed size)"
+            f"task: preprocessing_fn: found {', '.join(sparse)} sparse or ragged; expected dense features; use "
+            "tf.sparse.to_dense with a default value and reshape to a fixed size"
         )

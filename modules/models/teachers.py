@@ -1,4 +1,4 @@
-"""Teachers that a student learns from: exported SavedModels, asked for logits and hidden states."""
+"""Teachers of a student: exported SavedModels that predict logits and hidden states."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,27 +12,27 @@ from stillhouse.modules.models.heads import HEADS, Head
 
 LOGITS_SIGNATURE = "logits"
 HIDDEN_SIGNATURE = "hidden_states"
-# Names of targets: what teachers predict about a batch, online or cached.
+# Names of targets, the teachers' predictions on a batch, online or cached.
 LOGITS = "logits"  # [batch, teachers, outputs]
 HIDDEN = "hidden/"  # prefix of hidden states: hidden/TEACHER/LAYER, [batch, ...]
 
-# Outputs of a half-precision softmax sum to one only so well.
+# Tolerance for the sum of a half-precision softmax.
 SUMS_TO_ONE = 2e-3
-# One or two rows of logits may look like that by accident, so many do not.
+# One or two rows of logits may look like probabilities by accident, this many do not.
 ROWS_TO_TELL = 16
 
 
 class Teacher:
-    """A SavedModel on transformed features, as `modules.models.export` writes it; calling it gives its logits.
+    """A SavedModel on transformed features, as `modules.models.export` writes it; calling it returns its logits.
 
-    Load it inside the scope of the strategy that it will run under.
+    Load it inside the scope of the strategy that runs it.
     """
 
     def __init__(self, path: str, name: str, head: Head = HEADS["classification"]):
         """Loads the SavedModel at `path`.
 
         Raises:
-          UserError: there is no SavedModel, or it has no signature `logits` over transformed features.
+          UserError: the path has no SavedModel, or the model has no signature `logits` over transformed features.
         """
         self.name = name
         self._head = head
@@ -42,8 +42,8 @@ class Teacher:
             raise UserError(f"{name}: no SavedModel in {path}: {error}") from error
         if LOGITS_SIGNATURE not in self.saved_model.signatures:
             raise UserError(
-                f"{name}: the SavedModel in {path} has no signature {LOGITS_SIGNATURE!r} (transformed features to "
-                f"logits); it has: {', '.join(sorted(self.saved_model.signatures)) or 'none'}"
+                f"{name}: signatures of {path}: found {', '.join(sorted(self.saved_model.signatures)) or 'none'}; "
+                f"expected {LOGITS_SIGNATURE!r} (transformed features to logits)"
             )
         self._signature = self.saved_model.signatures[LOGITS_SIGNATURE]
         self._hidden = self.saved_model.signatures.get(HIDDEN_SIGNATURE)
@@ -51,11 +51,11 @@ class Teacher:
 
     @property
     def outputs(self) -> int:
-        """Number of columns of its logits: classes, labels, or 1."""
+        """Number of columns of the logits: classes, labels, or 1."""
         return self._head.width(self._signature.structured_outputs["logits"].shape[-1])
 
     def hidden_shapes(self) -> dict[str, list[int]]:
-        """Returns the shape, without the batch, of each hidden state that it was exported with, by layer."""
+        """Returns the shape, without the batch, of each exported hidden state, by layer."""
         if self._hidden is None:
             return {}
         return {name: list(output.shape[1:]) for name, output in self._hidden.structured_outputs.items()}
@@ -73,15 +73,15 @@ class Teacher:
 def load_teachers(paths: Sequence[str], head: Head) -> list[Teacher]:
     """Loads the SavedModels of teachers, named Teacher-1, Teacher-2, ... in their order.
 
-    Those loaded in the scope of a strategy can be called by its replicas only.
+    Teachers loaded in the scope of a strategy can be called only by its replicas.
     """
     return [Teacher(path, f"Teacher-{number}", head) for number, path in enumerate(paths, start=1)]
 
 
 def predict_targets(teachers: Sequence[Teacher], features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Returns the teachers' predictions from transformed features, under the names that cached soft targets have.
+    """Returns the teachers' predictions on transformed features, by the names of cached soft targets.
 
-    logits: float32 [batch, teachers, outputs]; hidden/N/LAYER: float32 [batch, ...], for layers a teacher exports.
+    logits: float32 [batch, teachers, outputs]; hidden/N/LAYER: float32 [batch, ...], for exported hidden layers.
     """
     targets = {LOGITS: tf.stack([teacher(features) for teacher in teachers], axis=1)}
     for number, teacher in enumerate(teachers, start=1):
@@ -103,22 +103,25 @@ def check_widths(widths: dict[str, int], student: int) -> None:
     """Checks that every teacher has as many outputs as the student.
 
     Raises:
-      UserError: one has not; all are named with what they have.
+      UserError: a teacher has another number; the message has the numbers of all models.
     """
     if any(width != student for width in widths.values()):
-        found = ", ".join(f"{name} {width}" for name, width in widths.items())
-        raise UserError(f"the outputs (classes) of teachers and student differ: {found}, the student {student}")
+        teacher_widths = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise UserError(
+            f"the numbers of outputs (classes) differ: {teacher_widths}, the student {student}; build all models with "
+            "the same number"
+        )
 
 
 @dataclass
 class Faults:
-    """What is wrong with teachers' logits, counted by teacher over any number of batches."""
+    """Faults in teachers' logits, counted by teacher over any number of batches."""
 
     names: list[str]
     head: Head
     examples: int = 0
     broken: np.ndarray = field(init=False)  # NaN or infinite
-    probabilities: np.ndarray = field(init=False)  # no output is negative, and they sum to 1
+    probabilities: np.ndarray = field(init=False)  # no output negative, sum 1
 
     def __post_init__(self):
         self.broken = np.zeros(len(self.names), np.int64)
@@ -132,22 +135,21 @@ class Faults:
             self.probabilities += are_probabilities(logits).sum(axis=0)
 
     def refuse(self) -> None:
-        """Raises UserError if a teacher gave NaN or infinite logits, or nothing but probabilities."""
+        """Raises UserError if a teacher predicted NaN or infinite logits, or only probabilities."""
         for name, broken, probabilities in zip(self.names, self.broken, self.probabilities, strict=True):
             if broken:
                 raise UserError(
-                    f"{name}: its logits are NaN or infinite for {broken} of {self.examples} examples; look at its "
-                    "training loss, and for NaN in the features that preprocessing_fn returns"
+                    f"{name}: logits are NaN or infinite for {broken} of {self.examples} examples; check its training "
+                    "loss, and the features that preprocessing_fn returns for NaN"
                 )
             if probabilities == self.examples >= ROWS_TO_TELL:
                 raise UserError(
-                    f"{name}: gives probabilities (no output is negative, each row sums to 1) where logits are "
-                    "expected; drop the softmax from its last layer, or, for teachers[].saved_model, set "
-                    "outputs: probabilities"
+                    f"{name}: found probabilities (no negative output, each row sums to 1); expected logits; remove "
+                    "the softmax from its last layer, or, for teachers[].saved_model, set outputs: probabilities"
                 )
 
 
 def are_probabilities(outputs: np.ndarray) -> np.ndarray:
-    """Returns bool [...]: which rows of [..., classes] are distributions: nowhere negative, summing to 1."""
+    """Returns bool [...]: whether each row of [..., classes] is a distribution: not negative, with the sum 1."""
     with np.errstate(invalid="ignore"):
         return np.all(outputs >= 0, axis=-1) & (np.abs(outputs.sum(axis=-1) - 1) < SUMS_TO_ONE)

@@ -1,4 +1,4 @@
-"""Weights on their way from one network to another."""
+"""Initialises the weights of one network from another."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ from stillhouse.modules.models import saved_models
 
 
 def copy_weights(source: keras.Model, target: keras.Model) -> None:
-    """Copies the weights between two networks of one builder, also where `source` has them in shards."""
+    """Copies the weights between two networks of one builder; those of `source` may be sharded."""
     weights = source.get_weights()
     if [weight.shape for weight in weights] == [weight.shape for weight in target.get_weights()]:
         target.set_weights(weights)
@@ -24,85 +24,91 @@ def copy_weights(source: keras.Model, target: keras.Model) -> None:
 
 
 def pretrained(base_model: str, name: str, build: Callable[[], keras.Model], layers: dict[str, str]) -> keras.Model:
-    """Returns a network that starts at the weights of another one, by the names of its layers.
+    """Returns a network initialised from a pre-trained one, by layer name.
 
-    Weights whose names the other one does not have stay as they are initialised, as those of a new head.
+    Weights without a counterpart, such as those of a new head, keep their random initial values.
 
     Args:
-      base_model: SavedModel of the other one.
-      name: of the training, for what is told.
+      base_model: SavedModel of the pre-trained network.
+      name: the model's name in messages.
       build: builds the network.
-      layers: {layer: the other one's layer that it starts at}; those that are not named start at that of their own
-        name.
+      layers: {layer: pre-trained layer to start from}; other layers start from the layer of the same name.
 
     Raises:
-      UserError: there is no such layer, no weight is found, or shapes differ.
+      UserError: a layer does not exist, no weight matches, or shapes differ.
     """
-    found = {variable.name: variable for variable in saved_models.load(base_model).network.variables}
+    pretrained_variables = {variable.name: variable for variable in saved_models.load(base_model).network.variables}
     network = build()
-    own = {weight.name.partition("/")[0] for weight in network.weights}
-    others = {of.partition("/")[0] for of in found}
-    for missing, where in ((set(layers) - own, "network"), (set(layers.values()) - others, "pre-trained one")):
+    own_layers = {weight.name.partition("/")[0] for weight in network.weights}
+    pretrained_layers = {variable_name.partition("/")[0] for variable_name in pretrained_variables}
+    for missing, existing, owner in (
+        (set(layers) - own_layers, own_layers, "this network"),
+        (set(layers.values()) - pretrained_layers, pretrained_layers, "the pre-trained network"),
+    ):
         if missing:
-            there = ", ".join(sorted(own if where == "network" else others))
-            raise UserError(f"{name}: start.layers: the {where} has no layer {', '.join(missing)}; it has: {there}")
+            raise UserError(
+                f"{name}: start.layers: found {', '.join(missing)}; expected layers of {owner}: "
+                f"{', '.join(sorted(existing))}"
+            )
     copied = 0
     for weight in network.weights:
         layer, _, rest = weight.name.partition("/")
-        source = found.get(f"{layers.get(layer, layer)}/{rest}")
+        source = pretrained_variables.get(f"{layers.get(layer, layer)}/{rest}")
         if source is None:
             continue
         if source.shape != weight.shape:
             raise UserError(
-                f"{name}: start: {weight.name} has the shape {weight.shape}, that of the pre-trained network "
-                f"{source.shape}; give both the same hyperparameters"
+                f"{name}: start: {weight.name}: found shape {weight.shape}; expected {source.shape}, as in the "
+                "pre-trained network; set the same hyperparameters"
             )
         weight.assign(source)
         copied += 1
     if not copied:
         raise UserError(
-            f"{name}: start: the pre-trained network has no layer of the same name; it has: {', '.join(others)}"
+            f"{name}: start: no layer has the name of a pre-trained one; the pre-trained network has: "
+            f"{', '.join(pretrained_layers)}"
         )
-    progress.note(f"{name}: {copied} of {len(network.weights)} weights start at pre-trained ones")
+    progress.note(f"{name}: initialised {copied} of {len(network.weights)} weights from pre-training")
     return network
 
 
 def last_pushed(
     base_model: str | None, name: str, build: Callable[[], keras.Model], transform_graph: str
 ) -> keras.Model | None:
-    """Returns a network with the weights of the model that was pushed last, if they mean the same in this training.
+    """Returns a network with the weights of the last pushed model, if they mean the same in this training job.
 
-    They do if the shapes are the same, and all vocabularies: class ids and feature ids are places in those.
+    They do if the shapes and all vocabularies are the same: class ids and feature ids are indices into vocabularies.
 
     Args:
-      base_model: SavedModel of the export; None: not asked for; a path without a model: nothing was pushed yet.
-      name: of the training, for what is told.
+      base_model: SavedModel of the pushed model; None: no warm start requested; a path without a model: nothing was
+        pushed yet.
+      name: the model's name in messages.
       build: builds the network.
       transform_graph: folder of the Transform's output.
 
     Returns:
-      The network, or None: then the training starts from scratch, and if it was asked for, why is told.
+      The network, or None: start from scratch; a requested warm start then reports the reason.
     """
     if base_model is None:
         return None
     if not tf.io.gfile.exists(os.path.join(base_model, "saved_model.pb")):
-        progress.note(f"{name}: starts from scratch; nothing has been pushed yet")
+        progress.note(f"{name}: starting from scratch; nothing has been pushed yet")
         return None
     changed = _changed_files(
         os.path.join(transform_graph, "transform_fn", "assets"), os.path.join(base_model, "assets")
     )
     if changed:
         progress.note(
-            f"{name}: starts from scratch; the vocabulary {', '.join(changed)} has changed since the last push"
+            f"{name}: starting from scratch; the vocabulary {', '.join(changed)} has changed since the last push"
         )
         return None
     pushed = saved_models.load(base_model).network.variables
     network = build()
     if [variable.shape for variable in pushed] != [weight.shape for weight in network.weights]:
-        progress.note(f"{name}: starts from scratch; the last pushed version has weights of other shapes")
+        progress.note(f"{name}: starting from scratch; the last pushed version has other weight shapes")
         return None
     network.set_weights([variable.numpy() for variable in pushed])
-    progress.note(f"{name}: starts from the last pushed version")
+    progress.note(f"{name}: starting from the last pushed version")
     return network
 
 

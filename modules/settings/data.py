@@ -1,4 +1,4 @@
-"""Where the examples are, how they are read, and how Beam runs the data steps."""
+"""Settings of the examples' location, of reading them, and of Beam in the data steps."""
 
 from typing import Literal
 
@@ -8,93 +8,104 @@ from stillhouse.modules.settings.section import Section
 
 
 class Data(Section):
-    """Where the examples are and what is predicted."""
+    """Location of the examples and the label to predict."""
 
-    path: str = Field(description="Folder of the data; may hold {SPAN} and {VERSION}, of which the newest is taken.")
+    path: str = Field(description="Folder of the data; may contain {SPAN} and {VERSION}: the newest is read.")
     format: Literal["csv", "tfrecord", "parquet"] = Field("csv", description="Format of the files in the folder.")
-    label: str = Field(description="The label column.")
+    label: str = Field(description="Name of the label column.")
     splits: dict[str, int | str] = Field(
         {"train": 4, "eval": 1},
-        description="The splits train and eval: shares of the examples (by hash), or a file pattern below the path.",
+        description="Splits train and eval: integer weights (split by hash), or file patterns below path.",
     )
     transfer: str | None = Field(
         None,
-        description="Folder of more examples in the same format, without labels, that the student learns from too.",
+        description="Folder of unlabelled examples in the same format for the student's distillation; null: none.",
     )
-    spans: int = Field(1, ge=1, description="Newest spans to train on together; models are compared on the newest.")
+    spans: int = Field(
+        1, ge=1, description="Number of newest spans to train on; models are evaluated on the newest alone."
+    )
     schema_file: str | None = Field(
-        None, alias="schema", description="A curated schema (schema.pbtxt); without it, one is inferred from the data."
+        None, alias="schema", description="Curated schema file (schema.pbtxt); null: inferred from the data."
     )
 
     @field_validator("splits")
     @classmethod
     def _check_splits(cls, splits):
         if set(splits) != {"train", "eval"}:
-            raise ValueError(f"found {', '.join(splits) or 'nothing'}; exactly train and eval are allowed")
+            raise ValueError("exactly the keys train and eval")
         if len({type(value) for value in splits.values()}) > 1:
-            raise ValueError("either both are shares (integers) or both are file patterns")
+            raise ValueError("two integers or two file patterns")
         if any(isinstance(value, int) and value < 1 for value in splits.values()):
-            raise ValueError("shares are at least 1")
+            raise ValueError("integers of at least 1")
         return splits
 
     @field_validator("path")
     @classmethod
     def _check_path(cls, path):
         if "{VERSION}" in path and "{SPAN}" not in path:
-            raise ValueError("{VERSION} needs {SPAN} before it")
+            raise ValueError("{SPAN} before {VERSION}")
         return path
 
     @model_validator(mode="after")
     def _check_spans(self):
         if self.spans > 1 and "{SPAN}" not in self.path:
-            raise ValueError(f"data.spans is {self.spans}, but data.path has no {{SPAN}}")
+            raise ValueError(f"spans: found {self.spans}; data.path has no {{SPAN}}; add it or set spans to 1")
         return self
 
 
 class Ingestion(Section):
-    """How the trainings read their examples. The defaults are the fast ones; 0 lets tf.data tune a number."""
+    """How training jobs read their examples. The defaults are the fast values; 0 lets tf.data tune a number."""
 
     cache: Literal["auto", "memory", "disk", "none"] = Field(
         "auto",
-        description="Where examples are kept between epochs; auto: memory if they fit in memory_share, else disk.",
+        description="Storage of examples between epochs; auto: memory if they fit in memory_share, otherwise disk.",
     )
     memory_share: float = Field(
-        0.25, gt=0, le=1, description="Share of the free memory that auto lets the decoded examples have."
+        0.25, gt=0, le=1, description="Fraction of free memory that cache: auto may use for decoded examples."
     )
     cache_folder: str | None = Field(
-        None, description="Folder of cache: disk, and of files that max_corrupt_records mended; default: below --root."
+        None,
+        description="Folder of cache: disk and of the files repaired under max_corrupt_records; null: below --root.",
     )
-    interleave_files: int = Field(0, ge=0, description="Files that are read at the same time.")
-    interleave_block: int = Field(64, ge=1, description="Examples that are taken from a file before the next one.")
+    interleave_files: int = Field(0, ge=0, description="Number of files read in parallel; 0: tuned by tf.data.")
+    interleave_block: int = Field(64, ge=1, description="Consecutive examples read from one file before the next.")
     shuffle_buffer: int = Field(
-        10_000, ge=1, description="Examples of the shuffle buffer of disk and none; memory shuffles all of them."
+        10_000,
+        ge=1,
+        description="Examples in the shuffle buffer of cache: disk and none; memory shuffles all examples.",
     )
-    parallel_calls: int = Field(0, ge=0, description="Batches that are parsed at the same time.")
-    deterministic: bool = Field(True, description="The same seed, the same order; false takes whatever is ready first.")
-    prefetch: int = Field(0, ge=0, description="Batches that are ready before they are asked for.")
-    ram_budget_mb: int = Field(0, ge=0, description="Memory that tf.data's tuning may use; 0: half of the machine's.")
+    parallel_calls: int = Field(0, ge=0, description="Number of batches parsed in parallel; 0: tuned by tf.data.")
+    deterministic: bool = Field(
+        True, description="Same order for the same seed; false: whichever batch is ready first."
+    )
+    prefetch: int = Field(0, ge=0, description="Number of batches prepared ahead; 0: tuned by tf.data.")
+    ram_budget_mb: int = Field(
+        0, ge=0, description="Megabytes that tf.data's tuning may use; 0: half of the machine's memory."
+    )
     sharding: Literal["batch", "file"] = Field(
         "batch",
-        description="What workers of multi_worker_mirrored share: each global batch, so that weights equal those of "
-        "one device, or the files, so that each reads only its own.",
+        description="Division of the data among workers of multi_worker_mirrored; batch: each global batch, with the "
+        "weights of one device as the result; file: each worker reads only its own files.",
     )
     max_corrupt_records: int = Field(
-        0, ge=0, description="Damaged records to leave out; with more, the training stops and names the first."
+        0, ge=0, description="Maximum number of corrupt records to skip; with more, training stops and names the first."
     )
     service_workers: int = Field(
         0,
         ge=0,
         le=64,
-        description="Processes that read and parse (and augment) for the training, by tf.data service; 0: it does that "
-        "itself. They need deterministic: false.",
+        description="Number of tf.data service processes that read, parse and augment examples; 0: the training "
+        "process does. Requires deterministic: false.",
     )
 
     @model_validator(mode="after")
     def _check_service(self):
         if self.service_workers and self.deterministic:
-            raise ValueError("service_workers: their batches come as they are ready; set deterministic: false")
+            raise ValueError(
+                "service_workers: not valid with deterministic: true (batches arrive in any order); set false"
+            )
         if self.service_workers and self.cache == "memory":
-            raise ValueError("service_workers: they read files; set cache: disk, or none")
+            raise ValueError("service_workers: not valid with cache: memory (they read files); set cache: disk or none")
         return self
 
 

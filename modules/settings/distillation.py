@@ -1,4 +1,4 @@
-"""How the student learns from the teachers."""
+"""Settings of the student and its distillation."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,11 +18,11 @@ OBJECTIVES = {
 
 
 class Schedule(Section):
-    """A value that changes over the epochs; a plain number is the same in all of them."""
+    """A value that changes over the epochs; a plain number is constant."""
 
-    start: float = Field(description="The value in the first epoch.")
-    end: float = Field(description="The value in the last epoch.")
-    schedule: Literal["linear", "cosine"] = Field("linear", description="The way from one to the other.")
+    start: float = Field(description="Value in the first epoch.")
+    end: float = Field(description="Value in the last epoch.")
+    schedule: Literal["linear", "cosine"] = Field("linear", description="Interpolation between start and end.")
 
 
 def _constant(value: Any) -> Any:
@@ -35,13 +35,13 @@ def _constant(value: Any) -> Any:
 
 def _is_temperature(schedule: Schedule) -> Schedule:
     if min(schedule.start, schedule.end) <= 0:
-        raise ValueError("greater than 0")
+        raise ValueError("a value greater than 0")
     return schedule
 
 
 def _is_share(schedule: Schedule) -> Schedule:
     if min(schedule.start, schedule.end) < 0 or max(schedule.start, schedule.end) > 1:
-        raise ValueError("between 0 and 1")
+        raise ValueError("a value between 0 and 1")
     return schedule
 
 
@@ -50,75 +50,85 @@ Share = Annotated[Schedule, BeforeValidator(_constant), AfterValidator(_is_share
 
 
 class Hint(Section):
-    """A hidden layer of the student, guided by one of a teacher."""
+    """A hidden layer of the student that is trained to match a teacher's layer."""
 
-    teacher: int = Field(1, ge=1, description="Number of the teacher; copies count one by one.")
+    teacher: int = Field(1, ge=1, description="Number of the teacher, from 1; each copy counts as a teacher.")
     teacher_layer: str = Field(description="Name of the teacher's layer.")
     student_layer: str = Field(description="Name of the student's layer.")
-    kind: Literal["mean_squared", "cosine"] = Field("mean_squared", description="FitNets' hint, or DistilBERT's.")
-    weight: float = Field(1.0, gt=0, description="Weight of the hint beside the objective.")
+    kind: Literal["mean_squared", "cosine"] = Field(
+        "mean_squared", description="Loss between the layers; mean_squared: FitNets, cosine: DistilBERT."
+    )
+    weight: float = Field(1.0, gt=0, description="Weight of the hint's loss, added to the objective.")
     projection: bool | None = Field(
         None,
-        description="Whether a learned projection bridges the widths of the two layers; default: if they differ.",
+        description="Learn a projection from the student's layer to the teacher's width; null: if the widths differ.",
     )
 
 
 class PseudoLabels(Section):
-    """Noisy Student: unlabelled examples (data.transfer) get labels from the teacher, labelled ones keep theirs."""
+    """Noisy Student: the teacher labels the unlabelled examples (data.transfer); labelled ones keep their labels."""
 
-    kind: Literal["soft", "hard"] = Field("soft", description="The teacher's distribution, or its likeliest class.")
+    kind: Literal["soft", "hard"] = Field(
+        "soft", description="soft: the teacher's distribution; hard: its most likely class."
+    )
     min_confidence: float = Field(
-        0.3, ge=0, lt=1, description="Unlabelled examples of whose class the teacher is less sure are left out."
+        0.3, ge=0, lt=1, description="Minimum confidence of the teacher; less certain unlabelled examples are skipped."
     )
     balance: bool = Field(
-        True, description="Take as many of each class: the most confident ones, or some of them more than once."
+        True,
+        description="Take the same number per class: the most confident, or examples repeatedly where there are few.",
     )
     rounds: int = Field(
         1,
         ge=1,
         le=20,
-        description="Students one after the other; each is the teacher of the next, the last is shipped.",
+        description="Number of students in sequence; each teaches the next, the last is pushed.",
     )
 
 
 class SoftPretraining(Section):
-    """TMKD's first stage: the student learns from soft targets alone, of all examples, before the training proper."""
+    """TMKD's first stage: the student learns from the soft targets of all examples, before the main training job."""
 
-    epochs: int = Field(3, ge=1, description="Passes over the train split and data.transfer.")
-    optimizer: Optimizer = Field(Optimizer(), description="The optimiser.")
+    epochs: int = Field(3, ge=1, description="Number of passes over the train split and data.transfer.")
+    optimizer: Optimizer = Field(Optimizer(), description="Optimiser of this stage.")
 
 
 class Distillation(Section):
-    """How the student learns from the teachers: L = (1 - alpha) hard + alpha T² soft, plus hints."""
+    """The student's loss: L = (1 - alpha) hard + alpha T² soft, plus hints."""
 
     objective: str | None = Field(
         None,
-        description="The soft term: kl_divergence, soft_cross_entropy or logit_matching, for a regression "
-        "squared_error, or the import path of a function; default: the first that fits the head.",
+        description="Soft term: kl_divergence, soft_cross_entropy or logit_matching; squared_error for regression; or "
+        "the import path of a function; null: the first that is valid for the head.",
     )
     temperature: Temperature = Field(
-        Schedule(start=4.0, end=4.0), description="T > 0, by which logits are divided in the soft term, or a schedule."
+        Schedule(start=4.0, end=4.0),
+        description="Temperature T > 0 that divides logits in the soft term, or a schedule.",
     )
     alpha: Share = Field(
         Schedule(start=0.9, end=0.9),
-        description="Weight of the soft term, 0 to 1; the hard term has 1 - alpha; or a schedule.",
+        description="Weight of the soft term, 0 to 1, or a schedule; the hard term's is 1 - alpha.",
     )
-    hints: list[Hint] = Field([], description="Hidden layers to be guided by teachers' layers.")
+    hints: list[Hint] = Field([], description="Hidden layers trained to match teachers' layers; []: none.")
     targets: Literal["cached", "online"] = Field(
-        "cached", description="Ask the teachers once and write down what they say, or ask them in every step."
+        "cached", description="Compute and cache the teachers' logits once, or run the teachers in every step."
     )
-    targets_dtype: Literal["float32", "float16"] = Field("float32", description="Of the logits that are written down.")
-    teacher_batch_size: int = Field(512, ge=1, description="Examples that teachers are asked about at a time.")
+    targets_dtype: Literal["float32", "float16"] = Field("float32", description="Data type of the cached logits.")
+    teacher_batch_size: int = Field(512, ge=1, description="Examples per batch when teachers run inference.")
     head_per_teacher: bool = Field(
         False,
-        description="The student gets a last layer for each teacher, which learns from that teacher and the labels; "
-        "they answer together.",
+        description="Give the student one output layer per teacher, trained on that teacher and the labels; "
+        "their outputs are combined at inference. Requires at least 2 teachers.",
     )
-    pretraining: SoftPretraining | None = Field(None, description="A first stage on soft targets alone.")
-    pseudo_labels: PseudoLabels | None = Field(None, description="Labels from the teacher; they want alpha 1.")
+    pretraining: SoftPretraining | None = Field(
+        None, description="First stage on soft targets alone; requires data.transfer; null: none."
+    )
+    pseudo_labels: PseudoLabels | None = Field(
+        None, description="Pseudo-labelling by the teacher; requires data.transfer, alpha 1, temperature 1; null: none."
+    )
     dark_knowledge: list[Annotated[float, Field(gt=0)]] = Field(
         [1.0, 2.0, 5.0, 10.0],
-        description="Temperatures at which to look into the soft targets of classes; [] does not.",
+        description="Temperatures of the dark-knowledge report; []: none.",
     )
 
     @model_validator(mode="after")
@@ -127,9 +137,7 @@ class Distillation(Section):
             return self
         sure = Schedule(start=1.0, end=1.0)
         if (self.alpha, self.temperature) != (sure, sure):
-            raise ValueError(
-                "pseudo_labels: they hold the labels too; set alpha: 1 and temperature: 1, the cross-entropy with them"
-            )
+            raise ValueError("pseudo_labels: alpha and temperature must be 1: these targets include the labels")
         others = {
             "hints": bool(self.hints),
             "pretraining": self.pretraining is not None,
@@ -138,7 +146,7 @@ class Distillation(Section):
         }
         if any(others.values()):
             named = ", ".join(name for name, given in others.items() if given)
-            raise ValueError(f"pseudo_labels: {named} cannot be set beside them")
+            raise ValueError(f"pseudo_labels: not valid with {named}; remove one of them")
         return self
 
 
@@ -146,6 +154,6 @@ class Student(Training):
     """The student."""
 
     omit_classes: list[int] = Field(
-        [], description="Class ids left out of the student's (and baseline's) training (Hinton's omitted digit)."
+        [], description="Class ids excluded from the training of student and baseline (Hinton's omitted digit)."
     )
-    distillation: Distillation = Field(Distillation(), description="How it learns from the teachers.")
+    distillation: Distillation = Field(Distillation(), description="How the student learns from the teachers.")

@@ -1,4 +1,4 @@
-"""A pipeline: the whole settings file, and which settings go together."""
+"""A pipeline: the whole settings file, and the rules between its sections."""
 
 import re
 from typing import Any, Literal
@@ -18,33 +18,33 @@ PRETRAINING_NAME = r"[A-Za-z0-9_]+"  # it becomes part of a node's
 
 
 class Settings(Section):
-    """A pipeline."""
+    """Top level of a settings file."""
 
     name: str = Field(
         pattern=r"^[a-z]([a-z0-9-]{0,48}[a-z0-9])?$",
-        description="Name of the pipeline: lower-case letters, digits and hyphens, 50 at the most.",
+        description="Name of the pipeline: lower-case letters, digits and hyphens; at most 50 characters.",
     )
     task: str = Field(
         pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$",
-        description="Import path of the task module; looked for beside the settings file first.",
+        description="Import path of the task module; the settings file's folder is searched first.",
     )
     head: Literal["classification", "multi_label", "regression"] = Field(
         "classification",
-        description="What the label is: one class of several, labels that may hold together, a number.",
+        description="Kind of label: one class of several, several labels at once, or a number.",
     )
     data: Data
     preprocessing: dict[str, Any] = Field(
         {},
-        description='What the task\'s preprocessing_fn(inputs, custom_config) finds in custom_config["preprocessing"].',
+        description='Values passed to the task\'s preprocessing_fn as custom_config["preprocessing"].',
     )
     pretraining: dict[str, Pretraining] = Field(
-        {}, description="Networks that others start from, by names of your own; later ones may use earlier ones."
+        {}, description="Networks that other training jobs start from, by name; an entry may use earlier ones."
     )
-    teachers: list[Teacher] = Field(min_length=1, description="One entry per kind of teacher.")
-    ensemble: Ensemble = Field(Ensemble(), description="How several teachers are combined to one.")
+    teachers: list[Teacher] = Field(min_length=1, description="Teachers, one entry per kind.")
+    ensemble: Ensemble = Field(Ensemble(), description="How the outputs of several teachers are combined.")
     student: Student
-    ingestion: Ingestion = Field(Ingestion(), description="How the trainings read their examples.")
-    evaluation: Evaluation = Field(Evaluation(), description="How models are compared.")
+    ingestion: Ingestion = Field(Ingestion(), description="How training jobs read their examples.")
+    evaluation: Evaluation = Field(Evaluation(), description="How models are evaluated and compared.")
     push: Push
     beam: Beam = Field(Beam(), description="How Beam runs the data steps.")
     kubeflow: Kubeflow = Field(Kubeflow(), description="How the pipeline runs on Kubeflow Pipelines.")
@@ -55,58 +55,62 @@ class Settings(Section):
         metrics, objectives = METRICS[self.head], OBJECTIVES[self.head]
         if self.evaluation.metric not in (None, *metrics):
             raise ValueError(
-                f"evaluation.metric: found {self.evaluation.metric!r}; allowed for the head {self.head}: "
+                f"evaluation.metric: found {self.evaluation.metric!r}; expected for the head {self.head} one of: "
                 f"{', '.join(metrics)}"
             )
         objective = distillation.objective
         if objective is not None and objective not in objectives and "." not in objective:
             raise ValueError(
-                f"student.distillation.objective: found {objective!r}; allowed for the head {self.head}: "
+                f"student.distillation.objective: found {objective!r}; expected for the head {self.head} one of: "
                 f"{', '.join(objectives)}, or the import path of a function"
             )
         if self.head == "regression" and self.ensemble.combination == "geometric":
-            raise ValueError("ensemble.combination: geometric is for distributions; numbers have arithmetic")
+            raise ValueError("ensemble.combination: geometric is not valid for regression; set arithmetic")
         if self.head == "regression" and any(t.label_smoothing for t in [*self.teachers, student]):
-            raise ValueError("label_smoothing: a regression has none")
+            raise ValueError("label_smoothing: not valid for regression; remove it")
         clusters = {t.strategy.name for t in self.trainings()} & set(CLUSTER_STRATEGIES)
         if self.ingestion.service_workers and clusters:
-            raise ValueError(
-                f"ingestion.service_workers: the workers of {', '.join(sorted(clusters))} read for themselves"
-            )
+            raise ValueError(f"ingestion.service_workers: not supported with {', '.join(sorted(clusters))}; set 0")
         if self.head != "classification" and student.omit_classes:
-            raise ValueError(f"student.omit_classes: the head {self.head} has no classes to omit")
+            raise ValueError(
+                f"student.omit_classes: only valid with head: classification, found {self.head}; remove it"
+            )
         if self.head != "classification":
             unfit = {"pseudo_labels": distillation.pseudo_labels, "head_per_teacher": distillation.head_per_teacher}
             for name in (name for name, given in unfit.items() if given):
-                raise ValueError(f"student.distillation.{name}: it is for the head classification")
+                raise ValueError(
+                    f"student.distillation.{name}: only valid with head: classification, found {self.head}; remove it"
+                )
             if self.evaluation.query:
-                raise ValueError("evaluation.query: it is for the head classification")
+                raise ValueError(
+                    f"evaluation.query: only valid with head: classification, found {self.head}; remove it"
+                )
         for name in ("pseudo_labels", "pretraining"):
             if getattr(distillation, name) and self.data.transfer is None:
-                raise ValueError(f"student.distillation.{name}: set data.transfer, the examples without labels")
+                raise ValueError(f"student.distillation.{name}: needs unlabelled examples; set data.transfer")
         if distillation.head_per_teacher and len(self.all_teachers()) < 2:
-            raise ValueError("student.distillation.head_per_teacher: there is one teacher only")
+            raise ValueError("student.distillation.head_per_teacher: needs at least 2 teachers; found 1")
         self._check_starts()
         if student.augment and distillation.targets == "cached" and not distillation.pseudo_labels:
             raise ValueError(
-                "student.augment: cached targets are those of the unchanged inputs; set "
+                "student.augment: not valid with cached targets, which belong to the unchanged inputs; set "
                 "student.distillation.targets: online"
             )
         if student.strategy.name == "parameter_server" and distillation.targets == "online":
             raise ValueError(
-                "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached, "
-                "or another student.strategy"
+                "student.distillation.targets: online is not valid with parameter_server (TensorFlow loads no teacher "
+                "onto parameter servers); set cached or another student.strategy"
             )
         teachers = self.all_teachers()
         for hint in distillation.hints:
             if hint.teacher > len(teachers):
                 raise ValueError(
-                    f"student.distillation.hints: there is no teacher {hint.teacher}, only {len(teachers)}"
+                    f"student.distillation.hints: found teacher {hint.teacher}; expected at most {len(teachers)}"
                 )
             if teachers[hint.teacher - 1].saved_model:
                 raise ValueError(
                     f"student.distillation.hints: teacher {hint.teacher} is a saved_model, whose hidden layers are "
-                    "not seen"
+                    "not accessible; remove the hint"
                 )
         return self
 
@@ -115,17 +119,17 @@ class Settings(Section):
         for name, of in self.pretraining.items():
             where = f"pretraining.{name}"
             if not re.fullmatch(PRETRAINING_NAME, name):
-                raise ValueError(f"{where}: a name has letters, digits and underscores")
+                raise ValueError(f"{where}: found {name!r}; expected letters, digits and underscores")
             named = {f"{where}.start.pretraining": of.start and of.start.pretraining}
             named[f"{where}.distillation.teacher"] = of.distillation and of.distillation.teacher
             for key, value in named.items():
                 if value and value not in known:
-                    raise ValueError(f"{key}: there is no {value!r} above it; there is: {', '.join(known) or 'none'}")
+                    raise ValueError(f"{key}: found {value!r}; expected an earlier entry: {', '.join(known) or 'none'}")
             known.append(name)
         for where, of in [*((f"teachers[{n}]", of) for n, of in enumerate(self.teachers)), ("student", self.student)]:
             if of.start and of.start.pretraining not in known:
                 raise ValueError(
-                    f"{where}.start.pretraining: there is no {of.start.pretraining!r} in pretraining; there is: "
+                    f"{where}.start.pretraining: found {of.start.pretraining!r}; expected an entry of pretraining: "
                     f"{', '.join(known) or 'none'}"
                 )
 
@@ -145,20 +149,20 @@ class Settings(Section):
         return training.builder or defaults.get(type(training), "build_student")
 
     def trainings(self) -> list[Training]:
-        """Returns every kind of training."""
+        """Returns every training job's settings; a teacher's copies share one entry."""
         return [*self.pretraining.values(), *self.teachers, self.student]
 
     def builders(self) -> set[str]:
-        """Returns the names of all functions of the task that build networks."""
+        """Returns the names of the task's functions that build networks."""
         return {self.builder_of(training) for training in self.trainings()}
 
     def weighted_ensemble(self) -> WeightedEnsemble:
-        """Returns how the teachers are combined, with the weight of each of `all_teachers`."""
+        """Returns the teachers' combination, with the weight of each of `all_teachers`."""
         weights = [teacher.weight for teacher in self.all_teachers()]
         return WeightedEnsemble(weights=weights, combination=self.ensemble.combination)
 
     def shards(self) -> list[Shard | None]:
-        """Returns, for each of `all_teachers`, the part of the train split that it sees; None: all."""
+        """Returns the part of the train split for each of `all_teachers`; None: all of it."""
         return [
             Shard(index=copy, of=teacher.copies) if teacher.shard_copies else None
             for teacher in self.teachers
@@ -166,7 +170,7 @@ class Settings(Section):
         ]
 
     def all_teachers(self) -> list[Teacher]:
-        """Returns one entry per teacher: copies are spelt out, each with a seed of its own."""
+        """Returns one entry per teacher; each copy is an entry with its own seed."""
         return [
             teacher.model_copy(update={"copies": 1, "shard_copies": False, "seed": teacher.seed + copy})
             for teacher in self.teachers
@@ -174,7 +178,7 @@ class Settings(Section):
         ]
 
     def devices(self) -> int:
-        """Returns the largest number of devices that any training wants in one process."""
+        """Returns the largest number of devices that a training job needs in one process."""
         trainings = self.trainings()
         stages = [1 if of.parallelism.processes else of.parallelism.stages for of in trainings]
         return max([training.strategy.devices or 1 for training in trainings] + stages)

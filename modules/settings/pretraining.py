@@ -1,4 +1,4 @@
-"""Networks that learn a language from masked text, for trainings to start from."""
+"""Settings of masked language models that other training jobs start from."""
 
 from pydantic import Field, model_validator
 
@@ -12,31 +12,34 @@ DISTILBERT_ALPHA = 5 / 7
 
 
 class LanguageDistillation(Section):
-    """DistilBERT's first step: a masked language model learns from a larger one."""
+    """DistilBERT's first step: distils a masked language model from a larger one."""
 
-    teacher: str = Field(description="Name of the pre-training that is the teacher; it stands above.")
+    teacher: str = Field(description="Name of an earlier pre-training entry, the teacher.")
     temperature: Temperature = Field(
-        Schedule(start=2.0, end=2.0), description="T > 0, by which logits are divided in the soft term, or a schedule."
+        Schedule(start=2.0, end=2.0),
+        description="Temperature T > 0 that divides logits in the soft term, or a schedule.",
     )
     alpha: Share = Field(
         Schedule(start=DISTILBERT_ALPHA, end=DISTILBERT_ALPHA),
-        description="Weight of the soft term, 0 to 1; that of the masked language model is 1 - alpha; or a schedule.",
+        description="Weight of the soft term, 0 to 1, or a schedule; masked language modelling's is 1 - alpha.",
     )
-    hints: list[Hint] = Field([], description="Hidden layers to be guided by the teacher's, which is number 1.")
+    hints: list[Hint] = Field([], description="Hidden layers trained to match the teacher's (teacher: 1); []: none.")
 
 
 class Pretraining(Training):
     """A masked language model; the task's build_language_model (or `builder`) builds it."""
 
-    tokens: str = Field("tokens", description="Transformed feature with ids of sub-words; 0 to 4 are reserved.")
-    mask_share: float = Field(0.15, gt=0, lt=1, description="Share of the sub-words that are masked.")
-    distillation: LanguageDistillation | None = Field(None, description="A larger one to learn from; none: plain.")
+    tokens: str = Field("tokens", description="Transformed feature with ids of subword tokens; 0 to 4 are reserved.")
+    mask_share: float = Field(0.15, gt=0, lt=1, description="Fraction of the subword tokens that is masked.")
+    distillation: LanguageDistillation | None = Field(
+        None, description="Larger network to distil from; null: no distillation."
+    )
 
     @model_validator(mode="after")
     def _check_use(self):
         for name in ("warm_start", "augment"):
             if getattr(self, name):
-                raise ValueError(f"{name} is of no use in a pre-training")
+                raise ValueError(f"{name}: not valid in a pre-training; remove it")
         if self.distillation and any(hint.teacher != 1 for hint in self.distillation.hints):
-            raise ValueError("distillation.hints: the only teacher is number 1")
+            raise ValueError("distillation.hints: teacher must be 1, the only one")
         return self

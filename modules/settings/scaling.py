@@ -1,4 +1,4 @@
-"""How a training is spread over devices and processes, survives their end, and fits into memory."""
+"""Settings of distribution, checkpoints, restarts, memory and pipeline stages."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ CLUSTER_STRATEGIES = ("multi_worker_mirrored", "parameter_server")
 
 
 class Strategy(Section):
-    """How a training is distributed."""
+    """Distribution of a training job over devices and processes."""
 
     name: Literal[
         "auto",
@@ -23,25 +23,25 @@ class Strategy(Section):
         "tpu",
     ] = Field(
         "one_device",
-        description="The tf.distribute strategy; auto: a TPU, mirrored over several GPUs, or one_device, as there is.",
+        description="tf.distribute strategy; auto: a TPU, else mirrored over several GPUs, else one_device.",
     )
     devices: int | None = Field(
         None,
         ge=1,
-        description="Replicas of mirrored and central_storage: GPUs, or logical CPU devices; default: all GPUs, or "
-        "one CPU.",
+        description="Number of replicas of mirrored and central_storage: GPUs, or logical CPU devices; null: all GPUs, "
+        "or one CPU.",
     )
     workers: int | None = Field(
         None,
         ge=1,
         le=64,
-        description="Worker processes of multi_worker_mirrored and parameter_server; default 2. They are started on "
-        "this machine, unless TF_CONFIG says that this process belongs to a cluster already.",
+        description="Number of worker processes of multi_worker_mirrored and parameter_server; null: 2. They start "
+        "on this machine, unless TF_CONFIG makes this process part of a cluster.",
     )
     parameter_servers: int | None = Field(
-        None, ge=1, le=64, description="Processes that keep the variables of parameter_server; default 1."
+        None, ge=1, le=64, description="Number of processes that hold the variables of parameter_server; null: 1."
     )
-    tpu: str | None = Field(None, description="Name or grpc:// address of a TPU; default: the one of this machine.")
+    tpu: str | None = Field(None, description="Name or grpc:// address of a TPU; null: this machine's.")
 
     @model_validator(mode="before")
     @classmethod
@@ -57,7 +57,7 @@ class Strategy(Section):
     @model_validator(mode="after")
     def _check_use(self):
         if self.name == "one_device" and (self.devices or 1) > 1:
-            raise ValueError(f"devices is {self.devices}, but one_device has one; for more, name mirrored")
+            raise ValueError(f"devices: found {self.devices}; expected 1 with one_device; for more set name: mirrored")
         uses = {
             "devices": ("one_device", "mirrored", "central_storage"),
             "workers": ("multi_worker_mirrored", "parameter_server"),
@@ -66,77 +66,92 @@ class Strategy(Section):
         }
         for key, names in uses.items():
             if getattr(self, key) is not None and self.name not in names:
-                raise ValueError(f"{key} is of no use with {self.name}; it is for {', '.join(names)}")
+                raise ValueError(f"{key}: not valid with {self.name}; remove it (valid with {', '.join(names)})")
         return self
 
 
 class Checkpoints(Section):
-    """What a training leaves on the way, so that it can go on where it was stopped."""
+    """Checkpoints from which an interrupted training job resumes."""
 
-    every_steps: int = Field(500, ge=1, description="Updates between checkpoints: the most that is lost.")
-    keep: int = Field(2, ge=1, description="Checkpoints to keep; if the newest is damaged, the one before is taken.")
+    every_steps: int = Field(500, ge=1, description="Updates between checkpoints, the maximum that is lost.")
+    keep: int = Field(
+        2, ge=1, description="Number of checkpoints to keep; if the newest is corrupt, the previous one is used."
+    )
 
 
 class Restarts(Section):
-    """What happens when a process of a training dies."""
+    """Restarts of a training job's process that dies."""
 
-    most: int = Field(3, ge=0, description="Restarts of a training's processes before it is given up.")
-    back_off_seconds: float = Field(1.0, ge=0, description="Wait before the first restart; doubled for each one more.")
+    most: int = Field(3, ge=0, description="Maximum number of restarts of a training job's processes.")
+    back_off_seconds: float = Field(
+        1.0, ge=0, description="Seconds before the first restart; doubled for each further one."
+    )
 
 
 class Memory(Section):
-    """How a training that does not fit into memory is made to fit."""
+    """Ways to reduce the memory of training."""
 
     micro_batches: int = Field(
-        1, ge=1, description="Parts of a batch that pass one after the other; their gradients make one update."
+        1,
+        ge=1,
+        description="Number of parts of a batch that are computed in sequence; their gradients make one update.",
     )
     rematerialise: Literal["none", "auto"] | list[str] = Field(
         "none",
-        description="Compute activations again in the backward pass: auto, with the cuts that need the least memory, "
-        "or the layers after which to cut.",
+        description="Rematerialise activations in the backward pass (activation checkpointing); auto: at the cuts that "
+        "need the least memory; a list: after these layers.",
     )
     activation_budget_mb: float | None = Field(
-        None, gt=0, description="Memory for activations; auto takes the fewest segments that fit."
+        None,
+        gt=0,
+        description="Megabytes for activations; rematerialise: auto takes the fewest segments that fit; null: least "
+        "memory.",
     )
     swap: Literal["none", "auto"] | list[str] = Field(
         "none",
-        description="Let activations wait in the host's memory for the backward pass, where the device is not the host "
-        "(GPU): auto, with the cuts of rematerialise: auto, or the layers after which to cut.",
+        description="Offload activations to host memory until the backward pass; requires a GPU; auto: at the cuts of "
+        "rematerialise: auto; a list: after these layers.",
     )
 
     @model_validator(mode="after")
     def _check_cuts(self):
         if self.activation_budget_mb is not None and self.rematerialise != "auto":
-            raise ValueError("memory.activation_budget_mb is of use with memory.rematerialise: auto only")
+            raise ValueError("activation_budget_mb: only valid with rematerialise: auto; set that or remove it")
         for name in ("rematerialise", "swap"):
             if getattr(self, name) == []:
-                raise ValueError(f"memory.{name}: name at least one layer, or none")
+                raise ValueError(f"{name}: found []; expected at least one layer, or none")
         if "none" not in (self.rematerialise, self.swap):
-            raise ValueError("memory: activations are computed again (rematerialise) or swapped (swap), not both")
+            raise ValueError("rematerialise, swap: exclusive; set one of them to none")
         return self
 
 
 class Parallelism(Section):
-    """How a network is cut into stages, which work on different micro-batches at the same time."""
+    """Pipeline parallelism: stages of a network that compute different micro-batches at the same time."""
 
-    stages: int = Field(1, ge=1, le=64, description="Stages, each on a device of its own; 1: the network in one piece.")
+    stages: int = Field(
+        1, ge=1, le=64, description="Number of stages, each on its own device; 1: no pipeline parallelism."
+    )
     replicas: int = Field(
-        1, ge=1, le=64, description="Replicas of the stages, which share each batch: data parallelism beside it."
+        1, ge=1, le=64, description="Number of replicas of all stages, which share each batch (data parallelism)."
     )
     micro_batches: int | None = Field(
         None,
         ge=1,
-        description="Parts of a replica's batch; default: the least from four times the stages that divides it.",
+        description="Number of parts of a replica's batch; null: its smallest divisor of at least four times stages.",
     )
     schedule: Literal["gpipe", "1f1b"] = Field(
         "gpipe",
-        description="All forward, then all backward; or 1f1b, which keeps the activations of fewer micro-batches.",
+        description="Order of passes; gpipe: all forward, then all backward; 1f1b: alternating, with fewer "
+        "micro-batches' activations in memory.",
     )
     balance: Literal["time", "memory"] | list[int] = Field(
-        "time", description="What the largest stage has least of, as measured; or the numbers of layers of the stages."
+        "time",
+        description="What to minimise in the largest stage, as measured; a list: the number of layers per stage.",
     )
-    memory_budget_mb: float | None = Field(None, gt=0, description="Memory that a stage may have.")
-    rematerialise: bool = Field(False, description="Stages compute their activations again, as GPipe does.")
+    memory_budget_mb: float | None = Field(None, gt=0, description="Maximum megabytes of a stage; null: no limit.")
+    rematerialise: bool = Field(
+        False, description="Rematerialise the activations of a stage in the backward pass, as GPipe does."
+    )
     processes: bool = Field(
-        False, description="Each stage in a process of its own, on this machine or where TF_CONFIG says."
+        False, description="Run each stage in its own process, on this machine or in the cluster of TF_CONFIG."
     )

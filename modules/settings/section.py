@@ -1,9 +1,9 @@
-"""What every part of the settings file is."""
+"""Base class of the sections of a settings file."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A part of the settings; unknown keys are refused."""
+    """A section of the settings; unknown keys are rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

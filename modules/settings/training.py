@@ -1,4 +1,4 @@
-"""What a training has: network, optimiser, epochs; teachers and their ensemble."""
+"""Settings of a training job (network, optimiser, epochs), of teachers and of their ensemble."""
 
 from typing import Any, Literal
 
@@ -11,63 +11,69 @@ Hyperparameters = dict[str, Any]
 
 
 class Optimizer(Section):
-    """The optimiser and its learning rate."""
+    """Optimiser and learning rate."""
 
-    name: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"] = Field("adam", description="A tf_keras optimiser.")
-    learning_rate: float = Field(0.001, gt=0, description="The (initial) learning rate.")
+    name: Literal["adam", "adamw", "nadam", "rmsprop", "sgd"] = Field(
+        "adam", description="Name of a tf_keras optimiser."
+    )
+    learning_rate: float = Field(0.001, gt=0, description="Initial learning rate.")
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="cosine: decays to zero over all updates of the training."
+        "constant", description="Learning rate over time; cosine: decays to zero over all updates."
     )
 
 
 class Start(Section):
-    """A pre-trained network whose weights a training starts from, layer by layer, by their names."""
+    """Initialisation from a pre-trained network, layer by layer, by layer name."""
 
-    pretraining: str = Field(description="Name of the pre-training.")
+    pretraining: str = Field(description="Name of the pre-training entry.")
     layers: dict[str, str] = Field(
         {},
-        description="Layers that start at one of another name, as {own: pre-trained}; the others start at that of "
-        "their own name, or at random if there is none.",
+        description="Names that differ, as {own layer: pre-trained layer}; other layers start from the layer of the "
+        "same name, or at random without one.",
     )
 
 
 class TrainingSettings(Section):
-    """The settings that a training takes along as they are, into the process that trains."""
+    """Settings of a training job that are passed unchanged to its process."""
 
     hyperparameters: Hyperparameters = Field({}, description="Keyword arguments of the task's build function.")
-    epochs: int = Field(10, ge=1, description="Passes over the train split.")
-    batch_size: int = Field(64, ge=1, description="Examples in an update, over all replicas.")
-    seed: int = Field(1, ge=0, description="Seed of initial weights, shuffling and dropout.")
-    optimizer: Optimizer = Field(Optimizer(), description="The optimiser.")
-    strategy: Strategy = Field(Strategy(), description="How the training is distributed.")
-    loop: Literal["fit", "custom"] = Field("fit", description="Keras fit, or a loop of our own around strategy.run.")
-    checkpoints: Checkpoints = Field(Checkpoints(), description="What is left on the way, to go on from.")
-    restarts: Restarts = Field(Restarts(), description="What happens when a process of the training dies.")
-    memory: Memory = Field(Memory(), description="How a training that does not fit into memory is made to fit.")
-    parallelism: Parallelism = Field(Parallelism(), description="How the network is cut into stages.")
+    epochs: int = Field(10, ge=1, description="Number of passes over the train split.")
+    batch_size: int = Field(64, ge=1, description="Examples per update, over all replicas.")
+    seed: int = Field(1, ge=0, description="Random seed of initial weights, shuffling and dropout.")
+    optimizer: Optimizer = Field(Optimizer(), description="Optimiser and learning rate.")
+    strategy: Strategy = Field(Strategy(), description="Distribution over devices and processes.")
+    loop: Literal["fit", "custom"] = Field(
+        "fit", description="Training loop: Keras fit, or stillhouse's own around strategy.run."
+    )
+    checkpoints: Checkpoints = Field(Checkpoints(), description="Checkpoint interval and number kept.")
+    restarts: Restarts = Field(Restarts(), description="Restarts of a process that dies.")
+    memory: Memory = Field(Memory(), description="Ways to reduce the memory of training.")
+    parallelism: Parallelism = Field(Parallelism(), description="Pipeline stages and their replicas.")
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
         "float32",
-        description="What layers compute in; weights and losses are float32. mixed_float16 scales the loss.",
+        description="Data type of computations; weights and losses are float32; mixed_float16 scales the loss.",
     )
     builder: str | None = Field(
-        None, description="Function of the task module; default: build_teacher, build_student or build_language_model."
+        None, description="Function of the task module; null: build_teacher, build_student or build_language_model."
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="Label smoothing of the hard term.")
-    augment: bool = Field(False, description="Change the training inputs by the task's augment(features, seed).")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="Label smoothing of the hard term; 0: none. Not valid for regression."
+    )
+    augment: bool = Field(False, description="Apply the task's augment(features, seed) to training inputs.")
 
 
 class Training(TrainingSettings):
-    """What every training has."""
+    """Settings of every training job."""
 
     warm_start: bool = Field(
-        False, description="Start from the weights of the last pushed version, if it has the same shape."
+        False, description="Start from the weights of the last pushed version if shapes and vocabularies are unchanged."
     )
-    start: Start | None = Field(None, description="A pre-trained network to start from.")
+    start: Start | None = Field(None, description="Pre-trained network to start from; null: random weights.")
 
     @model_validator(mode="after")
     def _check_start(self):
         if self.start and self.warm_start:
-            raise ValueError("start and warm_start: a training starts from one of them")
+            raise ValueError("start, warm_start: exclusive; remove one of them")
         return self
 
     @model_validator(mode="after")
@@ -75,31 +81,38 @@ class Training(TrainingSettings):
         if self.parallelism.stages > 1:
             if self.strategy.name != "one_device":
                 raise ValueError(
-                    f"parallelism.stages: stages do not go together with strategy.name: {self.strategy.name}; for "
-                    "replicas of them set parallelism.replicas"
+                    f"parallelism.stages: not valid with strategy.name: {self.strategy.name}; for replicas of the "
+                    "stages set parallelism.replicas"
                 )
             if self.memory != Memory():
                 raise ValueError(
-                    "memory is for a network in one piece; parallelism has micro_batches and rematerialise of its own"
+                    "memory: not valid with parallelism.stages above 1; set parallelism.micro_batches and "
+                    "parallelism.rematerialise instead"
                 )
         elif self.parallelism != Parallelism():
-            raise ValueError("parallelism: its settings are of use with at least 2 stages")
+            raise ValueError("parallelism: only valid with stages of at least 2; set stages or remove the rest")
         return self
 
 
 class Teacher(Training):
-    """One teacher, several that differ by their seed, or one that exists already."""
+    """One teacher, several that differ in their seed, or an existing model."""
 
-    copies: int = Field(1, ge=1, le=100, description="So many teachers of this kind, with seeds seed, seed + 1, ...")
-    shard_copies: bool = Field(False, description="Each copy sees an equal part of the train split, instead of all.")
-    weight: float = Field(1.0, gt=0, description="Weight of each of them in the ensemble.")
-    saved_model: str | None = Field(
-        None, description="A SavedModel trained elsewhere, from transformed features to logits; nothing is trained."
+    copies: int = Field(
+        1, ge=1, le=100, description="Number of teachers from this entry, with the seeds seed, seed + 1, ..."
     )
-    signature: str = Field("logits", description="Signature of saved_model.")
-    output: str | None = Field(None, description="Output of the signature; default: the only one.")
+    shard_copies: bool = Field(
+        False, description="Train each copy on an equal part of the train split; requires at least 2 copies."
+    )
+    weight: float = Field(1.0, gt=0, description="Weight of each of these teachers in the ensemble.")
+    saved_model: str | None = Field(
+        None,
+        description="Path of a SavedModel from transformed features to logits, used without training; null: train one.",
+    )
+    signature: str = Field("logits", description="Signature of saved_model to call.")
+    output: str | None = Field(None, description="Output of the signature; null: its only output.")
     outputs: Literal["auto", "logits", "probabilities"] = Field(
-        "auto", description="What saved_model gives; probabilities are turned into logits. auto looks at the outputs."
+        "auto",
+        description="Kind of saved_model's outputs; auto: detected from values; probabilities become logits.",
     )
 
     @model_validator(mode="after")
@@ -110,10 +123,12 @@ class Teacher(Training):
         fields = Teacher.model_fields
         unused = {name for name in self.model_fields_set & of_no_use if getattr(self, name) != fields[name].default}
         if unused:
-            which = "needs saved_model" if self.saved_model is None else "is of no use with saved_model"
-            raise ValueError(f"{', '.join(sorted(unused))} {which}")
+            names = ", ".join(sorted(unused))
+            if self.saved_model is None:
+                raise ValueError(f"{names}: needs saved_model; set it or remove {names}")
+            raise ValueError(f"{names}: not valid with saved_model; remove {names}")
         if self.shard_copies and self.copies < 2:
-            raise ValueError("shard_copies needs at least 2 copies")
+            raise ValueError("shard_copies: needs at least 2 copies; raise copies or remove shard_copies")
         return self
 
 
@@ -121,15 +136,15 @@ Combination = Literal["arithmetic", "geometric", "logits"]
 
 
 class Ensemble(Section):
-    """How several teachers are combined to one."""
+    """How the outputs of several teachers are combined."""
 
     combination: Combination = Field(
-        "arithmetic", description="Mean of the softened distributions, their geometric mean, or mean of the logits."
+        "arithmetic", description="Arithmetic or geometric mean of the softened distributions, or mean of the logits."
     )
 
 
 class WeightedEnsemble(Section):
-    """The teachers of one training: `Ensemble`, and the weight of each of them."""
+    """The ensemble of a training job: combination, and the weight of each teacher."""
 
     weights: list[float]  # they need not sum to 1
     combination: Combination = "arithmetic"

@@ -1,4 +1,4 @@
-"""Raw columns as Transform gives them."""
+"""Raw columns in Transform."""
 
 import tensorflow as tf
 

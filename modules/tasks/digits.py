@@ -17,7 +17,7 @@ def preprocessing_fn(inputs):
 
 
 def build_teacher(width: int = 32, dropout: float = 0.4) -> keras.Model:
-    """A convolutional net: two 3x3 layers of `width` and 2 `width` filters, one dense layer."""
+    """Returns a convolutional net: two 3x3 layers of `width` and 2 `width` filters, one dense layer."""
     image = keras.Input([8, 8, 1], name="image")
     hidden = keras.layers.Conv2D(width, 3, padding="same", activation="relu")(image)
     hidden = keras.layers.Conv2D(2 * width, 3, padding="same", activation="relu")(hidden)
@@ -30,7 +30,7 @@ def build_teacher(width: int = 32, dropout: float = 0.4) -> keras.Model:
 
 
 def build_student(width: int = 8) -> keras.Model:
-    """A perceptron with one hidden layer of `width` units."""
+    """Returns a perceptron with one hidden layer of `width` units."""
     image = keras.Input([8, 8, 1], name="image")
     hidden = keras.layers.Dense(width, activation="relu")(keras.layers.Flatten()(image))
     return keras.Model(image, keras.layers.Dense(CLASSES)(hidden))

@@ -1,6 +1,6 @@
-"""Chicago taxi trips: will the trip be tipped more than 20 % of the fare? Two classes.
+"""Chicago taxi trips: will the tip exceed 20 % of the fare? Two classes.
 
-The label column is the raw `tips`; preprocessing_fn turns it into the class id. Slices, on raw columns, are not
+The label column is the raw `tips`; preprocessing_fn converts it to the class id. Slices, on raw columns, are not
 affected.
 """
 
@@ -33,15 +33,15 @@ BUCKETS = (
 
 
 def preprocessing_fn(inputs):
-    """Scales numbers, buckets places, applies vocabularies; computes the class id from tips and fare."""
+    """Scales numbers, buckets coordinates, applies vocabularies; computes the class id from tips and fare."""
     outputs = {}
     for name in NUMERIC:
         outputs[name] = tft.scale_to_z_score(tf.math.log1p(tf.cast(dense(inputs[name], 0), tf.float32)))
     for name in COORDINATES:
-        place = dense(inputs[name], float("nan"))
-        known = tf.math.is_finite(place)
-        bucket = tft.bucketize(tf.where(known, place, tf.zeros_like(place)), COORDINATE_BUCKETS)
-        outputs[name] = tf.where(known, bucket, tf.fill(tf.shape(bucket), tf.cast(COORDINATE_BUCKETS, tf.int64)))
+        coordinate = dense(inputs[name], float("nan"))
+        present = tf.math.is_finite(coordinate)
+        bucket = tft.bucketize(tf.where(present, coordinate, tf.zeros_like(coordinate)), COORDINATE_BUCKETS)
+        outputs[name] = tf.where(present, bucket, tf.fill(tf.shape(bucket), tf.cast(COORDINATE_BUCKETS, tf.int64)))
     for name, size in CYCLES.items():
         outputs[name] = tf.clip_by_value(tf.cast(dense(inputs[name], 0), tf.int64), 0, size - 1)
     for name, size in VOCABULARIES.items():
@@ -72,10 +72,10 @@ def _network(embedding: int, layers: Sequence[int], dropout: float) -> keras.Mod
 
 
 def build_teacher(embedding: int = 8, layers: tuple[int, ...] = (256, 128, 64), dropout: float = 0.3) -> keras.Model:
-    """A deep net on embedded categories and scaled numbers; one logit."""
+    """Returns a deep net on embedded categories and scaled numbers; one logit."""
     return _network(embedding, layers, dropout)
 
 
 def build_student(embedding: int = 1, layers: tuple[int, ...] = (8,)) -> keras.Model:
-    """The same inputs, tiny: one number per category and a single narrow layer."""
+    """Returns a tiny net on the same inputs: one number per category and a single narrow layer."""
     return _network(embedding, layers, dropout=0.0)

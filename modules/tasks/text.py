@@ -1,6 +1,6 @@
-"""Texts, or pairs of them, in columns of a table: which class is it? Is this passage an answer to that question?
+"""Classifies texts, or pairs of texts, in columns of a table, such as: does this passage answer that question?
 
-For texts of your own, name in the settings their columns, and tell the networks what the vocabulary and the length are:
+For your own texts, set their columns, and the networks' vocabulary and length:
 
   preprocessing: {text: [question, passage], vocabulary: 2000, length: 64}
   teachers: [{hyperparameters: {vocabulary: 2000, length: 64, classes: 2, layers: 6}}]
@@ -23,20 +23,20 @@ TOKENS, SEGMENTS, MATCHES = "tokens", "segments", "matches"
 
 
 def preprocessing_fn(inputs, custom_config):
-    """Turns one or two columns of text into ids of sub-words.
+    """Converts one or two columns of text to token ids.
 
     Args:
       inputs: raw columns.
       custom_config: `label`, name of the label column; `preprocessing`: {text: names of the columns, vocabulary: number
-        of sub-words, length: ids of an example}.
+        of tokens, length: ids per example}.
 
     Raises:
-      UserError: a column is not there.
+      UserError: a column is missing.
     """
     settings, label = custom_config["preprocessing"], custom_config["label"]
     missing = [name for name in settings["text"] if name not in inputs]
     if missing:
-        raise UserError(f"preprocessing.text: there is no column {', '.join(missing)}; there are: {', '.join(inputs)}")
+        raise UserError(f"preprocessing.text: found {', '.join(missing)}; expected columns of: {', '.join(inputs)}")
     columns = [dense(inputs[name], "") for name in settings["text"]]
     ids, segments = token_ids(columns, settings["vocabulary"], settings["length"])
     classes = dense(inputs[label], -1 if inputs[label].dtype == tf.int64 else "")
@@ -54,7 +54,7 @@ def build_teacher(
     heads: int = 4,
     dropout: float = 0.1,
 ) -> keras.Model:
-    """BERT's classifier: the encoder, a dense layer (the pooler) over [CLS], and the classes."""
+    """Returns BERT's classifier: the encoder, a dense layer (the pooler) over [CLS], and the classes."""
     inputs = [keras.Input([length], dtype="int64", name=name) for name in (TOKENS, MATCHES, SEGMENTS)]
     _, hidden = encoder(*inputs, vocabulary, layers, width, heads, dropout)
     pooled = keras.layers.Dense(width, activation="tanh", name="pooler")(hidden[:, 0])
@@ -71,7 +71,7 @@ def build_student(
     heads: int = 4,
     dropout: float = 0.1,
 ) -> keras.Model:
-    """DistilBERT's classifier: the encoder without segments, and the classes over [CLS]."""
+    """Returns DistilBERT's classifier: the encoder without segments, and the classes over [CLS]."""
     inputs = [keras.Input([length], dtype="int64", name=name) for name in (TOKENS, MATCHES)]
     _, hidden = encoder(*inputs, None, vocabulary, layers, width, heads, dropout)
     first = keras.layers.Dropout(dropout)(hidden[:, 0])
@@ -87,16 +87,16 @@ def build_language_model(
     dropout: float = 0.1,
     segments: bool = True,
 ) -> keras.Model:
-    """The encoder, and what may stand at masked positions: a network for `pretraining`.
+    """Returns a masked language model for `pretraining`: the encoder, and logits of the tokens at masked positions.
 
     Args:
       vocabulary, length, layers, width, heads, dropout: as for the classifiers.
-      segments: whether the encoder has them, as the teacher's.
+      segments: whether the encoder has segments, as the teacher's.
     """
     names = [TOKENS, MATCHES, *([SEGMENTS] if segments else [])]
     inputs = [keras.Input([length], dtype="int64", name=name) for name in names]
     masked = keras.Input([None], dtype="int64", name=POSITIONS)
-    of_encoder = inputs if segments else [*inputs, None]
-    embeddings, hidden = encoder(*of_encoder, vocabulary, layers, width, heads, dropout)
+    encoder_inputs = inputs if segments else [*inputs, None]
+    embeddings, hidden = encoder(*encoder_inputs, vocabulary, layers, width, heads, dropout)
     logits = VocabularyLogits(embeddings, width, name="vocabulary")([hidden, masked])
     return keras.Model([*inputs, masked], logits)

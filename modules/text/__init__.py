@@ -1,1 +1,1 @@
-"""Text as examples: sub-words, their masking, and an encoder."""
+"""Text as examples: subword tokens, their masking, and an encoder."""

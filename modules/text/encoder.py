@@ -1,8 +1,8 @@
 """A text encoder: BERT's (Devlin et al. 2019), small enough to be trained from scratch.
 
-Embeddings of sub-words, positions, segments and matches, then layers of attention and feed-forward, each with a
-shortcut and normalised after it. Layers are named layer_0, layer_1, ..., so that weights can go from one encoder to
-another by name.
+Embeddings of tokens, positions, segments and matches, then layers of attention and feed-forward, each with a residual
+connection followed by normalisation. Layers are named layer_0, layer_1, ..., so that one encoder's weights can
+initialise another's by name.
 """
 
 import tensorflow as tf
@@ -25,14 +25,14 @@ def gelu(values: tf.Tensor) -> tf.Tensor:
 
 
 class Embeddings(keras.layers.Layer):
-    """The sum of what a sub-word, its position, its segment and whether it stands in both texts mean, normalised."""
+    """The normalised sum of the embeddings of a token, its position, its segment and its match with the other text."""
 
     def __init__(self, vocabulary: int, length: int, width: int, segments: int, dropout: float, **more):
-        """Builds the tables; `segments` 0: there is no table of segments, as in DistilBERT."""
+        """Builds the tables; `segments` 0: no table of segments, as in DistilBERT."""
         super().__init__(**more)
 
         def table(size: int, name: str) -> keras.layers.Embedding:
-            # An initialiser of its own for each: one would give tables of one shape the same values.
+            # One initialiser per table: a shared one would give tables of the same shape the same values.
             initial = keras.initializers.TruncatedNormal(DEVIATION)
             return keras.layers.Embedding(size, width, embeddings_initializer=initial, name=name)
 
@@ -47,21 +47,21 @@ class Embeddings(keras.layers.Layer):
         """Returns float32 [batch, length, width].
 
         Args:
-          inputs: ids, matches (0 or 1), and segments if there is a table, int64 [batch, length] each.
-          training: whether to drop.
+          inputs: ids, matches (0 or 1), and segments if they have a table, int64 [batch, length] each.
+          training: whether to apply dropout.
         """
         ids, matches, *segments = inputs
-        found = self.tokens(ids) + self._positions(tf.range(ids.shape[1])) + self._matches(matches)
+        embedded = self.tokens(ids) + self._positions(tf.range(ids.shape[1])) + self._matches(matches)
         if self._segments:
-            found += self._segments(segments[0])
-        return self._dropout(self._normalise(found), training=training)
+            embedded += self._segments(segments[0])
+        return self._dropout(self._normalise(embedded), training=training)
 
 
 class EncoderLayer(keras.layers.Layer):
     """Attention and feed-forward."""
 
     def __init__(self, width: int, heads: int, dropout: float, **more):
-        """Builds a layer whose feed-forward part is four times as wide."""
+        """Builds a layer with a feed-forward part four times as wide."""
         super().__init__(**more)
         initial = keras.initializers.TruncatedNormal(DEVIATION)
         self._attention = keras.layers.MultiHeadAttention(
@@ -73,7 +73,7 @@ class EncoderLayer(keras.layers.Layer):
         self._dropouts = [keras.layers.Dropout(dropout) for _ in range(2)]
 
     def call(self, inputs: list[tf.Tensor], training: bool | None = None) -> tf.Tensor:
-        """Returns float32 [batch, length, width] of as much and of present, bool [batch, length]."""
+        """Returns float32 [batch, length, width] of hidden states of this shape and present, bool [batch, length]."""
         hidden, present = inputs
         attended = self._attention(hidden, hidden, attention_mask=present[:, None, :], training=training)
         hidden = self._normalise[0](hidden + self._dropouts[0](attended, training=training))
@@ -82,16 +82,16 @@ class EncoderLayer(keras.layers.Layer):
 
 
 class WhereWords(keras.layers.Layer):
-    """Hidden states where there are sub-words, zeros where there is padding."""
+    """Hidden states of tokens, and zeros for padding."""
 
     def call(self, inputs: list[tf.Tensor]) -> tf.Tensor:
-        """Returns float32 [batch, length, width] of as much and of present, bool [batch, length]."""
+        """Returns float32 [batch, length, width] of hidden states of this shape and present, bool [batch, length]."""
         hidden, present = inputs
         return hidden * tf.cast(present, hidden.dtype)[..., None]
 
 
 class IsPresent(keras.layers.Layer):
-    """Where ids are no padding."""
+    """Marks the ids that are not padding."""
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Returns bool [batch, length] of ids int64 [batch, length]."""
@@ -99,17 +99,17 @@ class IsPresent(keras.layers.Layer):
 
 
 class VocabularyLogits(keras.layers.Layer):
-    """What may stand at masked positions: logits by the table of the embeddings itself (BERT's tied weights)."""
+    """Predicts the tokens at masked positions: logits by the table of the embeddings (BERT's tied weights)."""
 
     def __init__(self, embeddings: Embeddings, width: int, **more):
-        """Takes the layer whose table it shares."""
+        """Stores the layer whose table it shares."""
         super().__init__(**more)
         self._tokens = embeddings.tokens
         self._transform = _dense(width, "transform", gelu)
         self._normalise = keras.layers.LayerNormalization(epsilon=EPSILON, name="normalise")
 
     def build(self, shapes):
-        """Makes the bias of each sub-word."""
+        """Creates the bias of each token."""
         self._bias = self.add_weight("bias", [self._tokens.input_dim], initializer="zeros")
         super().build(shapes)
 
@@ -121,9 +121,9 @@ class VocabularyLogits(keras.layers.Layer):
         """
         hidden, positions = inputs
         at_positions = tf.gather(hidden, positions, axis=1, batch_dims=1)
-        found = self._normalise(self._transform(at_positions))
-        table = tf.cast(self._tokens.embeddings, found.dtype)
-        return tf.cast(tf.einsum("bpw,vw->bpv", found, table), tf.float32) + tf.cast(self._bias, tf.float32)
+        states = self._normalise(self._transform(at_positions))
+        table = tf.cast(self._tokens.embeddings, states.dtype)
+        return tf.cast(tf.einsum("bpw,vw->bpv", states, table), tf.float32) + tf.cast(self._bias, tf.float32)
 
 
 def encoder(
@@ -136,17 +136,17 @@ def encoder(
     heads: int,
     dropout: float,
 ) -> tuple[Embeddings, tf.Tensor]:
-    """Returns the layer of the embeddings and hidden states, float32 [batch, length, width], of symbolic inputs.
+    """Returns the embeddings layer and the hidden states, float32 [batch, length, width], of symbolic inputs.
 
     Args:
       ids: int64 [batch, length].
-      matches: likewise, whether the sub-word stands in both texts, 0 or 1.
-      segments: likewise, 0 or 1; None: an encoder without them.
-      vocabulary: number of sub-words.
+      matches: int64 [batch, length], whether the token occurs in both texts, 0 or 1.
+      segments: int64 [batch, length], 0 or 1; None: an encoder without segments.
+      vocabulary: number of tokens in the vocabulary.
       layers: number of layers.
-      width: of the hidden states, a multiple of `heads`.
-      heads: of the attention.
-      dropout: share that is dropped.
+      width: width of the hidden states, a multiple of `heads`.
+      heads: number of attention heads.
+      dropout: fraction to drop.
     """
     embeddings = Embeddings(vocabulary, ids.shape[1], width, 0 if segments is None else 2, dropout, name="embeddings")
     hidden = embeddings([ids, matches, *([] if segments is None else [segments])])

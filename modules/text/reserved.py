@@ -1,4 +1,4 @@
-"""The ids of every sub-word vocabulary that mean no sub-word."""
+"""The reserved ids of every token vocabulary."""
 
 PADDING, UNKNOWN, BEGIN, END, MASK = range(5)
 RESERVED = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]  # by id

@@ -1,4 +1,4 @@
-"""The second part of a training: the network, what it starts from, its optimiser and its teachers."""
+"""The second part of a training job: network, initial weights, optimiser and teachers."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -46,7 +46,7 @@ class BuiltTraining:
 
 
 def build_network(plan: TrainingPlan) -> keras.Model:
-    """Returns the task's network of a training, with the weights that its builder gives it."""
+    """Returns the task's network for a training job, with its builder's weights."""
     config, label = plan.config, plan.config.label
     features = {name: spec for name, spec in plan.feature_spec.items() if name != label}
     if plan.masking:
@@ -85,7 +85,7 @@ def build_training(plan: TrainingPlan) -> BuiltTraining:
 
 
 def _start(plan: TrainingPlan) -> keras.Model | None:
-    """Returns a network with the weights that the training starts from; None: those of the builder."""
+    """Returns a network with the training job's initial weights; None: the builder's."""
     config, fn_args = plan.config, plan.fn_args
     if config.start:
         return pretrained(fn_args.base_model, config.name, lambda: build_network(plan), config.start.layers)
@@ -93,7 +93,7 @@ def _start(plan: TrainingPlan) -> keras.Model | None:
 
 
 def _assignable_in_replicas(next_creator, **settings):
-    # Keras assigns a schedule's learning rate, the same, in every replica; CentralStorage wants to know whose counts.
+    # Keras assigns a schedule's learning rate, the same, in every replica; CentralStorage must know whose counts.
     return next_creator(**settings | {"aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA})
 
 
@@ -132,7 +132,7 @@ def make_distillation(
     Args:
       config: of the training.
       network: the student.
-      teachers: that are asked online; [] where there are cached soft targets.
+      teachers: online teachers; [] with cached soft targets.
       card: of the cached soft targets.
 
     Raises:
@@ -149,7 +149,7 @@ def make_distillation(
         check_widths({teacher.name: teacher.outputs for teacher in teachers}, width)
         shapes = target_shapes(teachers) if teachers else {}
     if len(ensemble.weights) != count:
-        raise UserError(f"{config.name}: {len(ensemble.weights)} teachers are wanted, there are {count}")
+        raise UserError(f"{config.name}: found {count} teachers; expected {len(ensemble.weights)}, one per weight")
     return Distillation(
         objective=find_objective(settings.objective, config.head),
         weights=ensemble.weights,

@@ -1,4 +1,4 @@
-"""The last part of a training: what its model card says."""
+"""The last part of a training job: its model card."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import tf_keras as keras
 from stillhouse.modules import progress
 from stillhouse.modules.cluster.strategies import is_asynchronous
 from stillhouse.modules.ingestion.files import example_files
-from stillhouse.modules.ingestion.waiting import INPUT_SHARE, typical, verdict
+from stillhouse.modules.ingestion.waiting import INPUT_SHARE, median_after_first, verdict
 from stillhouse.modules.peak_memory import peak_mb
 from stillhouse.modules.training.build import BuiltTraining
 from stillhouse.modules.training.plan import TrainingPlan
@@ -21,14 +21,14 @@ def card_of(
     network: keras.Model,
     megabytes_before: float,
 ) -> dict[str, Any]:
-    """Returns the model card, JSON-able, and says what is remarkable.
+    """Returns the model card, JSON-able, and reports its main values.
 
     Args:
       plan: of the training.
       built: what was trained.
       history: {metric: [value of each epoch]}, as `run_training` returns it.
       network: the trained network outside of any strategy.
-      megabytes_before: resident set of this process when the training began.
+      megabytes_before: resident set of this process when the training job began.
     """
     config, data, strategy = plan.config, plan.data, plan.strategy
     metrics = {name: values for name, values in history.items() if name not in ("examples_per_second", INPUT_SHARE)}
@@ -49,8 +49,8 @@ def card_of(
         "updates": int(built.learner.optimizer.iterations.numpy()),
         "restarts": 0,
         "warm_started": built.warm_started,
-        "examples_per_second": typical(speeds) if speeds else None,
-        "input_share": typical(input_shares),
+        "examples_per_second": median_after_first(speeds) if speeds else None,
+        "input_share": median_after_first(input_shares),
         "cache": data.options.cache,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,
@@ -59,7 +59,7 @@ def card_of(
     }
     if plan.masking:
         card["held_out"] = held_out(network, plan.masking, example_files(plan.fn_args.eval_files), data.parser)
-        progress.note(f"{config.name}: masked sub-words of the eval split: {listed(card['held_out'])}")
+        progress.note(f"{config.name}: masked language modelling on the eval split: {listed(card['held_out'])}")
     if plan.cluster is None:
         progress.note(f"{config.name}: peak memory, MB: {listed(peak)}")
     return card

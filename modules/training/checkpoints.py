@@ -1,4 +1,4 @@
-"""Checkpoints of a training, and the exact place where it goes on.
+"""Checkpoints of a training job, and the exact step at which it resumes.
 
 A checkpoint is named by the number of updates done. It holds the weights, the optimiser, the states of random
 generators (dropout), the running means of the epoch and the history so far. The input needs no state: its order is a
@@ -37,7 +37,7 @@ class _Json(tf.train.experimental.PythonState):
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves a training between its epochs, if it is time, and restores it; a callback of either loop.
+    """Saves a training job when a checkpoint is due, and restores it; a callback of either loop.
 
     `step` is the number of updates done; `history` has {metric: [value of each finished epoch]}.
     """
@@ -57,7 +57,7 @@ class Checkpoints(keras.callbacks.Callback):
         Args:
           learner: a compiled `stillhouse.modules.training.learner.Learner`.
           folder: of the checkpoints, or None for none; workers share it.
-          identity: tells this training from others, whose checkpoints are refused.
+          identity: fingerprint of this training job; checkpoints of others are rejected.
           steps_per_epoch: updates in an epoch.
           settings: updates between checkpoints, rounded up to whole calls of the compiled loop, and how many to keep.
           cluster: the processes that write checkpoints, and which this one is; None: it is alone.
@@ -96,11 +96,11 @@ class Checkpoints(keras.callbacks.Callback):
             faults = {path: fault for path in paths if (fault := _fault_of(path))}
             if faults:
                 path, fault = next(iter(faults.items()))
-                progress.note(f"checkpoint {path} is damaged ({fault}); taking the one before")
+                progress.note(f"checkpoint {path} is corrupt ({fault}); using the previous one")
                 continue
             path = os.path.join(own, f"{NAME}-{step}")
             other = UserError(
-                f"{self._folder}: the checkpoints there are of another model or training; remove the folder"
+                f"{self._folder}: its checkpoints belong to another model or training job; remove the folder"
             )
             try:
                 status = self._checkpoint.read(path)
@@ -159,7 +159,7 @@ def _steps_in(folder: str) -> set[int]:
 
 
 def _fault_of(path: str) -> str | None:
-    """Returns what is wrong with the files of a checkpoint, whose checksums are verified by reading them."""
+    """Returns the fault in a checkpoint's files, whose checksums are verified by reading them; None: no fault."""
     try:
         reader = tf.train.load_checkpoint(path)
         for name in reader.get_variable_to_shape_map():

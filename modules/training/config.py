@@ -1,7 +1,7 @@
 """What one training needs, as it travels from the pipeline to the process that trains.
 
 A `TrainingConfig` is made of the sections of the settings. Its JSON (`model_dump(mode="json")`) is the custom_config of
-a Trainer and stands in the job file of a cluster; `model_validate` checks it there by the same rules.
+a Trainer and is part of the job file of a cluster; `model_validate` checks it there by the same rules.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from stillhouse.modules.settings import (
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
 
-# What decides where and how a training runs, but not what it gives.
+# Settings that decide where and how a training job runs, but not its result.
 WHERE_IT_RUNS = {"strategy", "loop", "checkpoints", "restarts", "checkpoint_folder"}
 
 
@@ -42,9 +42,9 @@ class DistillationConfig(Section):
 
 
 class MaskingConfig(Section):
-    """What is masked in a pre-training, whose label is the feature with the ids of sub-words."""
+    """Masking of a pre-training job, whose label is the feature with the token ids."""
 
-    share: float  # of the sub-words that are masked
+    share: float  # fraction of the tokens that is masked
     label: str  # the task's, of no use here: examples without it are as good
 
 
@@ -63,7 +63,7 @@ class TrainingConfig(TrainingSettings):
     omit_classes: list[int] = []
     # None: start at what was pushed last, if there is a fn_args.base_model, or at random.
     start: Start | None = None
-    masking: MaskingConfig | None = None  # None: it is no pre-training on masked text
+    masking: MaskingConfig | None = None  # None: no masked language modelling
     hidden_layers: list[str] = []  # to export, for hints
     distillation: DistillationConfig | None = None  # None: hard labels only
     # Set by the distillation Trainer. Either the teachers, as SavedModel folders, or their cached soft targets.
@@ -80,14 +80,14 @@ class TrainingConfig(TrainingSettings):
 
     @property
     def cluster_kind(self) -> str | None:
-        """What the processes of the training are to each other: the strategy's name, or STAGES; None: it is one."""
+        """The kind of the training job's cluster: the strategy's name, or STAGES; None: a single process."""
         if self.parallelism.processes:
             return STAGES
         return self.strategy.name if self.strategy.name in CLUSTER_STRATEGIES else None
 
 
 def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
-    """Returns a fingerprint of all that decides what a training gives: settings, code, files, but not where it runs."""
+    """Returns a fingerprint of all that decides a training job's result: settings, code, files, but not its place."""
     decisive = config.model_dump(mode="json", exclude=WHERE_IT_RUNS)
     decisive["files"] = [*fn_args.train_files, fn_args.transform_graph_path, *filter(None, [fn_args.base_model])]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

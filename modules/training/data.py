@@ -1,4 +1,4 @@
-"""The examples of a training: checked, and as the datasets of its strategy."""
+"""The examples of a training job: checks, and datasets for its strategy."""
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a clu
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The examples of a training, in memory or in files that are read again in every epoch."""
+    """The examples of a training job, in memory or in files that are read in every epoch."""
 
     source: Source  # counted; what this process reads
     columns: Columns | None
@@ -72,16 +72,16 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
     name = f"{config.task}.{config.builder}"
     if config.head == "regression":
         if width != 1:
-            raise UserError(f"{name}: the output width is {width}; a regression has one output")
+            raise UserError(f"{name}: found {width} outputs; expected 1 for regression")
     elif config.head == "multi_label":
         if smallest < 0 or largest > 1:
             wrong = smallest if smallest < 0 else largest
-            raise UserError(f"{name}: with the head multi_label each label is 0 or 1, but {config.label!r} has {wrong}")
+            raise UserError(f"{name}: label {config.label!r}: found {wrong}; expected 0 or 1 for the head multi_label")
     elif config.head == MASKED:
         if largest >= width:
             raise UserError(
-                f"{name}: the network tells {width} sub-words apart, but {config.label!r} has the id {largest:.0f}; "
-                "give it the size of the vocabulary as a hyperparameter"
+                f"{name}: tokens {config.label!r}: found the id {largest:.0f}; expected less than {width}, its "
+                "network's vocabulary; set that hyperparameter to the vocabulary's size"
             )
     else:
         classes = max(2, width)
@@ -89,13 +89,13 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
             wrong = smallest if smallest < 0 else largest
             unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
             raise UserError(
-                f"{name}: the model tells {classes} classes apart (output width {width}), so the label "
-                f"{config.label!r} must be in 0..{classes - 1}, but the transformed data has {wrong}{unseen}"
+                f"{name}: the label {config.label!r} must be in 0..{classes - 1}, the model's classes "
+                f"(output width {width}); found {wrong} in the transformed data{unseen}"
             )
 
 
 def feature_spec_of(config: TrainingConfig, fn_args: "FnArgs") -> dict:
-    """Returns the parsing spec of the transformed features of a training, its label's included."""
+    """Returns the parsing spec of a training job's transformed features, including the label."""
     spec = tft.TFTransformOutput(fn_args.transform_graph_path).transformed_feature_spec()
     if config.masking:
         spec.pop(config.masking.label, None)  # examples without it are as good
@@ -105,7 +105,7 @@ def feature_spec_of(config: TrainingConfig, fn_args: "FnArgs") -> dict:
 def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
     """Returns the configuration with ingestion.cache: auto decided, and says how.
 
-    The order of the examples depends on it, so all workers have one decision, and a training that is resumed keeps it.
+    The order of the examples depends on it, so all workers share one decision, and a resumed training job keeps it.
     """
     if config.ingestion.cache != "auto":
         return config
@@ -126,16 +126,16 @@ def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
 def read_data(
     config: TrainingConfig, fn_args: "FnArgs", feature_spec: dict, cluster: ClusterSpec | None = None
 ) -> TrainingData:
-    """Returns the examples of the training, looked through once; the cache of `config` is decided.
+    """Returns the examples of the training job, scanned once; the cache of `config` is decided.
 
     Args:
       config: of the training.
       fn_args: has its files.
       feature_spec: as `feature_spec_of` returns it.
-      cluster: the processes of the training, which may share the files; None: this one is alone.
+      cluster: the training job's processes, which may share the files; None: a single process.
 
     Raises:
-      UserError: there are none, they are damaged or do not fit the schema, labels do not fit the head, or soft targets
+      UserError: no examples, corrupt ones or schema violations, labels that are not valid for the head, or soft targets
         are those of other examples.
     """
     label_spec(feature_spec, config.label, HEADS[config.head])
@@ -219,27 +219,29 @@ def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, exam
         return
     if config.batch_size < replicas:
         raise UserError(
-            f"{config.name}: batch_size is {config.batch_size}, but there are {replicas} replicas to share it"
+            f"{config.name}: batch_size: found {config.batch_size}; expected at least {replicas}, one per replica"
         )
     if isinstance(strategy, tf.distribute.TPUStrategy):
         if config.batch_size % replicas:
             raise UserError(
-                f"{config.name}: batch_size {config.batch_size} does not divide by the {replicas} replicas of the TPU, "
-                "which wants batches of one size"
+                f"{config.name}: batch_size: found {config.batch_size}; expected a multiple of {replicas} (TPU cores)"
             )
         if examples < config.batch_size:
-            raise UserError(f"{config.name}: {examples} examples make no whole batch of {config.batch_size}")
+            raise UserError(
+                f"{config.name}: batch_size: found {config.batch_size}; expected at most {examples} "
+                f"on a TPU (examples); lower it"
+            )
 
 
 def masking_of(config: TrainingConfig, data: TrainingData) -> Masking | None:
-    """Returns what masks the examples of a pre-training; None: the training is none."""
+    """Returns the masking of a pre-training job; None: any other training job."""
     if not config.masking:
         return None
     return Masking(config.label, config.masking.share, largest=int(data.train_labels.largest))
 
 
 def change_of(config: TrainingConfig, data: TrainingData) -> Change | None:
-    """Returns what is done to each batch of a training."""
+    """Returns the change applied to each batch of a training job."""
     if config.masking:
         return masking_of(config, data)
     if not config.augment:
@@ -269,7 +271,7 @@ def make_datasets(
     options = data.options
     change = change_of(config, data)
     whole_batches = {"drop_remainder": isinstance(strategy, tf.distribute.TPUStrategy)}
-    # A worker that has files of its own takes its part of a global batch from them.
+    # A worker with its own files takes its part of a global batch from them.
     replicas = strategy.num_replicas_in_sync // data.workers
     own_batch = (
         config.batch_size if data.workers == 1 else slice_size(config.batch_size, data.workers * replicas) * replicas

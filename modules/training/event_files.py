@@ -1,4 +1,4 @@
-"""What TensorBoard shows of a training: its hyperparameters, and every epoch's figures."""
+"""Writes a training job's hyperparameters and the metrics of each epoch for TensorBoard."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from stillhouse.modules.training.config import TrainingConfig
 
 
 class EventFiles(keras.callbacks.Callback):
-    """Writes an event file; a training that goes on writes another beside it."""
+    """Writes an event file; a resumed training job writes another beside it."""
 
     def __init__(self, folder: str, config: TrainingConfig):
         super().__init__()
@@ -19,7 +19,7 @@ class EventFiles(keras.callbacks.Callback):
         self._writer: tf.summary.SummaryWriter | None = None
 
     def on_train_begin(self, logs=None):
-        """Writes the hyperparameters, once; an epoch that was begun is a fit of its own."""
+        """Writes the hyperparameters once; the rest of an interrupted epoch is a separate fit."""
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self._folder)
             with self._writer.as_default():
@@ -34,7 +34,7 @@ class EventFiles(keras.callbacks.Callback):
 
 
 def hyperparameters(config: TrainingConfig) -> dict[str, Any]:
-    """Returns the hyperparameters of a training by their keys in the settings; what is no plain value as text."""
+    """Returns a training job's hyperparameters by their settings keys; values that are not plain become strings."""
     named = {
         "epochs": config.epochs,
         "batch_size": config.batch_size,

@@ -1,4 +1,4 @@
-"""The job of a training whose strategy is of several processes."""
+"""The job file of a training job with several processes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

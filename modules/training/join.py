@@ -15,7 +15,7 @@ LED_BY_A_CHIEF = ("parameter_server", STAGES)  # the other processes do what it 
 
 
 def join(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpec) -> None:
-    """Takes part in a training of several processes; the one that is the chief writes the model.
+    """Takes part in a training job of several processes; the chief writes the model.
 
     A process that serves a chief does not return; it is ended from outside.
 

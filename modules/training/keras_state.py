@@ -1,4 +1,4 @@
-"""Keras's global state while a training runs: its own, and that of before when it has ended, however it ended."""
+"""Isolates Keras's global state during a training job and restores it afterwards, even after an error."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +8,9 @@ import tf_keras as keras
 
 @contextmanager
 def state_of_training(seed: int) -> Iterator[None]:
-    """Gives a training a Keras of its own: no names taken, seeded, with random generators that checkpoints can hold.
+    """Gives a training job its own Keras state: no names taken, seeded, with generators that checkpoints can contain.
 
-    The seeds of Python, NumPy and TensorFlow stay as the training leaves them; TensorFlow cannot tell its own.
+    The seeds of Python, NumPy and TensorFlow are not restored, since TensorFlow's cannot be read.
     """
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)

@@ -44,17 +44,17 @@ def run_fn(fn_args: "FnArgs") -> None:
 
 
 def _supervise(config: TrainingConfig, fn_args: "FnArgs") -> None:
-    """Starts the processes of the training on this machine and watches over them."""
+    """Starts the processes of the training job on this machine and supervises them."""
     config = decide_cache(config, fn_args)  # once for all of them
     course = supervisor.run_job(job_of(config, fn_args))
     card = read_card(fn_args.serving_model_dir)
     card["restarts"], card["memory"]["peak_mb"] = course.restarts, course.peaks_mb
     write_card(fn_args.serving_model_dir, card)
-    progress.note(f"{config.name}: peak memory of its processes, MB: {listed(course.peaks_mb)}")
+    progress.note(f"{config.name}: peak memory by process, MB: {listed(course.peaks_mb)}")
     forget_checkpoints(config)  # only now: any of the processes may have written to the last
 
 
 def forget_checkpoints(config: TrainingConfig) -> None:
-    """Removes the checkpoints of a training that is done."""
+    """Removes the checkpoints of a completed training job."""
     if config.checkpoint_folder and tf.io.gfile.exists(config.checkpoint_folder):
         tf.io.gfile.rmtree(config.checkpoint_folder)

@@ -22,7 +22,7 @@ from stillhouse.modules.models.teachers import LOGITS
 from stillhouse.modules.training.precision import scales_loss
 from stillhouse.modules.training.step_means import StepMeans
 
-# Name in a training's history: updates that others did meanwhile, mean.
+# Name in the training history: mean number of other workers' updates meanwhile.
 STALENESS = "staleness"
 
 LABELLED = "labelled"  # among the totals of a pass
@@ -123,7 +123,7 @@ class Learner(keras.Model):
 
     @property
     def forward(self) -> Callable:
-        """What a training calls for a forward pass in one piece."""
+        """The callable for a forward pass in one piece."""
         return self._forward
 
     @property

@@ -15,7 +15,7 @@ DatasetFunction = Callable[[int], Callable[[tf.distribute.InputContext], tf.data
 
 @dataclass(frozen=True)
 class Steps:
-    """The updates of a training, and what they are done with."""
+    """The updates of a training job, and the objects that they need."""
 
     learner: Learner  # compiled under `strategy`
     strategy: tf.distribute.Strategy
@@ -30,7 +30,7 @@ class Steps:
 def run_fit(steps: Steps) -> None:
     """Trains by Keras fit, from the first step to the end of the last epoch."""
     done, within = divmod(steps.first, steps.per_epoch)
-    # The rest of an epoch that was begun is a fit of its own, for Keras has no other way to a shorter epoch.
+    # The rest of an interrupted epoch is a separate fit, Keras's only way to a shorter epoch.
     parts = [(done, done + 1, steps.per_epoch - within)] if within else []
     parts.append((done + len(parts), steps.epochs, steps.per_epoch))
     step = steps.first

@@ -18,21 +18,21 @@ from stillhouse.modules.parent_process import end_with_parent
 
 # Between operations. A worker on one core would have one, which waits for the shared input while others wait for it.
 LEAST_THREADS = 4
-MOST_CHARACTERS = 500  # of an error that is told to the supervisor; its log has all
+MOST_CHARACTERS = 500  # of an error reported to the supervisor; the log has all of it
 
 
 class _ToSupervisor(logging.Handler):
     """Writes progress as lines that the supervisor understands."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        payload = progress.told_by(record)
+        payload = progress.payload_of(record)
         if payload:
             sys.stdout.write(progress.LINE + json.dumps(payload) + "\n")
             sys.stdout.flush()
 
 
 def gist(message: str) -> str:
-    """Returns the line of an error that says what is wrong; TensorFlow's begin with where, at length."""
+    """Returns the line of an error with its reason; TensorFlow's errors begin with their origin, at length."""
     lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and not line.startswith("[[")]
     if not lines:

@@ -1,4 +1,4 @@
-"""The first part of a training: everything is decided and checked, nothing is built."""
+"""The first part of a training job: all decisions and checks, before anything is built."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ MOST_STEPS_PER_EXECUTION = 32
 # Of an epoch, at the least, where calls are handed out to workers.
 CALLS_PER_WORKER = 8
 
-# Teachers that are asked online are asked about so many examples before the training starts.
+# Number of examples on which online teachers are checked before training starts.
 CHECKED_EXAMPLES = 1024
 
 
@@ -47,8 +47,8 @@ class TrainingPlan:
 
     config: TrainingConfig  # with the cache decided
     fn_args: "FnArgs"
-    identity: str  # of the training, for its checkpoints
-    cluster: ClusterSpec | None  # None: the training is this process alone
+    identity: str  # fingerprint of the training job, for its checkpoints
+    cluster: ClusterSpec | None  # None: a single process
     strategy: tf.distribute.Strategy
     stage_devices: list[list[str]]  # of each replica; []: the network is in one piece
     feature_spec: dict  # of the transformed features, the label's included
@@ -65,7 +65,7 @@ class TrainingPlan:
 
 
 def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpec | None) -> TrainingPlan:
-    """Returns the plan of a training, after a look through all of its examples.
+    """Returns the plan of a training job, after a scan of all its examples.
 
     Raises:
       UserError: labels, teachers, soft targets, batches or strategy do not fit together.
@@ -108,12 +108,12 @@ def _steps_per_call(config: TrainingConfig, strategy: tf.distribute.Strategy, st
 
 
 def _check_teachers(plan: TrainingPlan) -> None:
-    """Checks what teachers that are asked online say about the first examples, outside of any strategy."""
+    """Checks online teachers' predictions on the first examples, outside of any strategy."""
     config, head = plan.config, plan.head
     if is_asynchronous(plan.strategy):
         raise UserError(
-            f"{config.name}: TensorFlow does not load a SavedModel onto parameter servers, so teachers cannot be "
-            "asked online; set student.distillation.targets: cached"
+            f"{config.name}: student.distillation.targets: online is not valid with parameter_server (TensorFlow loads "
+            f"no teacher onto parameter servers); set cached"
         )
     batch = first_batch(plan.data.source.files.examples, plan.feature_spec, config.label, head, CHECKED_EXAMPLES)
     features, *_ = plan.masking(batch, tf.zeros([2], tf.int32)) if plan.masking else batch

@@ -1,7 +1,7 @@
 """Mixed precision: layers compute in 16 bits, weights and losses stay float32.
 
 Micikevicius et al. 2018, "Mixed Precision Training": with float16 the loss is scaled up, so that small gradients do not
-become 0, and an update whose gradients have become infinite is left out. bfloat16 has the range of float32 and does
+become 0, and an update with infinite gradients is skipped. bfloat16 has the range of float32 and does
 without.
 """
 
@@ -30,5 +30,5 @@ def with_loss_scale(optimizer: keras.optimizers.Optimizer, precision: str) -> ke
 
 
 def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Returns whether the optimiser wants the gradients of a scaled loss."""
+    """Returns whether the optimiser expects the gradients of a scaled loss."""
     return isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)

@@ -1,4 +1,4 @@
-"""What a training tells: each epoch, where its memory goes, and, in stages, a picture of a step."""
+"""Reports of a training job: each epoch, its memory, and, in stages, the timeline of a step."""
 
 import os
 import time
@@ -15,7 +15,7 @@ from stillhouse.modules.ingestion.files import read
 from stillhouse.modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT
 from stillhouse.modules.large_models.ledger import ledgers_of_stages, whole_ledger
 from stillhouse.modules.large_models.parallelism import Stages
-from stillhouse.modules.large_models.timeline import busy, drawn
+from stillhouse.modules.large_models.timeline import busy, render_timeline
 from stillhouse.modules.text.masking import Masking
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.learner import STALENESS, Learner
@@ -34,7 +34,7 @@ class EpochSize:
 
 
 class EpochReport(keras.callbacks.Callback):
-    """Tells the progress of each epoch and stops a training whose loss is no longer a number."""
+    """Reports the progress of each epoch and stops a training job whose loss is NaN or infinite."""
 
     def __init__(self, name: str, epochs: int, size: EpochSize):
         super().__init__()
@@ -59,7 +59,7 @@ class EpochReport(keras.callbacks.Callback):
         if not tf.math.is_finite(metrics["loss"]):
             raise UserError(
                 f"{self._name}: the loss is {metrics['loss']} in epoch {epoch + 1}; lower optimizer.learning_rate, "
-                "or look for NaN in the features that preprocessing_fn returns"
+                "or check the features that preprocessing_fn returns for NaN"
             )
         progress.epoch_done(self._name, epoch + 1, self._epochs, metrics)
 
@@ -93,8 +93,8 @@ def draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets
     path = os.path.join(folder, TIMELINE)
     tf.io.gfile.makedirs(folder)
     with tf.io.gfile.GFile(path, "wb") as file:
-        file.write(drawn(passes, title))
-    progress.note(f"{config.name}: a step as it ran: stages were busy for {busy(passes):.0%} of the time; {path}")
+        file.write(render_timeline(passes, title))
+    progress.note(f"{config.name}: measured step: stages busy {busy(passes):.0%}; {path}")
 
 
 def ledgers_of(

@@ -1,4 +1,4 @@
-"""The third part of a training: its epochs, from its last checkpoint or the beginning to the end."""
+"""The third part of a training job: its epochs, from the last checkpoint or the beginning."""
 
 import os
 
@@ -29,7 +29,7 @@ def run_training(plan: TrainingPlan, built: BuiltTraining) -> dict[str, list[flo
     config, data, strategy, learner = plan.config, plan.data, plan.strategy, built.learner
     checkpoints = _checkpoints(plan, built)
     if checkpoints.step:
-        progress.note(f"{config.name}: going on at step {checkpoints.step} of {plan.steps_per_epoch * config.epochs}")
+        progress.note(f"{config.name}: resuming at step {checkpoints.step} of {plan.steps_per_epoch * config.epochs}")
     run = run_custom if config.loop == "custom" else run_fit
     with input_service(data.options.service_workers) as service:
         run(
@@ -51,7 +51,7 @@ def run_training(plan: TrainingPlan, built: BuiltTraining) -> dict[str, list[flo
 
 
 def _checkpoints(plan: TrainingPlan, built: BuiltTraining) -> Checkpoints:
-    """Returns the checkpoints of the training, the newest of them restored."""
+    """Returns the checkpoints of the training job, with the newest restored."""
     config, asynchronous = plan.config, is_asynchronous(plan.strategy)
 
     def settle():

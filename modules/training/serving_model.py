@@ -1,4 +1,4 @@
-"""The SavedModel that a training leaves."""
+"""Exports the SavedModel of a training job."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -23,7 +23,7 @@ class StepMeans(keras.metrics.Metric):
         return self._sums.assign_add(tf.stack([tf.stack(row) for row in rows]))
 
     def reset_state(self) -> None:
-        """Starts anew, as Keras asks at the beginning of an epoch."""
+        """Resets the sums, as Keras requires at the beginning of an epoch."""
         self._sums.assign(tf.zeros_like(self._sums))
 
     def value_of(self) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""One training, of teachers, baseline and student alike: planned, built, run, and told in a model card."""
+"""A training job, for teachers, baseline and student alike: plan, build, run, model card."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,10 @@ def train(
 ) -> tuple[keras.Model, dict[str, Any]]:
     """Trains the network of `config` and returns it, outside of any strategy, with its model card.
 
-    A training that was stopped goes on from its last checkpoint.
+    An interrupted training job resumes from its last checkpoint.
 
     Args:
-      config: what is trained, and how.
+      config: the training job.
       fn_args: files of the examples, the Transform's output, a model to start from, the folder of event files.
       cluster: the processes that train together, and which of them this one is; None: it is alone.
 
@@ -40,7 +40,7 @@ def train(
         plan = plan_training(config, fn_args, cluster)
         built = build_training(plan)
         history = run_training(plan, built)
-        # A network of its own outside the strategy's scope: what is shipped carries no trace of how it was trained,
+        # A separate network outside the strategy's scope: the export has no trace of how it was trained,
         # nor the generators of its dropout.
         with random_generators_in_variables(False):
             network = build_network(plan)

@@ -16,7 +16,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "namespace": (Annotated[str | None, typer.Option(help="Namespace, of a multi-user installation.")], None),
     "token_file": (Annotated[Path | None, typer.Option(help="File with a bearer token.")], None),
     "cookies_file": (Annotated[Path | None, typer.Option(help="File with the cookies of a signed-in browser.")], None),
-    "ca_cert": (Annotated[Path | None, typer.Option(help="Certificate of the authority to trust.")], None),
+    "ca_cert": (Annotated[Path | None, typer.Option(help="CA certificate of the server.")], None),
     "insecure": (Annotated[bool, typer.Option("--insecure", help="Do not check the server's certificate.")], False),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jinja2
 
+from stillhouse.modules.atomic import new_folder, remove_leftovers, write_text
 from stillhouse.modules.errors import UserError
 from stillhouse.pipelines.example_data import docstrings, few_digits
 
@@ -58,7 +59,7 @@ def write_task(name: str, folder: Path) -> list[Path]:
     with _all_or_none(paths):
         for path, text in zip(paths, texts, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
+            write_text(path, text)
     return paths
 
 
@@ -70,7 +71,7 @@ def write_recipe(recipe: str, name: str, folder: Path) -> list[Path]:
         cannot be written; then none is left.
     """
     if recipe not in RECIPES:
-        raise UserError(f"--recipe {recipe}: there is none of that name; there are: {', '.join(RECIPES)}")
+        raise UserError(f"--recipe: found {recipe}; expected one of: {', '.join(RECIPES)}")
     _check_name(name)
     settings, data = folder / f"{name}.yaml", folder / "data" / name
     _refuse_existing([settings, data])
@@ -80,14 +81,11 @@ def write_recipe(recipe: str, name: str, folder: Path) -> list[Path]:
     text = re.sub(r"^#   .*stillhouse run .*$", f"#   stillhouse run {name}.yaml", text, count=1, flags=re.MULTILINE)
     text = re.sub(rf"^name: {recipe}$", f"name: {name.replace('_', '-')}", text, flags=re.MULTILINE)
     text = text.replace(f"data/{of.data}/", f"data/{name}/").replace(f"serving/{recipe}", f"serving/{name}")
-    # Written aside and renamed, so that an interrupted call leaves no half a data set.
-    unfinished = data.with_name(f"{name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    with _all_or_none([unfinished, data, settings]):
-        unfinished.mkdir(parents=True)
-        of.write(unfinished)
-        unfinished.rename(data)
-        settings.write_text(text, encoding="utf-8")
+    remove_leftovers(data)
+    with _all_or_none([data, settings]):
+        with new_folder(data) as unfinished:
+            of.write(Path(unfinished))
+        write_text(settings, text)
     return [settings, data]
 
 

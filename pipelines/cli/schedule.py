@@ -68,11 +68,11 @@ def create(
     for option in ONLY[other]:
         if given[option] is not None:
             shown = option.removesuffix("s") if option == "parameters" else option.replace("_", "-")
-            raise UserError(f"--{shown} is of no use --on {on}; it is for --on {other}")
+            raise UserError(f"--{shown}: only valid with --on {other}")
     settings = load_settings(settings_file, overrides)
     name, console = name or settings.name, Console(stderr=True, soft_wrap=True)
     if on == "local":
-        wanted = LocalSchedule(
+        spec = LocalSchedule(
             name=_checked(name),
             settings_file=str(settings_file.absolute()),
             working_directory=os.getcwd(),
@@ -84,7 +84,7 @@ def create(
             only_if_changed=not always,
             created=now(),
         )
-        found = _create_local(wanted, Store(folder), console)
+        found = _create_local(spec, Store(folder), console)
     else:
         if image is None:
             raise UserError("--image: missing; the containers of the pipeline run it (stillhouse image says how)")
@@ -94,7 +94,7 @@ def create(
         from stillhouse.pipelines.kubeflow.submit import check_parameters
 
         values = {"only_if_changed": not always} | check_parameters(parameters or [], documents[0])
-        wanted = kubeflow.Wanted(
+        spec = kubeflow.ScheduleSpec(
             name=name,
             timing=timing,
             text=as_yaml(documents),
@@ -105,37 +105,37 @@ def create(
             catch_up=catch_up,
             max_concurrency=max_concurrency or 1,
         )
-        found = _create_on_kubeflow(wanted, connect(), console)
+        found = _create_on_kubeflow(spec, connect(), console)
     if as_json:
         print(json.dumps(found, indent=1))
 
 
-def _create_local(wanted: LocalSchedule, store: Store, console: Console) -> dict[str, Any]:
-    outcome = store.create(wanted)
-    schedule = store.get(wanted.name)
+def _create_local(spec: LocalSchedule, store: Store, console: Console) -> dict[str, Any]:
+    outcome = store.create(spec)
+    schedule = store.get(spec.name)
     upcoming = next_due(schedule, now())
-    console.print(f"schedule {wanted.name} {outcome}: {_when(schedule.timing, upcoming)}", highlight=False)
+    console.print(f"schedule {spec.name} {outcome}: {_when(schedule.timing, upcoming)}", highlight=False)
     console.print("it runs while `stillhouse scheduler` does, or by one of these:", highlight=False)
     for line in lines_for_others(schedule, store):
         console.print(f"  {line}", highlight=False, markup=False)
-    return {"name": wanted.name, "outcome": outcome, "timing": str(schedule.timing), "next": _iso(upcoming)}
+    return {"name": spec.name, "outcome": outcome, "timing": str(schedule.timing), "next": _iso(upcoming)}
 
 
-def _create_on_kubeflow(wanted: Any, server: Any, console: Console) -> dict[str, Any]:
+def _create_on_kubeflow(spec: Any, server: Any, console: Console) -> dict[str, Any]:
     from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
 
-    schedule, outcome = kubeflow.create(server, wanted)
-    console.print(f"schedule {wanted.name} {outcome}: {_when(wanted.timing, schedule.next)}", highlight=False)
-    if wanted.timing.cron:
+    schedule, outcome = kubeflow.create(server, spec)
+    console.print(f"schedule {spec.name} {outcome}: {_when(spec.timing, schedule.next)}", highlight=False)
+    if spec.timing.cron:
         console.print(
-            f"Kubeflow reads {wanted.timing.cron!r} (seconds first) in UTC, unless its administrator has set "
+            f"Kubeflow reads {spec.timing.cron!r} (seconds first) in UTC, unless its administrator has set "
             "CRON_SCHEDULE_TIMEZONE",
             highlight=False,
         )
     return {
-        "name": wanted.name,
+        "name": spec.name,
         "outcome": outcome,
-        "timing": str(wanted.timing),
+        "timing": str(spec.timing),
         "next": _iso(schedule.next),
         "recurring_run_id": schedule.id,
         "version": schedule.version,
@@ -299,7 +299,7 @@ def run_now(
     try:
         run = Store(folder).execute(name, due, missed)
     except KeyboardInterrupt as interrupt:
-        raise MachineError(f"{name}: interrupted; the next run goes on where this one stopped") from interrupt
+        raise MachineError(f"{name}: interrupted; the next run resumes from here") from interrupt
     console.print(f"{name}: {run.outcome}", highlight=False)
     if run.exit_code:
         raise typer.Exit(run.exit_code)

@@ -27,7 +27,7 @@ from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, 
 from stillhouse.modules.training.config import DistillationConfig, MaskingConfig
 from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate
 from stillhouse.pipelines.dag.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
-from stillhouse.pipelines.dag.nodes import Dag, Place
+from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
 
 ONE_TEACHER = WeightedEnsemble(weights=[1.0])
 SOFT_TARGETS_ALONE = Schedule(start=1.0, end=1.0)  # as alpha
@@ -54,14 +54,14 @@ def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str
     }
 
 
-def create_pipeline(settings: Settings, place: Place) -> Pipeline:
+def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
     ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform (-> Pretraining) ->
     Teacher-1..N, Baseline -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student ->
     Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
     """
-    dag = Dag(settings, place)
+    dag = Dag(settings, paths)
     _add_data(dag)
     _add_pretraining(dag)
     teachers = _add_teachers(dag)
@@ -70,22 +70,22 @@ def create_pipeline(settings: Settings, place: Place) -> Pipeline:
     _add_comparison(dag, teachers, baseline, students)
     return Pipeline(
         pipeline_name=settings.name,
-        pipeline_root=place.root,
+        pipeline_root=paths.root,
         components=dag.nodes,
         enable_cache=True,
-        metadata_connection_config=sqlite(place.metadata_path),
-        beam_pipeline_args=place.beam_options,
+        metadata_connection_config=sqlite(paths.metadata_path),
+        beam_pipeline_args=paths.beam_options,
     )
 
 
 def _add_data(dag: Dag) -> None:
-    settings, place = dag.settings, dag.place
-    dag.raw = dag.evaluated = dag.add(example_gen(settings.data, place.data_path))["examples"]
+    settings, paths = dag.settings, dag.paths
+    dag.raw = dag.evaluated = dag.add(example_gen(settings.data, paths.data_path))["examples"]
     if settings.data.spans > 1:
-        dag.evaluated = dag.add(newest_span_example_gen(settings.data, place.data_path))["examples"]
+        dag.evaluated = dag.add(newest_span_example_gen(settings.data, paths.data_path))["examples"]
     statistics = dag.add(StatisticsGen(examples=dag.raw))["statistics"]
-    if place.schema_path:
-        schema = dag.add(ImportSchemaGen(schema_file=place.schema_path), "SchemaGen")["schema"]
+    if paths.schema_path:
+        schema = dag.add(ImportSchemaGen(schema_file=paths.schema_path), "SchemaGen")["schema"]
     else:
         schema = dag.add(SchemaGen(statistics=statistics))["schema"]
     validator = ExampleValidator(statistics=statistics, schema=schema)
@@ -105,13 +105,12 @@ def _add_data(dag: Dag) -> None:
     transform.add_upstream_node(validator)
     transformed = dag.add(transform)
     dag.data = {"examples": transformed["transformed_examples"], "transform_graph": transformed["transform_graph"]}
-    if place.transfer_path:
-        raw = dag.add(transfer_example_gen(settings.data, place.transfer_path))["examples"]
+    if paths.transfer_path:
+        raw = dag.add(transfer_example_gen(settings.data, paths.transfer_path))["examples"]
         unlabelled = TransferExamples(
             examples=raw,
             transform_graph=dag.data["transform_graph"],
             label=settings.data.label,
-            code=code_fingerprint("stillhouse.components.transfer_examples.executor"),
         )
         dag.transfer = dag.add(unlabelled)["transformed_examples"]
 
@@ -141,7 +140,7 @@ def _add_pretraining(dag: Dag) -> None:
 
 def _add_teachers(dag: Dag) -> list[BaseChannel]:
     settings = dag.settings
-    existing, teachers = saved_teachers(settings, dag.place.saved_models), []
+    existing, teachers = saved_teachers(settings, dag.paths.saved_models), []
     for number, (name, of, shard) in enumerate(
         zip(teacher_names(settings), settings.all_teachers(), settings.shards(), strict=True), start=1
     ):
@@ -151,7 +150,6 @@ def _add_teachers(dag: Dag) -> list[BaseChannel]:
                 fingerprint=fingerprint(existing[name].path),
                 label=settings.data.label,
                 head=settings.head,
-                code=code_fingerprint("stillhouse.modules.models.imported"),
                 **dag.data,
             )
             teachers.append(dag.add(imported, name)["model"])
@@ -192,8 +190,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 soft_targets=soft_targets,
                 label=settings.data.label,
                 temperatures=looked_into,
-                ensemble=ensemble.model_dump(),
-                code=code_fingerprint("stillhouse.components.dark_knowledge.executor"),
+                ensemble=ensemble,
                 **dag.data,
             )
             dag.described["dark_knowledge"] = dag.add(dark_knowledge)["dark_knowledge"]
@@ -204,8 +201,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 transfer_examples=transfer,
                 label=settings.data.label,
                 rule=distillation.pseudo_labels.model_dump(exclude={"rounds"}),
-                ensemble=ensemble.model_dump(),
-                code=code_fingerprint("stillhouse.components.pseudo_labels.executor"),
+                ensemble=ensemble,
                 **dag.data,
             )
             outputs = dag.add(pseudo_labels, f"PseudoLabels{suffix}")
@@ -227,7 +223,6 @@ def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> Bas
         head=settings.head,
         dtype=settings.student.distillation.targets_dtype,
         batch_size=settings.student.distillation.teacher_batch_size,
-        code=code_fingerprint("stillhouse.components.soft_targets.executor"),
         **dag.data,
     )
     return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]
@@ -263,7 +258,7 @@ def _add_student(
 def _add_comparison(
     dag: Dag, teachers: list[BaseChannel], baseline: BaseChannel | None, students: dict[str, BaseChannel]
 ) -> None:
-    settings, place, gates = dag.settings, dag.place, dag.settings.evaluation.gates
+    settings, paths, gates = dag.settings, dag.paths, dag.settings.evaluation.gates
     names, label = teacher_names(settings), settings.data.label
     *rounds, student = students.values()
     compared: list[ComparedModel] = []
@@ -276,8 +271,7 @@ def _add_comparison(
             transform_graph=dag.data["transform_graph"],
             label=label,
             head=settings.head,
-            ensemble=settings.weighted_ensemble().model_dump(),
-            code=code_fingerprint("stillhouse.modules.models.export"),
+            ensemble=settings.weighted_ensemble(),
         )
         reference, reference_name, reference_role = dag.add(joined)["model"], "Ensemble", "ensemble"
     else:
@@ -297,7 +291,7 @@ def _add_comparison(
     compared.append(ComparedModel("Student", "student", student, against_teacher["evaluation"], CANDIDATE))
     if gates.pushed:
         gate = drop_gate("pushed", settings, gates.pushed)
-        last_pushed = dag.add(LastPushed(push_path=place.push_path, student=student))["model"]
+        last_pushed = dag.add(LastPushed(push_path=paths.push_path, student=student))["model"]
         against = dag.evaluate("pushed", student, gate, last_pushed)
         passed.append((gate, against))
         compared.append(ComparedModel("Pushed", "pushed", last_pushed, against["evaluation"], BASELINE))
@@ -308,7 +302,6 @@ def _add_comparison(
             gates=[gate for gate, _ in passed],
             evaluations=[outputs["evaluation"] for _, outputs in passed],
             blessings=[outputs["blessing"] for _, outputs in passed],
-            code=code_fingerprint("stillhouse.components.blessing.executor"),
         )
     )["blessing"]
     serving_check = ServingCheck(
@@ -316,7 +309,6 @@ def _add_comparison(
         examples=dag.evaluated,
         evaluation=against_teacher["evaluation"],
         label=label,
-        code=code_fingerprint("stillhouse.modules.models.serving"),
     )
     infra_blessing = dag.add(serving_check)["blessing"]
     pusher = Pusher(
@@ -324,9 +316,9 @@ def _add_comparison(
         model_blessing=blessing,
         infra_blessing=infra_blessing,
         push_destination=pusher_pb2.PushDestination(
-            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=place.push_path)
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.push_path)
         ),
-        custom_config={"lost_push": place.lost_push} if place.lost_push else None,
+        custom_config={"lost_push": paths.lost_push} if paths.lost_push else None,
         teachers=teachers if any(teacher.warm_start for teacher in settings.teachers) else (),
     )
     pushed_model = dag.add(pusher)["pushed_model"]
@@ -339,9 +331,8 @@ def _add_comparison(
         infra_blessing=infra_blessing,
         pushed_model=pushed_model,
         settings=settings.model_dump_json(by_alias=True),
-        commit=place.commit,
+        commit=paths.commit,
         **dag.described,
-        code=code_fingerprint("stillhouse.components.report.executor"),
     )
     dag.add(report)
 

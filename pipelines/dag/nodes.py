@@ -22,7 +22,7 @@ RUN_FN = "stillhouse.modules.training.launch.run_fn"
 
 
 @dataclass(frozen=True)
-class Place:
+class PipelinePaths:
     """Where a pipeline's artifacts, metadata and pushes go: what differs between runners."""
 
     root: str
@@ -45,7 +45,7 @@ class Dag:
     """The nodes so far, and the data that every training reads."""
 
     settings: Settings
-    place: Place
+    paths: PipelinePaths
     nodes: list[BaseComponent] = field(default_factory=list)
     raw: BaseChannel | None = None  # what ExampleGen gives
     evaluated: BaseChannel | None = None  # raw examples that models are compared on
@@ -66,9 +66,9 @@ class Dag:
 
     def config(self, name: str, role: str, training: Training, **changes) -> TrainingConfig:
         """Returns what a training needs; `changes` are in the place of what the settings say."""
-        settings, place = self.settings, self.place
+        settings, paths = self.settings, self.paths
         builder = settings.builder_of(training)
-        cache_folder = settings.ingestion.cache_folder or place.cache
+        cache_folder = settings.ingestion.cache_folder or paths.cache
         other_builders = settings.builders() - {builder}
         task_code = code_fingerprint(settings.task, without=("preprocessing_fn", *other_builders))
         fields = {field: getattr(training, field) for field in TrainingSettings.model_fields}
@@ -80,7 +80,7 @@ class Dag:
             "head": settings.head,
             "builder": builder,
             "ingestion": settings.ingestion.model_copy(update={"cache_folder": cache_folder}),
-            "checkpoint_folder": f"{place.checkpoints}/{name}" if place.checkpoints else None,
+            "checkpoint_folder": f"{paths.checkpoints}/{name}" if paths.checkpoints else None,
             "start": training.start,
             "code": self.own_code + task_code,
         }
@@ -124,7 +124,7 @@ class Dag:
             return self.pretrained[training.start.pretraining]
         if not training.warm_start:
             return None
-        pushed = LastPushed(self.place.push_path, examples=self.raw, folder=folder)
+        pushed = LastPushed(self.paths.push_path, examples=self.raw, folder=folder)
         return self.add(pushed, f"WarmStart.{name}")["model"]
 
     def evaluate(

@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from stillhouse.modules.atomic import write_text
+
 FOLDER = ".stillhouse"
 CHANGED, FINGERPRINT, ONLY_IF_CHANGED = "changed", "fingerprint", "only_if_changed"
 
@@ -35,11 +37,11 @@ def compare(executor_input: dict[str, Any]) -> dict[str, str]:
     """Returns the output parameters `changed` ("true" or "false") and `fingerprint`, and tells which it is."""
     import tensorflow as tf
 
-    given = executor_input["inputs"]["parameterValues"]
+    parameters = executor_input["inputs"]["parameterValues"]
     fingerprint = fingerprint_of(executor_input)
-    path = memory_of(given["push_path"], given["pipeline"])
+    path = memory_of(parameters["push_path"], parameters["pipeline"])
     changed = True
-    if given[ONLY_IF_CHANGED] and tf.io.gfile.exists(path):
+    if parameters[ONLY_IF_CHANGED] and tf.io.gfile.exists(path):
         with tf.io.gfile.GFile(path) as file:
             last = json.load(file)
         changed = last[FINGERPRINT] != fingerprint
@@ -52,12 +54,10 @@ def remember(executor_input: dict[str, Any]) -> None:
     """Writes down what the run that is ending has learnt from."""
     import tensorflow as tf
 
-    given = executor_input["inputs"]["parameterValues"]
-    path = memory_of(given["push_path"], given["pipeline"])
+    parameters = executor_input["inputs"]["parameterValues"]
+    path = memory_of(parameters["push_path"], parameters["pipeline"])
     tf.io.gfile.makedirs(os.path.dirname(path))
-    with tf.io.gfile.GFile(f"{path}.unfinished", "w") as file:
-        json.dump({FINGERPRINT: given[FINGERPRINT]}, file)
-    tf.io.gfile.rename(f"{path}.unfinished", path, overwrite=True)
+    write_text(path, json.dumps({FINGERPRINT: parameters[FINGERPRINT]}))
 
 
 def main() -> None:

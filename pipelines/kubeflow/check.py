@@ -130,7 +130,7 @@ def _reasons_against_tasks(spec: dict[str, Any], dag: dict[str, Any], executors:
         condition = task.get("triggerPolicy", {}).get("condition", "")
         for wanted in re.findall(r"inputs\.parameter_values\['([^']*)'\]", condition):
             if wanted not in task.get("inputs", {}).get("parameters", {}):
-                yield f"task {name!r}: its condition asks for {wanted!r}, which is no input of it"
+                yield f"task {name!r}: its condition reads {wanted!r}, which is not an input of the task"
     try:
         TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()}).prepare()
     except CycleError as error:

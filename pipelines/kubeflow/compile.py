@@ -16,7 +16,7 @@ from stillhouse.pipelines.dag.create import create_pipeline
 from stillhouse.pipelines.kubeflow import only_if_changed
 from stillhouse.pipelines.kubeflow.check import refuse_unfit
 from stillhouse.pipelines.kubeflow.parameters import PREFIX, Parameter, parameters_of
-from stillhouse.pipelines.kubeflow.place import kubeflow_place
+from stillhouse.pipelines.kubeflow.paths import kubeflow_paths
 
 ENTRY_POINT = ("python", "-m", "stillhouse.pipelines.kubeflow.entrypoint")
 
@@ -39,18 +39,18 @@ def compile_pipeline(settings: Settings, image: str) -> list[dict[str, Any]]:
     Raises:
       UserError: the settings name something that a cluster cannot see or Kubeflow does not run.
     """
-    place = kubeflow_place(settings)
-    pipeline = create_pipeline(settings, place)
+    paths = kubeflow_paths(settings)
+    pipeline = create_pipeline(settings, paths)
     config = KubeflowV2DagRunnerConfig(
         default_image=image, default_commands=list(ENTRY_POINT), use_pipeline_spec_2_1=True
     )
     spec = KubeflowV2DagRunner(config).run(pipeline, write_out=False)["pipelineSpec"]
-    parameters = parameters_of(settings, place.data_path, place.push_path)
+    parameters = parameters_of(settings, paths.data_path, paths.push_path)
     _add_parameters(spec, parameters)
     for executor in spec["deploymentSpec"]["executors"].values():
         # Hooks are ignored; our entry point runs the driver.
         executor["container"].pop("lifecycle", None)
-    only_if_changed.add_tasks(spec, image, place.commit)
+    only_if_changed.add_tasks(spec, image, paths.commit)
     _set_limits(spec, settings.kubeflow)
     platform = _platform(spec, settings.kubeflow)
     spec = _renamed(spec)

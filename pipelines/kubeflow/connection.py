@@ -1,12 +1,20 @@
-"""Calls to the API server of Kubeflow Pipelines: who we are, what is tried again, and what an error means."""
+"""Calls to the API server of Kubeflow Pipelines: who we are, what is tried again, and what an error means.
+
+Built on kfp_server_api, the generated client, and not on kfp.Client around it: that one looks for the server in its
+constructor, takes cookies and namespace from a file in the home directory, has no timeouts, and lets nobody choose what
+is tried again. Reads are tried again by urllib3. A write that failed may have been carried out all the same, so it is
+tried again here, after the server has been asked whether it was.
+"""
 
 import json
+import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import kfp_server_api
 import urllib3
@@ -23,7 +31,7 @@ IN_CLUSTER = "http://ml-pipeline.{}.svc.cluster.local:8888"
 TOKEN_OF_POD = os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH)
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and to answer
 # What may pass by itself. A call that ended so may have been carried out all the same.
-PASSING = (408, 429, 500, 502, 503, 504)
+TRANSIENT = (408, 429, 500, 502, 503, 504)
 CONFLICT = 409
 
 
@@ -69,7 +77,16 @@ class Server:
         if not address.startswith(("http://", "https://")):
             raise UserError(f"--host: found {address!r}; expected http://... or https://...")
         configuration = kfp_server_api.Configuration(host=address)
-        configuration.retries = urllib3.Retry(total=0, respect_retry_after_header=False)  # we do that ourselves
+        configuration.retries = self._retries = urllib3.Retry(
+            total=connection.attempts - 1,
+            allowed_methods=["GET"],  # others only where the server was not reached
+            status_forcelist=TRANSIENT,
+            backoff_factor=connection.back_off_seconds,
+            other=0,  # a certificate that is not trusted
+            raise_on_status=False,
+        )
+        # It warns of every retry, in its own words. The level of its parent is set anew by each Configuration.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
         configuration.verify_ssl = connection.verify_tls
         if connection.ca_cert:
             if not connection.ca_cert.is_file():
@@ -85,72 +102,94 @@ class Server:
             # Tokens are renewed while a long run is watched.
             configuration.refresh_api_key_hook = ServiceAccountTokenVolumeCredentials(path).refresh_api_key_hook
         cookie = _secret(connection.cookies_file, "--cookies-file") if connection.cookies_file else None
-        client = kfp_server_api.ApiClient(configuration, cookie=cookie)
+        client = self._client = kfp_server_api.ApiClient(configuration, cookie=cookie)
         self.pipelines = kfp_server_api.PipelineServiceApi(client)
         self.uploads = kfp_server_api.PipelineUploadServiceApi(client)
         self.experiments = kfp_server_api.ExperimentServiceApi(client)
         self.runs = kfp_server_api.RunServiceApi(client)
         self.recurring = kfp_server_api.RecurringRunServiceApi(client)
 
-    def call(
-        self,
-        action: str,
-        function: Callable[..., Result],
-        *args: Any,
-        applied: Callable[[], Result | None] = lambda: None,
-        **options: Any,
-    ) -> Result:
-        """Calls the server, again if that may help.
+    def read(self, action: str, function: Callable[[], Result]) -> Result:
+        """Returns what `function` gets from the server.
 
         Args:
           action: what it is for, for messages.
-          function: of one of the APIs, called with `args` and `options`.
-          applied: asked after a failure whether the call was carried out all the same; gives its result then.
+          function: only asks; with TIMEOUT for every request.
 
         Raises:
           UserError: the server does not know us, or refuses; one sentence.
           MachineError: it cannot be reached, or fails again and again.
         """
-        connection = self.connection
-        reason = ""
-        for attempt in range(connection.attempts):
-            if attempt:
-                found = self._asked(applied)
-                if found is not None:
-                    return found
-            wait = connection.back_off_seconds * 2**attempt
-            try:
-                return function(*args, _request_timeout=TIMEOUT, **options)
-            except ApiException as error:
-                reason = _reason(error)
-                if error.status == CONFLICT:
-                    found = applied()
-                    if found is not None:
-                        return found
-                if error.status not in PASSING:
-                    raise self._refusal(action, error) from error
-                wait = _retry_after(error) or wait
-            except urllib3.exceptions.HTTPError as error:
-                reason = _cause(error)
-                if isinstance(getattr(error, "reason", None), urllib3.exceptions.SSLError):
-                    raise self._untrusted(reason) from error
-            if attempt + 1 < connection.attempts:
-                time.sleep(wait)
-        found = self._asked(applied)
-        if found is not None:
-            return found
-        hint = "check --host" if connection.host else "give --host, or run inside the cluster"
-        raise MachineError(f"{connection.address}: {action}: {reason} ({connection.attempts} attempts); {hint}")
+        with self._explained(action):
+            return function()
 
-    def _asked(self, applied: Callable[[], Result | None]) -> Result | None:
+    def write(self, action: str, function: Callable[[], Result], applied: Callable[[], Result | None]) -> Result:
+        """Lets `function` change something on the server, and returns what it returns.
+
+        Args:
+          action: what it is for, for messages.
+          function: makes one request, with TIMEOUT.
+          applied: asked after a failure whether the request was carried out all the same; returns its result then, or
+            None, whereupon the request is made again.
+
+        Raises:
+          UserError: the server does not know us, or refuses; one sentence.
+          MachineError: it cannot be reached, fails again and again, or does not tell whether the request was applied.
+        """
+        with self._explained(action):
+            attempts_left, back_off = self.connection.attempts, self.connection.back_off_seconds
+            while True:
+                attempts_left -= 1
+                try:
+                    return function()
+                except (ApiException, urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError) as error:
+                    failure = error
+                status = getattr(failure, "status", None)  # None: there was no answer
+                if status not in (None, CONFLICT, *TRANSIENT):
+                    raise failure
+                is_last = status == CONFLICT or not attempts_left
+                if not is_last:
+                    time.sleep(self._retry_after(failure) or back_off)
+                if (result := applied()) is not None:
+                    return result
+                if is_last:
+                    raise failure
+                back_off *= 2
+
+    def _retry_after(self, failure: Exception) -> float | None:
+        """Returns how many seconds the server asks us to wait, if it does."""
+        header = (getattr(failure, "headers", None) or {}).get("Retry-After")
+        return self._retries.parse_retry_after(header) if header else None
+
+    @contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Puts one sentence of ours in the place of the libraries' errors, and of answers that are none."""
         try:
-            return applied()
-        except (ApiException, urllib3.exceptions.HTTPError):
-            return None
+            yield
+            # To those who are not signed in, a proxy shows a page. The client would take it for an empty answer.
+            if (self._client.last_response.getheader("Content-Type") or "").startswith("text/html"):
+                raise UserError(
+                    f"{self.connection.address}: {action}: found a web page; expected the API's answer; give "
+                    "--token-file or --cookies-file to sign in, or correct --host"
+                )
+        except ApiException as error:
+            if error.status in TRANSIENT:
+                raise self._unreachable(action, _reason(error)) from error
+            raise self._refusal(action, error) from error
+        except urllib3.exceptions.HTTPError as error:
+            if isinstance(getattr(error, "reason", None), urllib3.exceptions.SSLError):
+                raise self._untrusted(_cause(error)) from error
+            raise self._unreachable(action, _cause(error)) from error
+
+    def _unreachable(self, action: str, reason: str) -> MachineError:
+        hint = "check --host" if self.connection.host else "give --host, or run inside the cluster"
+        attempts = self.connection.attempts
+        return MachineError(f"{self.connection.address}: {action}: {reason} ({attempts} attempts); {hint}")
 
     def _untrusted(self, reason: str) -> UserError:
         return UserError(
-            f"{self.connection.address}: its certificate is not trusted ({reason}); name its authority by --ca-cert"
+            f"{self.connection.address}: its certificate is not trusted ({reason}); pass its CA certificate with "
+            "--ca-cert"
         )
 
     def _refusal(self, action: str, error: ApiException) -> UserError:
@@ -162,16 +201,18 @@ class Server:
                 f"{address}: not signed in (401); give --token-file or --cookies-file, or run inside the cluster"
             )
         if error.status == 403:
-            where = f" in the namespace {self.connection.namespace}" if self.connection.namespace else ""
-            return UserError(f"{address}: {action} is not allowed{where} (403); ask for the right, or name --namespace")
+            namespace = f" in the namespace {self.connection.namespace}" if self.connection.namespace else ""
+            return UserError(
+                f"{address}: {action} is not allowed{namespace} (403); ask for the right, or name --namespace"
+            )
         return UserError(f"{address}: {action}: refused: {_reason(error)} ({error.status})")
 
 
 def _reason(error: ApiException) -> str:
     """Returns what the server says is wrong."""
     try:
-        told = json.loads(error.body)
-        return str(told.get("message") or told.get("error") or error.reason)
+        answer = json.loads(error.body)
+        return str(answer.get("message") or answer.get("error") or error.reason)
     except (TypeError, ValueError, AttributeError):
         return str(error.reason)
 
@@ -179,8 +220,3 @@ def _reason(error: ApiException) -> str:
 def _cause(error: Exception) -> str:
     cause = getattr(error, "reason", None) or error
     return str(cause).partition(": ")[2] or str(cause) or type(cause).__name__
-
-
-def _retry_after(error: ApiException) -> float | None:
-    value = (error.headers or {}).get("Retry-After")
-    return float(value) if value and value.isdigit() else None

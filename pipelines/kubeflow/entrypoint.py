@@ -52,12 +52,12 @@ def prepared(executor_input: dict[str, Any], inputs_spec: dict[str, Any], root: 
     from stillhouse.pipelines.kubeflow.parameters import apply
 
     inputs = executor_input.setdefault("inputs", {})
-    for name, found in inputs.get("artifacts", {}).items():
-        for artifact in found.get("artifacts", []):
+    for name, artifact_list in inputs.get("artifacts", {}).items():
+        for artifact in artifact_list.get("artifacts", []):
             artifact["type"] = inputs_spec["artifacts"][name]["artifactType"]
     outputs = executor_input.get("outputs", {}).get("artifacts", {})
-    for found in [*inputs.get("artifacts", {}).values(), *outputs.values()]:
-        for artifact in found.get("artifacts", []):
+    for artifact_list in [*inputs.get("artifacts", {}).values(), *outputs.values()]:
+        for artifact in artifact_list.get("artifacts", []):
             artifact["uri"] = local(artifact["uri"], root)
             title = _title(artifact["type"])
             if title in OWN:  # TFX imports what it does not know by its title
@@ -83,20 +83,20 @@ def run(executor_class_path: str, executor_input: dict[str, Any], inputs_spec: s
 
     from stillhouse.components.span_window_example_gen.executor import SpanWindow
 
-    given = argparse.Namespace(
+    arguments = argparse.Namespace(
         executor_class_path=executor_class_path,
         json_serialized_invocation_args=json.dumps(executor_input),
         json_serialized_inputs_spec_args=inputs_spec,
     )
     executor = import_utils.import_class_by_path(executor_class_path)
     if issubclass(executor, BaseExampleGenExecutor):
-        driver.main(given)
+        driver.main(arguments)
     if issubclass(executor, SpanWindow):
         widen(executor_input)
     output_file = Path(executor_input["outputs"]["outputFile"])
-    of_driver = json.loads(output_file.read_text()) if output_file.exists() else {}
-    kubeflow_v2_run_executor.main((given, beam_options))
-    keep_properties(output_file, of_driver)
+    driver_output = json.loads(output_file.read_text()) if output_file.exists() else {}
+    kubeflow_v2_run_executor.main((arguments, beam_options))
+    keep_properties(output_file, driver_output)
 
 
 def widen(executor_input: dict[str, Any]) -> None:
@@ -104,31 +104,31 @@ def widen(executor_input: dict[str, Any]) -> None:
     from stillhouse.components.span_window_example_gen.window import widened
 
     output_file = Path(executor_input["outputs"]["outputFile"])
-    told = json.loads(output_file.read_text())
-    found = widened(executor_input["inputs"]["parameterValues"], int(told["parameterValues"]["span"]))
-    told["parameterValues"] |= found
-    for artifact in told["artifacts"]["examples"]["artifacts"]:
-        artifact["metadata"]["input_fingerprint"] = found["input_fingerprint"]
-    output_file.write_text(json.dumps(told))
+    output = json.loads(output_file.read_text())
+    window = widened(executor_input["inputs"]["parameterValues"], int(output["parameterValues"]["span"]))
+    output["parameterValues"] |= window
+    for artifact in output["artifacts"]["examples"]["artifacts"]:
+        artifact["metadata"]["input_fingerprint"] = window["input_fingerprint"]
+    output_file.write_text(json.dumps(output))
 
 
-def keep_properties(output_file: Path, of_driver: dict[str, Any]) -> None:
+def keep_properties(output_file: Path, driver_output: dict[str, Any]) -> None:
     """Adds to the executor's ExecutorOutput what the driver has found out about an artifact: span, fingerprint."""
-    told = json.loads(output_file.read_text())
-    for name, found in of_driver.get("artifacts", {}).items():
-        for known, artifact in zip(found["artifacts"], told["artifacts"][name]["artifacts"], strict=True):
-            artifact["metadata"] = known.get("metadata", {}) | artifact.get("metadata", {})
-    output_file.write_text(json.dumps(told))
+    output = json.loads(output_file.read_text())
+    for name, artifact_list in driver_output.get("artifacts", {}).items():
+        for resolved, artifact in zip(artifact_list["artifacts"], output["artifacts"][name]["artifacts"], strict=True):
+            artifact["metadata"] = resolved.get("metadata", {}) | artifact.get("metadata", {})
+    output_file.write_text(json.dumps(output))
 
 
 def publish(output_file: Path, root: str) -> None:
     """Puts URIs in the place of folders in the ExecutorOutput; that of a page is its file's, which Kubeflow shows."""
-    told = json.loads(output_file.read_text())
-    for found in told.get("artifacts", {}).values():
-        for artifact in found.get("artifacts", []):
+    output = json.loads(output_file.read_text())
+    for artifact_list in output.get("artifacts", {}).values():
+        for artifact in artifact_list.get("artifacts", []):
             page = Path(artifact["uri"], PAGE)
             artifact["uri"] = remote(str(page) if page.is_file() else artifact["uri"], root)
-    output_file.write_text(json.dumps(told))
+    output_file.write_text(json.dumps(output))
 
 
 def main() -> None:
@@ -136,17 +136,16 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("executor_class_path", "json_serialized_invocation_args", "json_serialized_inputs_spec_args"):
         parser.add_argument(f"--{name}", required=True)
-    given, beam_options = parser.parse_known_args()
-    import pipelines  # noqa: F401  selects tf_keras before TensorFlow is imported
+    arguments, beam_options = parser.parse_known_args()
     from stillhouse.modules.errors import UserError
 
-    executor_input = json.loads(given.json_serialized_invocation_args)
+    executor_input = json.loads(arguments.json_serialized_invocation_args)
     output_file = Path(executor_input["outputs"]["outputFile"])
     root = os.environ.get(LAUNCHER_ROOT, "")
-    spec = given.json_serialized_inputs_spec_args
+    spec = arguments.json_serialized_inputs_spec_args
     try:
         ready = prepared(executor_input, json.loads(spec), root)
-        run(given.executor_class_path, ready, spec, beam_options)
+        run(arguments.executor_class_path, ready, spec, beam_options)
         publish(output_file, root)
     except BaseException as error:
         # The driver reports before the executor has done anything.

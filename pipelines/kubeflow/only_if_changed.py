@@ -23,8 +23,8 @@ def add_tasks(spec: dict[str, Any], image: str, commit: str) -> None:
     A commit that changes nothing else in the spec, where it stands for the report, is no change.
     """
     parameters = spec["root"]["inputDefinitions"]["parameters"]
-    told = json.dumps(spec, sort_keys=True)
-    content = hashlib.sha256((told.replace(commit, "") if commit else told).encode()).hexdigest()
+    text = json.dumps(spec, sort_keys=True)
+    content = hashlib.sha256((text.replace(commit, "") if commit else text).encode()).hexdigest()
     constants = {"pipeline": spec["pipelineInfo"]["name"], "content": content}
     parameters[ONLY_IF_CHANGED] = {
         "parameterType": BOOLEAN,
@@ -70,16 +70,20 @@ def _add(
     outputs: tuple[str, ...],
     after: str,
 ) -> None:
-    known = spec["root"]["inputDefinitions"]["parameters"]
-    made = spec["components"][FIRST]["outputDefinitions"]["artifacts"]
+    root_parameters = spec["root"]["inputDefinitions"]["parameters"]
+    first_outputs = spec["components"][FIRST]["outputDefinitions"]["artifacts"]
     inputs: dict[str, Any] = {
         "parameters": {
-            name: {"parameterType": known.get(source.get("componentInputParameter"), {}).get("parameterType", STRING)}
+            name: {
+                "parameterType": root_parameters.get(source.get("componentInputParameter"), {}).get(
+                    "parameterType", STRING
+                )
+            }
             for name, source in parameters.items()
         }
     }
     if artifacts:
-        inputs["artifacts"] = {name: {"artifactType": made[name]["artifactType"]} for name in artifacts}
+        inputs["artifacts"] = {name: {"artifactType": first_outputs[name]["artifactType"]} for name in artifacts}
     label = f"{node}_executor"
     spec["components"][node] = {"executorLabel": label, "inputDefinitions": inputs}
     if outputs:
@@ -117,9 +121,9 @@ def nest(spec: dict[str, Any], first: str, compare: str) -> None:
             key = source["componentInputParameter"]
             name, kind = CHANNEL + key, root[key]["parameterType"]
         elif "taskOutputParameter" in source:
-            of = source["taskOutputParameter"]
-            name = f"{CHANNEL}{of['producerTask']}-{of['outputParameterKey']}"
-            kind = outputs_of(of["producerTask"], "parameters")[of["outputParameterKey"]]["parameterType"]
+            producer = source["taskOutputParameter"]
+            name = f"{CHANNEL}{producer['producerTask']}-{producer['outputParameterKey']}"
+            kind = outputs_of(producer["producerTask"], "parameters")[producer["outputParameterKey"]]["parameterType"]
         else:
             return source
         parameters[name], definitions["parameters"][name] = source, {"parameterType": kind}
@@ -128,10 +132,10 @@ def nest(spec: dict[str, Any], first: str, compare: str) -> None:
     for task in tasks.values():
         inputs = task.get("inputs", {})
         for key, source in inputs.get("artifacts", {}).items():
-            of = source["taskOutputArtifact"]
-            if of["producerTask"] in outer:
-                name = f"{CHANNEL}{of['producerTask']}-{of['outputArtifactKey']}"
-                kind = outputs_of(of["producerTask"], "artifacts")[of["outputArtifactKey"]]["artifactType"]
+            producer = source["taskOutputArtifact"]
+            if producer["producerTask"] in outer:
+                name = f"{CHANNEL}{producer['producerTask']}-{producer['outputArtifactKey']}"
+                kind = outputs_of(producer["producerTask"], "artifacts")[producer["outputArtifactKey"]]["artifactType"]
                 artifacts[name], definitions["artifacts"][name] = source, {"artifactType": kind}
                 inputs["artifacts"][key] = {"componentInputArtifact": name}
         for key, source in inputs.get("parameters", {}).items():

@@ -34,13 +34,13 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
     """Returns the parameters of a pipeline."""
     starts = [f"WarmStart.{name}" for name in (*teacher_names(settings), "Student")]
     readers, pushers = ("ExampleGen", "NewestSpan"), ("Pusher", "LastPushed", *starts)
-    found = [
+    parameters = [
         Parameter("data_path", STRING, data_path, "Folder of the data.", readers, "data_path"),
         Parameter("push_path", STRING, push_path, "Folder to push to.", pushers, "push_path"),
     ]
     if "{SPAN}" in data_path:
         text = f"Span of the data; {NEWEST}: the newest."
-        found.append(Parameter("span", INTEGER, NEWEST, text, readers, "span"))
+        parameters.append(Parameter("span", INTEGER, NEWEST, text, readers, "span"))
     trained = {
         f"teacher_{number}": (teacher, (name,))
         for number, (name, teacher) in enumerate(
@@ -49,22 +49,22 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
         if not teacher.saved_model
     }
     *rounds, student = student_names(settings)
-    for prefix, (of, nodes) in (trained | {"student": (settings.student, (student, "Baseline"))}).items():
+    for prefix, (training, nodes) in (trained | {"student": (settings.student, (student, "Baseline"))}).items():
         for key in ("epochs", "seed"):
             own = (*rounds, *nodes) if prefix == "student" and key == "epochs" else nodes
             text = f"{key} of {', '.join(own)}."
-            found.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(of, key), text, own, key))
-    return found
+            parameters.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(training, key), text, own, key))
+    return parameters
 
 
-def apply(given: Mapping[str, Any]) -> dict[str, Any]:
+def apply(inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a task's execution properties, with the parameters that were among them put where they belong.
 
     Args:
-      given: execution properties and inputs named set_KEY, by their names.
+      inputs: execution properties and inputs named set_KEY, by their names.
     """
-    properties = {name: value for name, value in given.items() if not name.startswith(PREFIX)}
-    for name, value in given.items():
+    properties = {name: value for name, value in inputs.items() if not name.startswith(PREFIX)}
+    for name, value in inputs.items():
         key = name.removeprefix(PREFIX)
         if key == name:
             continue

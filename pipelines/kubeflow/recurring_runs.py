@@ -25,7 +25,7 @@ ZONE = timezone.utc
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ScheduleSpec:
     """A schedule as it shall be."""
 
     name: str
@@ -40,7 +40,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Found:
+class ServerSchedule:
     """A schedule on the server."""
 
     name: str
@@ -59,11 +59,11 @@ class Found:
 
     @property
     def next(self) -> datetime | None:
-        """When it is due next, if Kubeflow reads its times as UTC."""
+        """When it is due next, if Kubeflow reads its times in ZONE."""
         if not self.enabled or self.version is None:
             return None
         now = datetime.now(timezone.utc)
-        return next(self.timing.after(now, self.created or now))
+        return next(self.timing.after(now, self.created or now, ZONE))
 
 
 def _timing(recurring: V2beta1RecurringRun) -> Timing:
@@ -82,19 +82,19 @@ def _if_found(call: Any, *args: Any) -> Any | None:
         raise
 
 
-def _described(server: Server, recurring: V2beta1RecurringRun) -> Found:
-    of, config = recurring.pipeline_version_reference, recurring.runtime_config
-    version = server.call(
+def _described(server: Server, recurring: V2beta1RecurringRun) -> ServerSchedule:
+    reference, config = recurring.pipeline_version_reference, recurring.runtime_config
+    version = server.read(
         "looking for the pipeline",
-        lambda **_: (_if_found(server.pipelines.get_pipeline_version, of.pipeline_id, of.pipeline_version_id),),
-    )[0]
-    return Found(
+        lambda: _if_found(server.pipelines.get_pipeline_version, reference.pipeline_id, reference.pipeline_version_id),
+    )
+    return ServerSchedule(
         name=recurring.display_name,
         id=recurring.recurring_run_id,
         timing=_timing(recurring),
         enabled=recurring.status == ENABLED,
-        pipeline_id=of.pipeline_id,
-        version_id=of.pipeline_version_id,
+        pipeline_id=reference.pipeline_id,
+        version_id=reference.pipeline_version_id,
         version=version.display_name if version else None,
         experiment_id=recurring.experiment_id,
         parameters=dict(config.parameters or {}) if config else {},
@@ -108,72 +108,75 @@ def _described(server: Server, recurring: V2beta1RecurringRun) -> Found:
 def _recurring(server: Server, name: str | None = None) -> list[V2beta1RecurringRun]:
     """Returns the recurring runs of a name, or all, oldest first."""
     options = in_namespace(server) | ({"filter": named(name)} if name else {})
-    found, token = [], ""
+    recurring_runs, token = [], ""
     while True:
         page = server.recurring.list_recurring_runs(page_size=PAGE, page_token=token, **options)
-        found += page.recurring_runs or []
+        recurring_runs += page.recurring_runs or []
         token = page.next_page_token
         if not token:
             break
-    return [one for one in found if name in (None, one.display_name)]
+    return [recurring for recurring in recurring_runs if name in (None, recurring.display_name)]
 
 
-def schedules(server: Server) -> list[Found]:
+def schedules(server: Server) -> list[ServerSchedule]:
     """Returns all schedules that start versions of pipelines."""
-    found = server.call("looking for schedules", lambda **_: _recurring(server))
-    return [_described(server, one) for one in found if one.pipeline_version_reference]
+    recurring_runs = server.read("looking for schedules", lambda: _recurring(server))
+    return [_described(server, recurring) for recurring in recurring_runs if recurring.pipeline_version_reference]
 
 
-def find(server: Server, name: str) -> Found:
+def find(server: Server, name: str) -> ServerSchedule:
     """Returns the schedule of this name.
 
     Raises:
       UserError: there is none.
     """
-    found = server.call("looking for the schedule", lambda **_: _recurring(server, name))
-    if not found:
-        known = sorted({one.display_name for one in server.call("looking", lambda **_: _recurring(server))})
-        raise UserError(
-            f"{server.connection.address}: there is no schedule {name!r}; there are: {', '.join(known) or 'none'}"
-        )
-    return _described(server, found[-1])
+    recurring_runs = server.read("looking for the schedule", lambda: _recurring(server, name))
+    if not recurring_runs:
+        every_run = server.read("looking for schedules", lambda: _recurring(server))
+        names = ", ".join(sorted({recurring.display_name for recurring in every_run})) or "none"
+        raise UserError(f"{server.connection.address}: no schedule is named {name!r}; expected one of: {names}")
+    return _described(server, recurring_runs[-1])
 
 
-def create(server: Server, wanted: Wanted) -> tuple[Found, Literal["created", "changed", "unchanged"]]:
+def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal["created", "changed", "unchanged"]]:
     """Makes the schedule, or changes the one of its name to it; one that is paused stays paused."""
-    version = upload(server, wanted.pipeline, wanted.text)
-    experiment = experiment_of(server, wanted.experiment)
-    old = server.call("looking for the schedule", lambda **_: _recurring(server, wanted.name))
+    version = upload(server, spec.pipeline, spec.text)
+    experiment = experiment_of(server, spec.experiment)
+    old = server.read("looking for the schedule", lambda: _recurring(server, spec.name))
     paused = bool(old) and old[-1].status != ENABLED
     body = V2beta1RecurringRun(
-        display_name=wanted.name,
+        display_name=spec.name,
         experiment_id=experiment.experiment_id,
         namespace=server.connection.namespace,
         pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
         ),
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=wanted.parameters, pipeline_root=wanted.root),
-        trigger=_trigger(wanted.timing),
-        max_concurrency=str(wanted.max_concurrency),
-        no_catchup=not wanted.catch_up,
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=spec.parameters, pipeline_root=spec.root),
+        trigger=_trigger(spec.timing),
+        max_concurrency=str(spec.max_concurrency),
+        no_catchup=not spec.catch_up,
         mode="DISABLE" if paused else "ENABLE",
     )
-    same = [one for one in old if _settings(one) == _settings(body)]
+    same = [recurring for recurring in old if _settings(recurring) == _settings(body)]
     if same:
         kept, outcome = same[-1], "unchanged"
     else:
-        known = {one.recurring_run_id for one in old}
+        old_ids = {recurring.recurring_run_id for recurring in old}
 
         def find_new():
-            new = [one for one in _recurring(server, wanted.name) if one.recurring_run_id not in known]
+            recurring_runs = _recurring(server, spec.name)
+            new = [recurring for recurring in recurring_runs if recurring.recurring_run_id not in old_ids]
             return new[-1] if new else None
 
-        made = server.recurring.create_recurring_run
-        kept = server.call("creating the schedule", made, body, applied=find_new)
+        kept = server.write(
+            "creating the schedule",
+            lambda: server.recurring.create_recurring_run(body, _request_timeout=TIMEOUT),
+            applied=find_new,
+        )
         outcome = "changed" if old else "created"
-    for one in old:
-        if one.recurring_run_id != kept.recurring_run_id:
-            _delete(server, one.recurring_run_id)
+    for recurring in old:
+        if recurring.recurring_run_id != kept.recurring_run_id:
+            _delete(server, recurring.recurring_run_id)
     return _described(server, kept), outcome
 
 
@@ -184,24 +187,28 @@ def _trigger(timing: Timing) -> kfp_server_api.V2beta1Trigger:
     return kfp_server_api.V2beta1Trigger(periodic_schedule=periodic)
 
 
-def _settings(one: V2beta1RecurringRun) -> tuple:
+def _settings(recurring: V2beta1RecurringRun) -> tuple:
     """Returns what makes a recurring run the same as another."""
-    of, config = one.pipeline_version_reference, one.runtime_config
+    reference, config = recurring.pipeline_version_reference, recurring.runtime_config
     return (
-        _timing(one),
-        of and (of.pipeline_id, of.pipeline_version_id),
-        one.experiment_id,
+        _timing(recurring),
+        reference and (reference.pipeline_id, reference.pipeline_version_id),
+        recurring.experiment_id,
         (config.parameters or {}, config.pipeline_root) if config else None,
-        str(one.max_concurrency),
-        bool(one.no_catchup),
+        str(recurring.max_concurrency),
+        bool(recurring.no_catchup),
     )
 
 
 def _delete(server: Server, id_: str) -> None:
-    def gone():
+    def is_gone():
         return _if_found(server.recurring.get_recurring_run, id_) is None or None
 
-    server.call("deleting the schedule", server.recurring.delete_recurring_run, id_, applied=gone)
+    server.write(
+        "deleting the schedule",
+        lambda: server.recurring.delete_recurring_run(id_, _request_timeout=TIMEOUT),
+        applied=is_gone,
+    )
 
 
 def delete(server: Server, name: str) -> None:
@@ -211,8 +218,8 @@ def delete(server: Server, name: str) -> None:
       UserError: there is none.
     """
     find(server, name)
-    for one in server.call("looking for the schedule", lambda **_: _recurring(server, name)):
-        _delete(server, one.recurring_run_id)
+    for recurring in server.read("looking for the schedule", lambda: _recurring(server, name)):
+        _delete(server, recurring.recurring_run_id)
 
 
 def pause(server: Server, name: str) -> None:
@@ -221,7 +228,7 @@ def pause(server: Server, name: str) -> None:
     Raises:
       UserError: there is none.
     """
-    server.call("pausing the schedule", server.recurring.disable_recurring_run, find(server, name).id)
+    _switch(server, "pausing the schedule", server.recurring.disable_recurring_run, find(server, name))
 
 
 def resume(server: Server, name: str) -> None:
@@ -230,8 +237,13 @@ def resume(server: Server, name: str) -> None:
     Raises:
       UserError: there is none, or its pipeline was deleted.
     """
-    found = _with_pipeline(find(server, name))
-    server.call("resuming the schedule", server.recurring.enable_recurring_run, found.id)
+    schedule = _with_pipeline(find(server, name))
+    _switch(server, "resuming the schedule", server.recurring.enable_recurring_run, schedule)
+
+
+def _switch(server: Server, action: str, call: Any, schedule: ServerSchedule) -> None:
+    # To do it twice is to do it once.
+    server.write(action, lambda: call(schedule.id, _request_timeout=TIMEOUT), applied=lambda: None)
 
 
 def run_now(server: Server, name: str) -> Submitted:
@@ -240,34 +252,36 @@ def run_now(server: Server, name: str) -> Submitted:
     Raises:
       UserError: there is no such schedule, or its pipeline was deleted.
     """
-    found = _with_pipeline(find(server, name))
+    schedule = _with_pipeline(find(server, name))
     return start_run(
         server,
-        found.pipeline_id,
-        found.version_id,
-        found.version,
-        found.experiment_id,
-        found.parameters,
-        found.root,
+        schedule.pipeline_id,
+        schedule.version_id,
+        schedule.version,
+        schedule.experiment_id,
+        schedule.parameters,
+        schedule.root,
     )
 
 
-def _with_pipeline(found: Found) -> Found:
-    if found.version is None:
+def _with_pipeline(schedule: ServerSchedule) -> ServerSchedule:
+    if schedule.version is None:
         raise UserError(
-            f"the pipeline of the schedule {found.name!r} was deleted from the server; `stillhouse schedule create` "
+            f"the pipeline of the schedule {schedule.name!r} was deleted from the server; `stillhouse schedule create` "
             "uploads it again, or `stillhouse schedule delete` removes the schedule"
         )
-    return found
+    return schedule
 
 
-def last_runs(server: Server, found: Found) -> list[Any]:
+def last_runs(server: Server, schedule: ServerSchedule) -> list[Any]:
     """Returns the newest runs that the schedule has started, newest first."""
-    page = server.call(
+    page = server.read(
         "looking for runs",
-        server.runs.list_runs,
-        experiment_id=found.experiment_id,
-        page_size=PAGE,
-        sort_by="created_at desc",
+        lambda: server.runs.list_runs(
+            experiment_id=schedule.experiment_id,
+            page_size=PAGE,
+            sort_by="created_at desc",
+            _request_timeout=TIMEOUT,
+        ),
     )
-    return [run for run in page.runs or [] if run.recurring_run_id == found.id][:RUNS_SHOWN]
+    return [run for run in page.runs or [] if run.recurring_run_id == schedule.id][:RUNS_SHOWN]

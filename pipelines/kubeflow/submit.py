@@ -48,26 +48,26 @@ def version_name(name: str, text: str) -> str:
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:DIGITS_OF_HASH]}"
 
 
-def check_parameters(given: list[str], spec: dict[str, Any]) -> dict[str, Any]:
+def check_parameters(arguments: list[str], spec: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of --parameter NAME=VALUE, in the types that the pipeline wants.
 
     Raises:
       UserError: there is no such parameter, or the value is of another type.
     """
-    known = spec["root"]["inputDefinitions"]["parameters"]
+    parameters = spec["root"]["inputDefinitions"]["parameters"]
     values: dict[str, Any] = {}
-    for one in given:
-        name, equals, value = one.partition("=")
-        if not equals or name not in known:
-            raise UserError(f"--parameter {one}: expected NAME=VALUE with one of: {', '.join(sorted(known))}")
-        if known[name]["parameterType"] == "NUMBER_INTEGER":
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if not equals or name not in parameters:
+            raise UserError(f"--parameter {argument}: expected NAME=VALUE with one of: {', '.join(sorted(parameters))}")
+        if parameters[name]["parameterType"] == "NUMBER_INTEGER":
             try:
                 values[name] = int(value)
             except ValueError as error:
-                raise UserError(f"--parameter {one}: {name} is an integer") from error
-        elif known[name]["parameterType"] == "BOOLEAN":
+                raise UserError(f"--parameter {argument}: {name} is an integer") from error
+        elif parameters[name]["parameterType"] == "BOOLEAN":
             if value not in ("true", "false"):
-                raise UserError(f"--parameter {one}: {name} is true or false")
+                raise UserError(f"--parameter {argument}: {name} is true or false")
             values[name] = value == "true"
         else:
             values[name] = value
@@ -83,8 +83,8 @@ def in_namespace(server: Server) -> dict[str, Any]:
 def find_pipeline(server: Server, name: str) -> Any | None:
     """Returns the pipeline of this name, or None."""
     options = in_namespace(server)
-    found = server.pipelines.list_pipelines(filter=named(name), page_size=PAGE, **options).pipelines
-    return next((pipeline for pipeline in found or [] if pipeline.display_name == name), None)
+    pipelines = server.pipelines.list_pipelines(filter=named(name), page_size=PAGE, **options).pipelines
+    return next((pipeline for pipeline in pipelines or [] if pipeline.display_name == name), None)
 
 
 def find_version(server: Server, pipeline_id: str, name: str) -> Any | None:
@@ -105,28 +105,26 @@ def find_version(server: Server, pipeline_id: str, name: str) -> Any | None:
 def upload(server: Server, name: str, text: str) -> Any:
     """Returns the pipeline's version with this content, which is uploaded if the server has not got it."""
     version = version_name(name, text)
-    pipeline = server.call("looking for the pipeline", lambda **_: find_pipeline(server, name))
+    pipeline = server.read("looking for the pipeline", lambda: find_pipeline(server, name))
     if pipeline is None:
         body = kfp_server_api.V2beta1Pipeline(display_name=name, namespace=server.connection.namespace)
-        pipeline = server.call(
+        pipeline = server.write(
             "creating the pipeline",
-            server.pipelines.create_pipeline,
-            body,
+            lambda: server.pipelines.create_pipeline(body, _request_timeout=TIMEOUT),
             applied=lambda: find_pipeline(server, name),
         )
     id_ = pipeline.pipeline_id
-    found = server.call("looking for the version", lambda **_: find_version(server, id_, version))
-    if found is not None:
-        return found
+    uploaded = server.read("looking for the version", lambda: find_version(server, id_, version))
+    if uploaded is not None:
+        return uploaded
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, f"{name}.yaml")
         file.write_text(text, encoding="utf-8")
-        return server.call(
+        return server.write(
             "uploading the pipeline",
-            server.uploads.upload_pipeline_version,
-            str(file),
-            name=version,
-            pipelineid=id_,
+            lambda: server.uploads.upload_pipeline_version(
+                str(file), name=version, pipelineid=id_, _request_timeout=TIMEOUT
+            ),
             applied=lambda: find_version(server, id_, version),
         )
 
@@ -134,20 +132,19 @@ def upload(server: Server, name: str, text: str) -> Any:
 def find_experiment(server: Server, name: str) -> Any | None:
     """Returns the experiment of this name, or None."""
     options = in_namespace(server)
-    found = server.experiments.list_experiments(filter=named(name), page_size=PAGE, **options).experiments
-    return next((one for one in found or [] if one.display_name == name), None)
+    experiments = server.experiments.list_experiments(filter=named(name), page_size=PAGE, **options).experiments
+    return next((experiment for experiment in experiments or [] if experiment.display_name == name), None)
 
 
 def experiment_of(server: Server, name: str) -> Any:
     """Returns the experiment of this name, which is made if there is none."""
-    found = server.call("looking for the experiment", lambda **_: find_experiment(server, name))
-    if found is not None:
-        return found
+    experiment = server.read("looking for the experiment", lambda: find_experiment(server, name))
+    if experiment is not None:
+        return experiment
     body = kfp_server_api.V2beta1Experiment(display_name=name, namespace=server.connection.namespace)
-    return server.call(
+    return server.write(
         "creating the experiment",
-        server.experiments.create_experiment,
-        body,
+        lambda: server.experiments.create_experiment(body, _request_timeout=TIMEOUT),
         applied=lambda: find_experiment(server, name),
     )
 
@@ -164,13 +161,12 @@ def submit(server: Server, name: str, text: str, experiment: str, parameters: di
       root: where artifacts are kept.
     """
     version = upload(server, name, text)
-    of = experiment_of(server, experiment)
     return start_run(
         server,
         version.pipeline_id,
         version.pipeline_version_id,
         version.display_name,
-        of.experiment_id,
+        experiment_of(server, experiment).experiment_id,
         parameters,
         root,
     )
@@ -198,35 +194,37 @@ def start_run(
     )
 
     def find_run():
-        found = server.runs.list_runs(
+        runs = server.runs.list_runs(
             experiment_id=experiment_id, filter=named(run_name), page_size=PAGE, _request_timeout=TIMEOUT
         ).runs
-        return next((run for run in found or [] if run.display_name == run_name), None)
+        return next((run for run in runs or [] if run.display_name == run_name), None)
 
-    run = server.call("starting the run", server.runs.create_run, body, applied=find_run)
+    run = server.write(
+        "starting the run", lambda: server.runs.create_run(body, _request_timeout=TIMEOUT), applied=find_run
+    )
     link = f"{server.connection.address}/#/runs/details/{run.run_id}"
     return Submitted(run.run_id, pipeline_id, version_id, version, experiment_id, link)
 
 
 def watch(
-    server: Server, run_id: str, told: Callable[[str, str], None], seconds: float = SECONDS_BETWEEN_LOOKS
+    server: Server, run_id: str, on_change: Callable[[str, str], None], seconds: float = SECONDS_BETWEEN_LOOKS
 ) -> tuple[str, str]:
     """Follows a run to its end and returns its state and, if it failed, why.
 
     Args:
       server: where it runs.
       run_id: of the run.
-      told: called with each task and its state, when that changes.
+      on_change: called with each task and its state, when that changes.
       seconds: between two looks.
     """
     states: dict[str, str] = {}
     while True:
-        run = server.call("looking at the run", server.runs.get_run, run_id)
+        run = server.read("looking at the run", lambda: server.runs.get_run(run_id, _request_timeout=TIMEOUT))
         tasks = (run.run_details.task_details if run.run_details else None) or []
         for task in tasks:
             if task.state and states.get(task.display_name) != task.state:
                 states[task.display_name] = task.state
-                told(task.display_name, task.state)
+                on_change(task.display_name, task.state)
         if run.state in FINISHED:
             failed = [task for task in tasks if task.state in ("FAILED", "ERROR")]
             message = run.error.message if run.error else ""

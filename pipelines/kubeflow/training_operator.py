@@ -34,7 +34,7 @@ def find_training(settings: Settings, model: str) -> Training:
     teachers = {f"Teacher-{number}": teacher for number, teacher in enumerate(settings.all_teachers(), start=1)}
     models = teachers | {"Baseline": settings.student, "Student": settings.student}
     if model not in models:
-        raise UserError(f"--model {model}: there is none; the settings have {', '.join(models)}")
+        raise UserError(f"--model: found {model}; expected one of: {', '.join(models)}")
     return models[model]
 
 

@@ -20,7 +20,7 @@ def check_transfer(data: Data) -> None:
         return
     files = [name for name in sorted(glob.glob(os.path.join(data.transfer, "*"))) if os.path.isfile(name)]
     if not files:
-        raise UserError(f"data.transfer: no files in {data.transfer} (seen from {os.getcwd()})")
+        raise UserError(f"data.transfer: no files in {data.transfer} (relative to {os.getcwd()})")
     for name in files:
         _columns(data.format, name)
 
@@ -33,7 +33,7 @@ def data_files(data: Data) -> list[str]:
     """
     folder = data.path.replace("{SPAN}", "*").replace("{VERSION}", "*")
     if not glob.glob(folder):
-        raise UserError(f"data.path: no folder {data.path} (seen from {os.getcwd()})")
+        raise UserError(f"data.path: no folder {data.path} (relative to {os.getcwd()})")
     spans = re.escape(data.path).replace(r"\{SPAN\}", r"\d+").replace(r"\{VERSION\}", r"\d+")
     for name in glob.glob(folder):
         if "{SPAN}" in data.path and not re.fullmatch(spans, name):
@@ -57,7 +57,7 @@ def check_data(data: Data) -> None:
       UserError: a file is missing, empty, of another format, or has no such column.
     """
     if data.schema_file and not os.path.isfile(data.schema_file):
-        raise UserError(f"data.schema: no file {data.schema_file} (seen from {os.getcwd()})")
+        raise UserError(f"data.schema: no file {data.schema_file} (relative to {os.getcwd()})")
     files = data_files(data)
     first = None
     for name in files:
@@ -120,7 +120,7 @@ def _tfrecord_columns(name: str) -> list[str]:
     try:
         return sorted(tf.train.Example.FromString(record).features.feature)
     except Exception as error:  # protobuf's DecodeError has several homes
-        raise UserError(f"{name}: record 1 is no tf.Example: {error}") from error
+        raise UserError(f"{name}: record 1 is not a tf.Example: {error}") from error
 
 
 def _tfrecords(name: str) -> Iterator[bytes]:
@@ -135,7 +135,7 @@ def _tfrecords(name: str) -> Iterator[bytes]:
             count += 1
     except tf.errors.DataLossError as error:
         raise UserError(
-            f"{name}: damaged or truncated after record {count} ({error.message.rpartition('}} ')[2]})"
+            f"{name}: corrupt or truncated after record {count} ({error.message.rpartition('}} ')[2]})"
         ) from error
 
 
@@ -166,4 +166,4 @@ def find_fault(data: Data) -> None:
                 for _ in pyarrow.parquet.ParquetFile(name).iter_batches():
                     pass
             except (pyarrow.ArrowInvalid, OSError) as error:
-                raise UserError(f"{name}: damaged Parquet file: {error}") from error
+                raise UserError(f"{name}: corrupt Parquet file: {error}") from error

@@ -19,7 +19,7 @@ from stillhouse.modules.models.card import read_card
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.serving import labels_of, predictions_of, read_records
 from stillhouse.pipelines.dag.create import sqlite
-from stillhouse.pipelines.local.run import METADATA
+from stillhouse.pipelines.local.paths import METADATA
 
 
 @dataclass(frozen=True)

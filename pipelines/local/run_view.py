@@ -1,4 +1,4 @@
-"""Draws a run while it goes on: which component, how long, epoch and loss, records of how many."""
+"""Shows the progress of a run: component, time, epoch and loss, records done and total."""
 
 import logging
 import threading
@@ -100,7 +100,7 @@ class RunView(logging.Handler):
         """Returns the component that runs, and how long it has."""
         text = f"{self.node}  {time.monotonic() - self._node_started:.0f} s"
         if self.node in self.expected:
-            text += f", {self.expected[self.node]:.0f} s the last time"
+            text += f" (last run {self.expected[self.node]:.0f} s)"
         return text
 
     def _draw(self) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.atomic import write_text
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.local.data_check import data_files
@@ -16,11 +16,11 @@ COMPARISON = "comparison.json"
 
 
 def _stamps(paths: list[str]) -> list[tuple[str, int, int]]:
-    found = []
+    stamps = []
     for path in sorted(filter(os.path.exists, paths)):  # what is missing, the run itself tells
         state = os.stat(path)
-        found.append((path, state.st_size, state.st_mtime_ns))
-    return found
+        stamps.append((path, state.st_size, state.st_mtime_ns))
+    return stamps
 
 
 def _files_below(folder: str | None) -> list[str]:
@@ -41,22 +41,22 @@ def fingerprint_of(settings: Settings) -> str:
         code_fingerprint(module)
         for module in ("stillhouse.pipelines.dag.create", "stillhouse.modules.training.launch", settings.task)
     ]
-    told = [settings.model_dump(mode="json"), _stamps(files), code]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    facts = [settings.model_dump(mode="json"), _stamps(files), code]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def remember(root: Path, fingerprint: str) -> None:
     """Writes down what the run under `root`, which has come to its end, depended on."""
-    write_whole(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
+    write_text(root / LAST_RUN, json.dumps({"fingerprint": fingerprint}))
 
 
 def last_comparison(root: Path) -> dict[str, Any] | None:
-    """Returns the comparison of the last run under `root`, or None if none has finished or its file is damaged."""
+    """Returns the comparison of the last run under `root`, or None if none has finished or its file is corrupt."""
     try:
-        found = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
+        comparison = json.loads((root / COMPARISON).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"run_id", "pushed"} <= found.keys() else None
+    return comparison if isinstance(comparison, dict) and {"run_id", "pushed"} <= comparison.keys() else None
 
 
 def lost_push(comparison: dict[str, Any] | None) -> str | None:

@@ -64,10 +64,10 @@ def next_due(schedule: LocalSchedule, now: datetime) -> datetime | None:
 class Scheduler:
     """Looks at the schedules of a folder, again and again, and starts what is due."""
 
-    def __init__(self, store: Store, told: Callable[[str], None]):
-        """`told` is called with a line for everything that happens."""
+    def __init__(self, store: Store, on_event: Callable[[str], None]):
+        """`on_event` is called with a line for everything that happens."""
         self._store = store
-        self._told = told
+        self._on_event = on_event
         self._running: dict[str, subprocess.Popen] = {}
         self._started: dict[str, Due] = {}
         self._given_up: dict[str, Due] = {}
@@ -97,14 +97,14 @@ class Scheduler:
             raise UserError(f"{self._store.folder}: cannot be written: {error.strerror}") from error
         with lock:
             if not self._store.names():
-                self._told(f"no schedules in {self._store.folder} yet")
+                self._on_event(f"no schedules in {self._store.folder} yet")
             try:
                 while True:
                     self.look()
                     time.sleep(SECONDS_BETWEEN_LOOKS)
             except KeyboardInterrupt:
                 for name, child in self._running.items():
-                    self._told(f"{name}: interrupted; the next scheduler goes on where it stopped")
+                    self._on_event(f"{name}: interrupted; the next scheduler resumes it")
                     stop(child, signal.SIGINT, SECONDS_TO_STOP)
 
     def look(self) -> None:
@@ -116,7 +116,7 @@ class Scheduler:
             except UserError as error:  # one damaged schedule does not stop the others
                 if self._faults.get(name) != str(error):
                     self._faults[name] = str(error)
-                    self._told(f"{name}: {error}")
+                    self._on_event(f"{name}: {error}")
 
     def _look_at(self, name: str) -> None:
         child = self._running.get(name)
@@ -137,12 +137,12 @@ class Scheduler:
         if self._announced.get(name, now) != upcoming:
             self._announced[name] = upcoming
             when = f"next at {in_local_time(upcoming)} ({until(upcoming, now)})" if upcoming else "paused"
-            self._told(f"{name}: {when}")
+            self._on_event(f"{name}: {when}")
 
     def _start(self, name: str, due: Due) -> None:
         log, self._started[name] = self._store.log(name), due
-        missed = f", after {due.missed} that were missed" if due.missed else ""
-        self._told(f"{name}: running for {in_local_time(due.due)}{missed}; output in {_shown(log)}")
+        missed = f"; skipped {due.missed} missed" if due.missed else ""
+        self._on_event(f"{name}: started the run due {in_local_time(due.due)}{missed}; output in {_shown(log)}")
         command = [sys.executable, "-m", "stillhouse", "schedule", "run-now", name, "--on", "local"]
         command += ["--folder", str(self._store.folder), "--due", due.due.isoformat(), "--missed", str(due.missed)]
         with open(log, "a", encoding="utf-8") as output:
@@ -155,12 +155,12 @@ class Scheduler:
         history = self._store.history(name)
         if not history or history[-1].due != self._started[name].due:
             self._given_up[name] = self._started[name]
-            self._told(f"{name}: could not be started; see {_shown(self._store.log(name))}")
+            self._on_event(f"{name}: could not be started; see {_shown(self._store.log(name))}")
             return
         run = history[-1]
         took = f" after {(run.ended - run.started).total_seconds():.0f} s" if run.ended else ""
         hint = f"; see {_shown(self._store.log(name))}" if run.outcome in ("failed", "running") else ""
-        self._told(f"{name}: {'killed' if run.outcome == 'running' else run.outcome}{took}{hint}")
+        self._on_event(f"{name}: {'killed' if run.outcome == 'running' else run.outcome}{took}{hint}")
 
 
 def in_local_time(moment: datetime) -> str:

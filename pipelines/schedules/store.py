@@ -20,7 +20,7 @@ import filelock
 from dateutil import tz
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from stillhouse.modules.atomic import write_whole
+from stillhouse.modules.atomic import remove_leftovers, write_text
 from stillhouse.modules.errors import GATE_REFUSED, MachineError, UserError
 from stillhouse.pipelines.local.unchanged import last_comparison
 from stillhouse.pipelines.schedules.timing import Timing
@@ -109,32 +109,32 @@ class Store:
         try:
             return LocalSchedule.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            known = ", ".join(self.names()) or "none"
-            raise UserError(f"{self.folder}: there is no schedule {name!r}; there are: {known}") from error
+            names = ", ".join(self.names()) or "none"
+            raise UserError(f"{self.folder}: no schedule is named {name!r}; expected one of: {names}") from error
         except ValidationError as error:
             raise UserError(
-                f"{path}: damaged ({error.errors()[0]['msg']}); delete it, and create the schedule"
+                f"{path}: corrupt ({error.errors()[0]['msg']}); delete it, and create the schedule"
             ) from error
 
-    def create(self, wanted: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
+    def create(self, schedule: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
         """Keeps a schedule, in the place of the one of its name; one that is paused stays paused.
 
         Raises:
           UserError: the folder cannot be written.
         """
         outcome: Literal["created", "changed", "unchanged"] = "created"
-        if wanted.name in self.names():
-            old = self.get(wanted.name)
-            if old.settings() == wanted.settings():
+        if schedule.name in self.names():
+            old = self.get(schedule.name)
+            if old.settings() == schedule.settings():
                 return "unchanged"
-            outcome, wanted = "changed", wanted.model_copy(update={"enabled": old.enabled})
-        self._write(wanted)
+            outcome, schedule = "changed", schedule.model_copy(update={"enabled": old.enabled})
+        self._write(schedule)
         return outcome
 
     def _write(self, schedule: LocalSchedule) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(self._path(schedule.name), schedule.model_dump_json(indent=1))
+            write_text(self._path(schedule.name), schedule.model_dump_json(indent=1))
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
@@ -153,6 +153,7 @@ class Store:
         self.get(name)
         with self.lock(name):
             for what in ("json", "history.json", "log"):
+                remove_leftovers(self._path(name, what))
                 self._path(name, what).unlink(missing_ok=True)
         self._path(name, "lock").unlink(missing_ok=True)
 
@@ -160,16 +161,16 @@ class Store:
         """Returns the runs of a schedule, oldest first. One that says it is running, while nothing does, was killed."""
         path = self._path(name, "history.json")
         try:
-            return [Execution.model_validate(one) for one in json.loads(path.read_bytes())]
+            return [Execution.model_validate(run) for run in json.loads(path.read_bytes())]
         except FileNotFoundError:
             return []
         except ValueError as error:
-            raise UserError(f"{path}: damaged; delete it") from error
+            raise UserError(f"{path}: corrupt; delete it") from error
 
     def record(self, name: str, history: list[Execution]) -> None:
         """Writes the runs of a schedule."""
-        text = json.dumps([one.model_dump(mode="json") for one in history[-KEPT_RUNS:]], indent=1)
-        write_whole(self._path(name, "history.json"), text)
+        text = json.dumps([run.model_dump(mode="json") for run in history[-KEPT_RUNS:]], indent=1)
+        write_text(self._path(name, "history.json"), text)
 
     @contextmanager
     def lock(self, name: str):
@@ -209,10 +210,10 @@ class Store:
         schedule = self.get(name)
         with self.lock(name):
             history = self.history(name)
-            for one in history:
-                if one.outcome == "running":
-                    one.outcome = "interrupted"
-            attempt = 1 + sum(due is not None and one.due == due for one in history)
+            for earlier in history:
+                if earlier.outcome == "running":
+                    earlier.outcome = "interrupted"
+            attempt = 1 + sum(due is not None and earlier.due == due for earlier in history)
             run = Execution(due=due, started=now(), missed=missed, attempt=attempt)
             history.append(run)
             self.record(name, history)

@@ -41,9 +41,9 @@ class Timing:
           zone: in which a cron expression is read.
         """
         if self.cron:
-            found = croniter(self.cron, moment.astimezone(zone), second_at_beginning=True)
+            times = croniter(self.cron, moment.astimezone(zone), second_at_beginning=True)
             while True:
-                yield found.get_next(datetime).astimezone(timezone.utc)
+                yield times.get_next(datetime).astimezone(timezone.utc)
         interval = timedelta(seconds=self.every_seconds)
         number = max(0, (moment - start) // interval)
         while True:
@@ -77,7 +77,7 @@ def _six_fields(cron: str) -> str:
     try:
         croniter(six, datetime(2000, 1, 1, tzinfo=timezone.utc), second_at_beginning=True).get_next(datetime)
     except CroniterBadDateError as error:
-        raise UserError(f"--cron {cron!r}: there is no such day in any year") from error
+        raise UserError(f"--cron {cron!r}: found a day that no year has; expected a date that exists") from error
     except (CroniterError, ValueError) as error:
         reason = str(error).replace(f"[{six}] ", "")
         raise UserError(f"--cron {cron!r}: {reason} (order of the fields: {FIELDS})") from error
@@ -85,10 +85,10 @@ def _six_fields(cron: str) -> str:
 
 
 def _seconds(every: str) -> int:
-    found = re.fullmatch(r"(\d+)([smhdw])", every.strip())
-    if not found:
+    match = re.fullmatch(r"(\d+)([smhdw])", every.strip())
+    if not match:
         raise UserError(f"--every {every!r}: expected a number and a unit, such as 30m, 6h, 1d or 2w")
-    seconds = int(found[1]) * UNITS[found[2]]
+    seconds = int(match[1]) * UNITS[match[2]]
     if seconds < LEAST_SECONDS:
         raise UserError(f"--every {every!r}: the shortest interval is {LEAST_SECONDS}s")
     return seconds

@@ -26,5 +26,5 @@ def test_none_is_a_missing_value():
 
 
 def test_another_type_is_named_with_its_column():
-    with pytest.raises(UserError, match="column 'x' has values of type date"):
+    with pytest.raises(UserError, match="column 'x': found values of type date"):
         feature(datetime.date(2026, 1, 1))

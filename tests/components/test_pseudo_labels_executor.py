@@ -14,7 +14,7 @@ from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batche
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files
 from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
 from stillhouse.modules.models.heads import HEADS
-from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS
+from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS
 
 HEAD = HEADS["classification"]
 WEIGHTS = [1.0, 3.0]

@@ -5,8 +5,16 @@ import pytest
 from tfx.components.pusher import executor as stock
 from tfx.types import standard_artifacts
 
+from stillhouse.components.last_pushed import versions
 from stillhouse.components.last_pushed.executor import Executor as LastPushed
-from stillhouse.components.last_pushed.versions import NONE, choose_version, pushed_versions, version_before, version_of
+from stillhouse.components.last_pushed.versions import (
+    NONE,
+    choose_version,
+    model_fingerprint,
+    pushed_versions,
+    version_before,
+    version_of,
+)
 from stillhouse.components.pusher.executor import UNFINISHED, Executor, teacher_folder
 
 
@@ -129,3 +137,29 @@ def test_a_warm_start_takes_what_was_pushed_before_its_examples_were_ingested(tm
     for milliseconds, expected in ((1_999_000, "1000"), (2_001_000, "2000"), (999_000, NONE), (0, "2000")):
         examples.mlmd_artifact.create_time_since_epoch = milliseconds
         assert choose_version({"examples": [examples]}, properties) == expected
+
+
+def test_a_version_is_found_by_what_was_recorded_at_its_push_without_reading_its_files(tmp_path, monkeypatch):
+    pushed = push(tmp_path, tmp_path / "serving")
+    version = pushed.get_string_custom_property("pushed_destination")
+    model = str(tmp_path / "model-model" / "Format-Serving")
+    assert model_fingerprint(version) == model_fingerprint(model)
+    read = []
+    monkeypatch.setattr(versions, "model_fingerprint", lambda path: read.append(path) or model_fingerprint(path))
+    assert version_of(str(tmp_path / "serving"), model) == os.path.basename(version)
+    assert read == [model]
+
+
+def test_a_version_without_a_record_is_found_by_its_files(tmp_path):
+    saved_model(tmp_path / "serving" / "5", "elsewhere")
+    student = str(saved_model(tmp_path / "student", "elsewhere"))
+    assert version_of(str(tmp_path / "serving"), student) == "5"
+    (tmp_path / "serving" / "5" / "variables" / "variables.index").write_text("other weights")
+    assert version_of(str(tmp_path / "serving"), student) == NONE
+
+
+def test_a_fingerprint_tells_names_and_bytes_apart(tmp_path):
+    one, other = saved_model(tmp_path / "one"), saved_model(tmp_path / "other")
+    assert model_fingerprint(str(one)) == model_fingerprint(str(other))
+    (other / "saved_model.pb").rename(other / "saved_model.p")
+    assert model_fingerprint(str(one)) != model_fingerprint(str(other))

@@ -108,9 +108,9 @@ def made_up(classes=3, teachers=1, slices=4, baseline=True, pushed="serving/x/1"
             "features": [
                 {
                     "name": NASTY,
-                    "kind": "text",
-                    "presence": "always there",
-                    "splits": {"train": {"missing": 0.25, "values": "3 different: 'a' 4"}},
+                    "kind": "string",
+                    "presence": "required",
+                    "splits": {"train": {"missing": 0.25, "values": "3 distinct: 'a' 4"}},
                 }
             ],
             "left_out": 3,
@@ -153,10 +153,12 @@ def test_a_page_is_whole_by_itself_and_small_whatever_it_shows(given):
 
 def test_the_first_screen_says_whether_and_why_not():
     words = Tags(render(*made_up(pushed=None))).words
-    assert "Refused" in words
-    assert "too far down" in words
+    assert "Not pushed" in words
+    assert "gate teacher failed: too far down" in words
     assert "student: 0.0700 accuracy lost, 8.0× smaller, 4.0× faster than Teacher-1" in words
-    assert "Shipped" in Tags(render(*made_up())).words
+    pushed = Tags(render(*made_up())).words
+    assert "Pushed" in pushed
+    assert "Not pushed" not in pushed
 
 
 def test_data_lineage_and_the_way_to_run_it_again_are_told():
@@ -164,17 +166,17 @@ def test_data_lineage_and_the_way_to_run_it_again_are_told():
     details["data"]["anomalies"] = [{"split": "eval", "feature": "tree", "reason": "new values"}]
     words = Tags(render(comparison, details, again="stillhouse run runs/x/settings.yaml --root runs/x")).words
     for text in (
-        "Span 7: 2,000 examples in train, 500 examples in eval.",
+        "Span 7: train 2,000 examples, eval 500 examples.",
         "25.0 %",
-        "3 different: 'a' 4",
-        "3 more are left out",
+        "3 distinct: 'a' 4",
+        "3 more not listed",
         "eval, tree: new values",
         "0123abc with uncommitted changes",
         "stillhouse run runs/x/settings.yaml --root runs/x",
-        "T = 4: entropy 0.500 of at most 1.100 nats",
+        "T = 4: entropy 0.500 nats (maximum 1.100)",
     ):
         assert text in words
-    assert "No anomalies against the schema" in Tags(render(*made_up())).words
+    assert "No schema anomalies" in Tags(render(*made_up())).words
 
 
 def test_metrics_stand_with_their_intervals():
@@ -182,7 +184,7 @@ def test_metrics_stand_with_their_intervals():
     comparison["models"][-1]["intervals"] = {"accuracy": [0.86, 0.9]}
     words = Tags(render(comparison, details)).words
     assert "0.8800 0.8600 to 0.9000" in words
-    assert "intervals of 95 %" in words
+    assert "95 % confidence intervals" in words
 
 
 def test_curves_show_alpha_and_temperature():

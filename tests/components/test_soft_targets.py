@@ -19,7 +19,7 @@ from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_tar
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.teachers import Teacher
 from stillhouse.modules.training.train import train
-from stillhouse.pipelines.local.run import LOCAL_BEAM_OPTIONS
+from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ def test_cached_and_online_targets_train_the_same_student(run, targets, task, tm
 def test_a_teacher_of_nan_is_named_with_the_number_of_examples(run, tmp_path):
     broken = run.export(tmp_path / "broken", network(weight=np.nan))
     count = read_count(run)
-    message = f"Teacher-2: its logits are NaN or infinite for {count} of {count} examples"
+    message = f"Teacher-2: logits are NaN or infinite for {count} of {count} examples"
     with pytest.raises(UserError, match=message):
         write_targets(run, tmp_path / "targets", [run.teachers()[0], broken])
 
@@ -137,10 +137,10 @@ def read_count(run):
 
 def test_a_teacher_that_gives_probabilities_is_named(run, tmp_path, task):
     model = run.export(tmp_path / "soft", network(activation="softmax"))
-    with pytest.raises(UserError, match="Teacher-1: gives probabilities"):
+    with pytest.raises(UserError, match="Teacher-1: found probabilities"):
         write_targets(run, tmp_path / "targets", [model])
     online = training_config(run, True, soft_targets=None, teachers=[str(model / "Format-Serving")] * 2)
-    with pytest.raises(UserError, match="Teacher-1: gives probabilities"):
+    with pytest.raises(UserError, match="Teacher-1: found probabilities"):
         train(online, run.fn_args(tmp_path))
 
 
@@ -181,7 +181,7 @@ def rewrite(path, change):
 def test_targets_of_fewer_examples_are_refused(damaged):
     _, path, check = damaged
     rewrite(path, lambda records: records[:-1])
-    with pytest.raises(UserError, match=r"\d+ targets for \d+ examples; make them again"):
+    with pytest.raises(UserError, match=r"found \d+ targets; expected \d+, one per example; recreate them"):
         check()
 
 
@@ -202,11 +202,11 @@ def test_targets_of_other_examples_are_refused(damaged):
 def test_truncated_targets_are_refused(damaged):
     _, path, check = damaged
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match=r"soft targets of .*: corrupt: "):
         check()
 
 
 def test_a_folder_without_card_is_no_soft_targets(tmp_path):
     (tmp_path / "soft_targets.json").write_text(json.dumps({"teachers": 3}))
-    with pytest.raises(UserError, match="soft_targets.json is missing or damaged"):
+    with pytest.raises(UserError, match="soft_targets.json is missing or corrupt"):
         read_soft_targets_card(str(tmp_path))

@@ -146,8 +146,8 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_no
 ):
     found = trained(run, tmp_path, SYNCHRONOUS, kill=("worker", index), loop=loop, **LONG)
     assert found.card["restarts"] == 1
-    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; starting again")
-    resumed = int(re.search(r"going on at step (\d+) of 450", found.notes[1])[1])
+    assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; restarting")
+    resumed = int(re.search(r"resuming at step (\d+) of 450", found.notes[1])[1])
     # The epoch that was done when the worker was killed, less the interval and a call of the compiled loop.
     assert resumed >= found.killed_after * STEPS - EVERY - STEPS
     assert found.card["history"].keys() == undisturbed.card["history"].keys()
@@ -190,11 +190,11 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     assert found.card["history"]["accuracy"][-1] > 0.85
     assert found.card["updates"] == 20 * STEPS
     if role[0] == "worker":
-        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others go on")
-        assert not any("going on at step" in note for note in found.notes)
+        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others continue")
+        assert not any("resuming at step" in note for note in found.notes)
     else:
-        assert any("starting again from the last checkpoint" in note for note in found.notes)
-        assert any("going on at step" in note for note in found.notes)
+        assert any("restarting from the last checkpoint" in note for note in found.notes)
+        assert any("resuming at step" in note for note in found.notes)
 
 
 @contextmanager
@@ -224,9 +224,9 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
     parallelism = {"stages": 2, "replicas": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
     found = trained(run, tmp_path, one_device, kill=("stage", 3), parallelism=parallelism, **changes)
     assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
-    assert any(re.search(r"stage 3: ended by SIGKILL; starting again from the last checkpoint", n) for n in found.notes)
-    assert any("going on at step" in note for note in found.notes)
-    assert any("a step as it ran: stages were busy for" in note for note in found.notes)
+    assert any(re.search(r"stage 3: ended by SIGKILL; restarting from the last checkpoint", n) for n in found.notes)
+    assert any("resuming at step" in note for note in found.notes)
+    assert any("measured step: stages busy" in note for note in found.notes)
     assert (tmp_path / "model_run" / "timeline.svg").stat().st_size > 10_000
     memory, alone_memory = found.card["memory"], card["memory"]["bytes"]["a replica"]
     assert set(memory["peak_mb"]) == {"chief 0", *(f"stage {number}" for number in range(4))}
@@ -284,12 +284,12 @@ def build_student():
 def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tmp_path, monkeypatch):
     (tmp_path / "failing_task.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(MachineError, match=r"failed 2 times, restarts.most is 1; .*the pump is broken"):
+    with pytest.raises(MachineError, match=r"failed 2 times; restarts.most is 1; .*the pump is broken"):
         trained(run, tmp_path, SYNCHRONOUS, task="failing_task", restarts={"most": 1, "back_off_seconds": 0.1})
 
 
 def test_a_mistake_of_the_users_ends_a_job_at_once(run, tmp_path):
-    with pytest.raises(UserError, match="batch_size is 1, but there are 2 replicas to share it"):
+    with pytest.raises(UserError, match="batch_size: found 1; expected at least 2, one per replica"):
         trained(run, tmp_path, SYNCHRONOUS, batch_size=1)
 
 

@@ -64,7 +64,7 @@ def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
 def test_a_run_leaves_a_page_about_what_its_models_predict(finished):
     root = finished.folder / "runs" / "blobs"
     page, found = (root / "report.html").read_text(), comparison(finished)
-    assert "Shipped" in page
+    assert "Pushed" in page
     assert found["run_id"] in page
     (details,) = root.glob("artifacts/Report/comparison/*/details.json")
     told = json.loads(details.read_text())
@@ -166,7 +166,7 @@ def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_ref
 
     done = copy.stillhouse("run", "blobs.yaml", *changes)
     assert done.returncode == 3, done.stderr
-    assert re.search(r"Student: going on at step \d+ of 12000", done.stderr)
+    assert re.search(r"Student: resuming at step \d+ of 12000", done.stderr)
     assert not list(checkpoints.glob("*"))
     unchanged = {"Teacher-1", "Teacher-2", "Ensemble", "Evaluator.Teacher-1", "Transform"}
     assert unchanged <= set(nodes(done, "from cache"))
@@ -217,7 +217,7 @@ def test_anomalies_stop_the_run_with_feature_and_reason(project, finished):
     (project.folder / "schema.pbtxt").write_text(text.replace('  value: "cedar"\n', ""))
     done = project.stillhouse("run", "blobs.yaml", "--set", "data.schema=schema.pbtxt")
     assert done.returncode == 2
-    assert "ExampleValidator: the data does not fit its schema" in done.stderr
+    assert "ExampleValidator: the data violate the schema" in done.stderr
     assert "feature 'tree'" in done.stderr
     assert "cedar" in done.stderr
     assert not (project.folder / "serving").exists()
@@ -245,7 +245,9 @@ def test_a_label_outside_the_models_classes_is_refused(project):
     path.write_text(path.read_text().replace("Dense(3)", "Dense(2)"))
     done = project.stillhouse("run", "blobs.yaml")
     assert done.returncode == 2
-    assert "the label 'tree' must be in 0..1, but the transformed data has 2" in done.stderr
+    assert "the label 'tree' must be in 0..1, the model's classes (output width 2); found 2 in the" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_a_root_that_cannot_be_written_is_named(project):
@@ -255,7 +257,7 @@ def test_a_root_that_cannot_be_written_is_named(project):
 
 
 def test_init_makes_a_project_that_runs_as_generated_and_goes_on_after_an_interruption(tmp_path):
-    project = Project(tmp_path)
+    project = Project(tmp_path, fresh=True)
     assert project.stillhouse("init", "tumours").returncode == 0
     process = project.start("run", "tumours.yaml")
     wait_for(process, "ExampleValidator")

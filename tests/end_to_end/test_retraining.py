@@ -110,7 +110,7 @@ def test_a_schedule_retrains_on_new_spans_whatever_is_killed(spans):
     write_span(spans.folder, 3)
     done = spans.stillhouse("schedule", "run-now", "blobs", "--on", "local")
     assert done.returncode == 0, done.stderr
-    assert "Student: starts from the last pushed version" in " ".join(done.stderr.split())
+    assert "Student: starting from the last pushed version" in " ".join(done.stderr.split())
     comparison = json.loads((spans.folder / "runs" / "blobs" / "comparison.json").read_text())
     models = {model["name"]: model for model in comparison["models"]}
     assert {name: model["warm_started"] for name, model in models.items()} == {

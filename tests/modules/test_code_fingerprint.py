@@ -4,7 +4,9 @@ from importlib.machinery import PathFinder
 
 import pytest
 
+from stillhouse.modules import code_fingerprint as fingerprints
 from stillhouse.modules.code_fingerprint import code_fingerprint
+from stillhouse.modules.errors import UserError
 
 TASK = (
     "import helper_of_test\n\ndef preprocessing_fn(inputs):\n    return inputs\n\ndef build_teacher():\n    return 1\n"
@@ -55,7 +57,6 @@ def test_modules_of_the_same_package_count():
     assert code_fingerprint("stillhouse.modules.training.launch") != code_fingerprint(
         "stillhouse.modules.training.launch", without=("run_fn",)
     )
-    assert code_fingerprint("stillhouse.modules.training.launch") != ""
 
 
 def test_a_package_that_is_installed_in_place_counts_though_it_is_not_on_the_path(tmp_path, monkeypatch):
@@ -72,3 +73,73 @@ def test_a_package_that_is_installed_in_place_counts_though_it_is_not_on_the_pat
     before = code_fingerprint("package_of_test.task")
     task.write_text(TASK.replace("return 1", "return 2"))
     assert code_fingerprint("package_of_test.task") != before
+
+
+def package(folder, **files):
+    """Writes modules, given by their names with dots, as packages below `folder`."""
+    for name, text in files.items():
+        path = folder.joinpath(*name.split("__")).with_suffix(".py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for parent in path.relative_to(folder).parents[:-1]:
+            (folder / parent / "__init__.py").touch()
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize(
+    ("task", "changed"),
+    [
+        ("from .names import UNITS\n", "forest/names.py"),
+        ("from . import names\n", "forest/names.py"),
+        ("from ..names import UNITS\n", "names.py"),
+        ("from columns.names import UNITS\n", "columns/names.py"),
+        ("import columns.names\n", "columns/names.py"),
+        ("import columns.names\n", "columns/__init__.py"),
+        ("from columns import UNITS\n", "columns/__init__.py"),
+        ("def build():\n    import columns.names\n", "columns/names.py"),
+        ("", "forest/__init__.py"),
+    ],
+)
+def test_everything_of_the_users_that_the_task_imports_counts(tmp_path, monkeypatch, task, changed):
+    monkeypatch.syspath_prepend(tmp_path)
+    root = "of_user" if ".." in task else ""
+    prefix = f"{root}__" if root else ""
+    package(
+        tmp_path,
+        **{f"{prefix}forest__task": task, f"{prefix}forest__names": "UNITS = 1\n", f"{prefix}names": "UNITS = 1\n"},
+        columns__names="UNITS = 1\n",
+    )
+    module = f"{root}.forest.task".strip(".")
+    before = code_fingerprint(module)
+    (tmp_path / root / changed).write_text("UNITS = 2\n")
+    after = code_fingerprint(module)
+    assert after != before
+    (tmp_path / "columns" / "unused.py").write_text("UNITS = 3\n")
+    assert code_fingerprint(module) == after
+
+
+def test_libraries_do_not_count_and_our_own_modules_do(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package(tmp_path, own_task="import json\nimport numpy\n")
+    read = []
+    monkeypatch.setattr(fingerprints, "_parsed", lambda text, without: read.append(text) or (str(hash(text)), ()))
+    code_fingerprint("own_task")
+    assert read == [b"import json\nimport numpy\n"]
+    monkeypatch.undo()
+    monkeypatch.syspath_prepend(tmp_path)
+    package(tmp_path, other_task="from stillhouse.modules.tasks import digits\n")
+    assert code_fingerprint("other_task") != code_fingerprint("own_task")
+
+
+def test_a_module_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match="no_such_module_of_test: no Python module of this name"):
+        code_fingerprint("no_such_module_of_test")
+    with pytest.raises(UserError, match="stillhouse.modules.nothing: no Python module of this name"):
+        code_fingerprint("stillhouse.modules.nothing")
+
+
+def test_a_file_that_is_no_python_is_named_with_its_line(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    package(tmp_path, broken_task="x = 1\ndef :\n")
+    with pytest.raises(UserError, match=r"broken_task.py:2: not valid Python"):
+        code_fingerprint("broken_task")

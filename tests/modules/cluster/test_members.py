@@ -16,7 +16,7 @@ def test_a_port_that_is_taken_is_named():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(MachineError, match=f"port of worker 0, 127.0.0.1:{port}, is taken"):
+        with pytest.raises(MachineError, match=f"port of worker 0, 127.0.0.1:{port}, is in use"):
             members.check_port(cluster(port=port))
     members.check_port(cluster(port=port))
 
@@ -28,7 +28,7 @@ def test_a_process_that_does_not_come_up_is_named():
         gone.bind(("127.0.0.1", 0))
         addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in (there, gone)]
         stages = ClusterSpec({"stage": addresses}, "chief", 0)
-        with pytest.raises(MachineError, match=rf"stage 1 \({addresses[1]}\) has not come up within 0.1 s"):
+        with pytest.raises(MachineError, match=rf"stage 1 \({addresses[1]}\) did not start within 0.1 s"):
             members.wait_for(stages, "stage", 0.1)
 
 

@@ -45,7 +45,7 @@ def test_workers_of_a_parameter_server_do_not_train_in_step():
 def test_a_tf_config_that_is_no_json_or_names_a_task_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="TF_CONFIG: expected"):
         cluster_from({"TF_CONFIG": "{"})
-    with pytest.raises(UserError, match="this process is worker 2, but the cluster has only 1 worker"):
+    with pytest.raises(UserError, match="found task worker 2; expected a task of the cluster, which has 1 worker"):
         cluster("worker", 2, worker=TWO[:1])
 
 

@@ -67,7 +67,7 @@ def test_auto_takes_one_device_where_there_is_no_other():
 
 @pytest.mark.parametrize("tpu", [None, "my-tpu", "grpc://127.0.0.1:1"])
 def test_a_tpu_that_is_not_there_is_a_sentence(tpu):
-    with pytest.raises(UserError, match="TPU .*is not there; name one in strategy.tpu, or choose another"):
+    with pytest.raises(UserError, match="TPU .*was not found; set strategy.tpu, or another"):
         make_strategy(Strategy(name="tpu", tpu=tpu))
 
 
@@ -79,20 +79,20 @@ def test_a_tpu_gets_batches_of_one_size(run):
             pass
 
     strategy = EightCores()
-    with pytest.raises(UserError, match="batch_size 31 does not divide by the 8 replicas of the TPU"):
+    with pytest.raises(UserError, match="batch_size: found 31; expected a multiple of 8 .TPU cores."):
         check_batches(training_config(run, False, batch_size=31), strategy, 100)
-    with pytest.raises(UserError, match="30 examples make no whole batch of 32"):
+    with pytest.raises(UserError, match="batch_size: found 32; expected at most 30 on a TPU"):
         check_batches(training_config(run, False, batch_size=32), strategy, 30)
 
 
 def test_more_replicas_than_examples_in_a_batch_are_refused(run, task, tmp_path):
     config = training_config(run, False, strategy={"name": "mirrored", "devices": 2}, batch_size=1)
-    with pytest.raises(UserError, match="batch_size is 1, but there are 2 replicas to share it"):
+    with pytest.raises(UserError, match="batch_size: found 1; expected at least 2, one per replica"):
         train(config, run.fn_args(tmp_path))
 
 
 def test_a_strategy_of_processes_needs_a_cluster():
-    with pytest.raises(UserError, match="parameter_server needs a cluster"):
+    with pytest.raises(UserError, match="parameter_server needs a cluster; found no TF_CONFIG"):
         make_strategy(Strategy(name="parameter_server"))
 
 

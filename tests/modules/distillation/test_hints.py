@@ -45,9 +45,13 @@ def test_a_projection_is_learnt_where_widths_differ_and_only_there():
 @pytest.mark.parametrize(
     ("changes", "shape", "message"),
     [
-        ({"student_layer": "hiden"}, [3], r"the student has no layer 'hiden'; it has: features, hidden"),
-        ({}, [5, 3], r"has the shape \[3\], 'deep' of the teacher \[5, 3\]"),
-        ({"projection": False}, [7], "a projection bridges the last axis only"),
+        ({"student_layer": "hiden"}, [3], r"found 'hiden'; expected a layer of the student: features, hidden"),
+        ({}, [5, 3], r"found shape \[3\] of the student's layer 'hidden', \[5, 3\] of the teacher's 'deep'"),
+        (
+            {"projection": False},
+            [7],
+            r"\[7\] of the teacher's 'deep'; expected shapes that differ at most in the last axis",
+        ),
     ],
 )
 def test_layers_that_do_not_fit_are_named(changes, shape, message):

@@ -176,8 +176,8 @@ def test_a_users_own_objective_is_found_by_import_path_and_may_branch(own, name)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mean", "'mean' is none for the head classification; allowed: kl_divergence, soft_cross_entropy, logit_m"),
-        ("squared_error", "is none for the head classification"),
+        ("mean", "found 'mean'; expected for the head classification one of: kl_divergence, soft_cross_entropy, l"),
+        ("squared_error", "found 'squared_error'; expected for the head classification"),
         ("own_objectives.missing", "module 'own_objectives' has no function 'missing'"),
         ("nowhere_at_all.f", "importing 'nowhere_at_all' failed: No module named"),
     ],

@@ -31,9 +31,9 @@ def test_soft_labels_are_the_teachers_and_hard_ones_its_likeliest_class():
 
 def test_examples_of_which_the_teacher_is_not_sure_are_left_out():
     confidence, classes = np.array([0.2, 0.5, 0.9, 0.49]), np.array([0, 0, 1, 1])
-    assert copies_of(confidence, classes, least=0.5, balance=False).tolist() == [0, 1, 1, 0]
-    with pytest.raises(UserError, match=r"sure enough \(0.95\) of no example; its highest confidence is 0.900"):
-        copies_of(confidence, classes, least=0.95, balance=False)
+    assert copies_of(confidence, classes, min_confidence=0.5, balance=False).tolist() == [0, 1, 1, 0]
+    with pytest.raises(UserError, match=r"min_confidence: found 0.95; expected at most 0.900 \(highest confidence\)"):
+        copies_of(confidence, classes, min_confidence=0.95, balance=False)
 
 
 @given(
@@ -43,7 +43,7 @@ def test_examples_of_which_the_teacher_is_not_sure_are_left_out():
 )
 def test_balanced_classes_have_as_many_examples_each_the_surest_first(rows):
     confidence, classes = (np.array(of) for of in zip(*rows, strict=True))
-    copies = copies_of(confidence, classes, least=0.3, balance=True)
+    copies = copies_of(confidence, classes, min_confidence=0.3, balance=True)
     kept = confidence >= 0.3
     assert not copies[~kept].any()
     present = np.unique(classes[kept])

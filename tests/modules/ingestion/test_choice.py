@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from records import SPEC, write
+from records import SPEC, example, write
 
 from stillhouse.modules.ingestion import choice
 from stillhouse.modules.ingestion.examples import ExampleParser
@@ -10,6 +10,7 @@ from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.settings import Ingestion
 
+FRAMING = 16  # bytes around a record
 PARSER = ExampleParser(SPEC, "label", HEADS["classification"])
 
 
@@ -26,6 +27,19 @@ def test_the_size_in_memory_is_estimated_from_the_first_records(tmp_path, compre
 def test_a_damaged_file_does_not_stop_the_estimate(tmp_path):
     (tmp_path / "a").write_bytes(b"\x1f\x8b" + b"nonsense" * 10)
     assert choice.decoded_bytes([str(tmp_path / "a")], PARSER) == 0
+
+
+def test_the_sample_has_the_records_that_are_whole_and_undamaged(tmp_path, monkeypatch):
+    file = tmp_path / "a"
+    write(file, range(10), compression="")
+    content = bytearray(file.read_bytes())
+    second = len(example(0)) + FRAMING
+    content[second + FRAMING] ^= 0xFF
+    file.write_bytes(content)
+    undamaged = [example(number) for number in (0, *range(2, 10))]
+    assert choice.sample(str(file)) == choice.Sample(undamaged, len(content))
+    monkeypatch.setattr(choice, "SAMPLE_BYTES", len(content) - 1)
+    assert choice.sample(str(file)) == choice.Sample(undamaged[:-1], len(content) - len(example(9)) - FRAMING)
 
 
 @pytest.mark.parametrize(("decoded", "processes", "cache"), [(249, 1, "memory"), (251, 1, "disk"), (126, 2, "disk")])

@@ -7,9 +7,10 @@ import pytest
 from records import SPEC, example, write
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.ingestion.corruption import BrokenFileError, explain_misfit, records_of, without_damage
+from stillhouse.modules.ingestion.corruption import explain_misfit, without_damage
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import read
+from stillhouse.modules.ingestion.framing import BrokenFileError, records_of
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.settings import Ingestion
 
@@ -37,7 +38,7 @@ def test_records_are_those_that_tensorflow_reads(path):
 def test_a_damaged_record_stops_with_its_file_and_number(path):
     damage(path, 4)
     damage(path, 9)
-    message = rf"{path}: record 4 is damaged .*, and 1 more; .*max_corrupt_records: 2"
+    message = rf"{path}: record 4 is corrupt .*, and 1 more; .*max_corrupt_records: 2"
     with pytest.raises(UserError, match=message):
         without_damage({"train": [str(path)]}, Ingestion(max_corrupt_records=1))
 
@@ -54,7 +55,7 @@ def test_so_many_damaged_records_as_allowed_are_left_out_and_no_others(path, tmp
 
 def test_a_damaged_length_is_said_to_lose_the_rest(path):
     damage(path, 6, where="length")
-    with pytest.raises(UserError, match=rf"{path}: record 6: its length is damaged; what follows it is lost"):
+    with pytest.raises(UserError, match=rf"{path}: record 6: its length is corrupt; the rest of the file is lost"):
         without_damage({"train": [str(path)]}, Ingestion(max_corrupt_records=100))
 
 
@@ -65,7 +66,7 @@ def test_a_file_that_ends_too_early_is_said_to_lose_the_rest(tmp_path, compresse
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(BrokenFileError):
         list(records_of(str(path)))
-    with pytest.raises(UserError, match="what follows it is lost"):
+    with pytest.raises(UserError, match="the rest of the file is lost"):
         without_damage({"train": [str(path)]}, Ingestion(max_corrupt_records=100))
 
 
@@ -77,5 +78,5 @@ def test_a_record_that_does_not_fit_the_schema_is_named(tmp_path):
         writer.write(example(2, x=[1.0, 2.0, 3.0]))
     parser = ExampleParser(SPEC, "label", HEADS["classification"])
     error = explain_misfit([str(tmp_path / "a")], parser.columns, ValueError("?"))
-    assert str(error).startswith(f"{tmp_path / 'a'}: record 2 does not fit the transformed schema: ")
+    assert str(error).startswith(f"{tmp_path / 'a'}: record 2 violates the transformed schema: ")
     assert "x" in str(error)

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from records import example, write
 
+from stillhouse.modules.atomic import UNFINISHED
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import ExampleFiles, read
-from stillhouse.modules.ingestion.on_disk import CARD, UNFINISHED, on_disk
+from stillhouse.modules.ingestion.on_disk import CARD, on_disk
 
 
 @pytest.fixture
@@ -72,14 +73,14 @@ def test_what_a_killed_run_left_half_written_is_not_used(files, tmp_path):
     writing.start()
     try:
         deadline = time.monotonic() + 60
-        while not list(folder.glob(f"*{UNFINISHED}/*")) and time.monotonic() < deadline:
+        while not list(folder.glob(f"*{UNFINISHED}*/*")) and time.monotonic() < deadline:
             time.sleep(0.05)
         os.kill(writing.pid, signal.SIGKILL)
     finally:
         writing.join()
-    assert list(folder.glob(f"*{UNFINISHED}/*"))
+    assert list(folder.glob(f"*{UNFINISHED}*/*"))
     assert records(on_disk(files, str(folder))) == [example(i) for i in range(30)]
-    assert not list(folder.glob(f"*{UNFINISHED}"))
+    assert not list(folder.glob(f"*{UNFINISHED}*"))
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(files, tmp_path):

@@ -48,20 +48,20 @@ def test_a_label_that_is_no_number_is_counted():
 
 
 def test_a_label_that_preprocessing_did_not_return_is_named():
-    with pytest.raises(UserError, match=r"returned no feature 'tree'.*it returned: label, x"):
+    with pytest.raises(UserError, match=r"found the features label, x; expected also the label 'tree'"):
         label_spec(SPEC, "tree")
 
 
 def test_a_label_that_is_no_class_id_is_refused():
-    with pytest.raises(UserError, match="must be one int64 class id"):
+    with pytest.raises(UserError, match="expected for the head classification one int64 class id"):
         label_spec({"label": tf.io.FixedLenFeature([], tf.string)}, "label")
 
 
 @pytest.mark.parametrize(
     ("head", "spec", "message"),
     [
-        ("regression", tf.io.FixedLenFeature([], tf.int64), "must be one float32 number"),
-        ("multi_label", tf.io.FixedLenFeature([], tf.int64), "must be 0 or 1 for each label"),
+        ("regression", tf.io.FixedLenFeature([], tf.int64), "expected for the head regression one float32 number"),
+        ("multi_label", tf.io.FixedLenFeature([], tf.int64), "expected for the head multi_label 0 or 1 for each label"),
     ],
 )
 def test_a_label_has_to_fit_the_head(head, spec, message):
@@ -73,5 +73,5 @@ def test_workers_that_share_files_have_different_ones_and_want_one_each(tmp_path
     source = Source(files(tmp_path))
     parts = [source.of_worker(index, 2).files.examples for index in range(2)]
     assert sorted(parts[0] + parts[1]) == source.files.examples
-    with pytest.raises(UserError, match="4 workers want a file each, there are 3"):
+    with pytest.raises(UserError, match="found 3 files .*; expected at least 4, one per worker"):
         source.of_worker(0, 4)

@@ -52,11 +52,13 @@ def test_its_size_is_known_before_it_is_read(path):
 def test_a_damaged_file_is_named(path):
     with open(path, "r+b") as file:
         file.truncate(1000)
-    with pytest.raises(UserError, match=f"{path}: damaged: "):
+    with pytest.raises(UserError, match=f"{path}: corrupt: "):
         list(parquet_records(path))
 
 
 def test_a_type_that_examples_do_not_have_is_named(tmp_path):
     pq.write_table(pa.table({"when": pa.array([1], pa.timestamp("s"))}), tmp_path / "a")
-    with pytest.raises(UserError, match=r"column 'when' is timestamp.*; numbers, strings and lists of them are read"):
+    with pytest.raises(
+        UserError, match=r"column 'when': found type timestamp.*; expected numbers, strings or lists of them"
+    ):
         list(parquet_records(str(tmp_path / "a")))

@@ -60,12 +60,12 @@ def test_a_damaged_record_is_named_or_left_out(run, arguments, tmp_path, cache, 
     count = len(records(path))
     damage(path)
     ingestion = {"cache": cache, "cache_folder": str(tmp_path / "cache")}
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: record 2 is damaged .*max_corrupt_records: 1"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: record 2 is corrupt .*max_corrupt_records: 1"):
         train(training_config(run, False, ingestion=ingestion), arguments)
     with caplog.at_level(logging.INFO, logger="stillhouse"):
         _, card = train(training_config(run, False, ingestion=ingestion | {"max_corrupt_records": 1}), arguments)
     assert card["train_examples"] == count + sum(len(records(other)) for other in files(arguments)[1:]) - 1
-    assert f"{path}: left out 1 damaged records: 2" in caplog.text
+    assert f"{path}: skipping 1 corrupt records: 2" in caplog.text
 
 
 @pytest.mark.parametrize("cache", ["memory", "none"])
@@ -74,7 +74,7 @@ def test_a_record_that_does_not_fit_the_schema_is_named(run, arguments, cache):
     odd = tf.train.Example()
     odd.features.feature["features"].float_list.value.extend([1.0])
     rewrite(path, [*records(path)[:3], odd.SerializeToString()])
-    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: record 4 does not fit .*features"):
+    with pytest.raises(UserError, match=rf"{re.escape(str(path))}: record 4 violates .*features"):
         train(training_config(run, False, ingestion={"cache": cache}), arguments)
 
 

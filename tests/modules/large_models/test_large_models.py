@@ -135,10 +135,10 @@ def test_activations_are_on_the_host_until_the_block_behind_begins_its_backward_
 def test_what_trains_on_the_host_is_not_swapped():
     with (
         strategy_of(1).scope(),
-        pytest.raises(UserError, match=r"Teacher-1: memory.swap: it trains on the CPU, .* the host's already"),
+        pytest.raises(UserError, match=r"Teacher-1: memory.swap: needs a GPU; found the CPU, .* the host's"),
     ):
         prepared(deep(), Memory(swap="auto"), 8, "Teacher-1")
-    with strategy_of(2).scope(), pytest.raises(UserError, match=r"memory.swap: it trains on the CPU"):
+    with strategy_of(2).scope(), pytest.raises(UserError, match="memory.swap: needs a GPU; found the CPU"):
         prepared(deep(), Memory(swap="auto"), 8, "Teacher-1")
 
 
@@ -196,15 +196,15 @@ def test_a_budget_gets_the_fewest_segments_that_meet_it_or_a_refusal_with_the_le
     generous, tight = plan(network, 40 * of_layer), plan(network, 17 * of_layer)
     assert generous.peak <= 40 * of_layer
     assert len(generous.places) < len(tight.places)
-    with pytest.raises(UserError, match=r"320 bytes per example are not enough; \d+ would be"):
+    with pytest.raises(UserError, match=r"found 320 bytes per example; expected \d+ or more"):
         plan(network, 10 * of_layer)
 
 
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        (["nowhere"], "there is no layer 'nowhere' to cut after; there are: first, shared"),
-        (["logits"], "nothing comes after"),
+        (["nowhere"], "found 'nowhere' to cut after; expected one of: first, shared"),
+        (["logits"], "found 'logits' to cut after; expected a layer before the last"),
     ],
 )
 def test_a_layer_that_cannot_be_cut_after_is_named(layers, message):
@@ -217,7 +217,7 @@ def test_what_cannot_be_cut_is_refused():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(UserError, match="a model by subclassing cannot be cut into parts"):
+    with pytest.raises(UserError, match="found a subclassed model; expected one of the functional API"):
         prepared(Own(), Memory(rematerialise="auto"), 8, "Teacher-1")
     features = keras.Input([4])
     hidden = keras.layers.Dense(4, activity_regularizer="l2", name="active")(features)
@@ -226,7 +226,7 @@ def test_what_cannot_be_cut_is_refused():
 
 
 def test_more_micro_batches_than_examples_are_refused():
-    with pytest.raises(UserError, match="memory.micro_batches: 4 examples of a batch of 8 make no 5 micro-batches"):
+    with pytest.raises(UserError, match="memory.micro_batches: found 5; expected at most 4 .examples per replica"):
         examples_passing(8, strategy_of(2), Memory(micro_batches=5))
 
 

@@ -26,11 +26,11 @@ from stillhouse.modules.large_models.pipeline import (
     Pass,
     Pipeline,
     global_order,
-    most_in_flight,
+    max_in_flight,
     order_of,
 )
 from stillhouse.modules.large_models.segments import cuts_after, units_of
-from stillhouse.modules.large_models.timeline import Timed, busy, clock, drawn
+from stillhouse.modules.large_models.timeline import Timed, busy, clock, render_timeline
 from stillhouse.modules.settings import Parallelism
 
 DEVICES = ["CPU:0", "CPU:1"]
@@ -53,8 +53,8 @@ def test_every_micro_batch_passes_each_stage_once_each_way_when_it_can(schedule,
 
 
 def test_1f1b_keeps_the_activations_of_fewer_micro_batches():
-    assert [most_in_flight("gpipe", stage, 4, 8) for stage in range(4)] == [8, 8, 8, 8]
-    assert [most_in_flight("1f1b", stage, 4, 8) for stage in range(4)] == [4, 3, 2, 1]
+    assert [max_in_flight("gpipe", stage, 4, 8) for stage in range(4)] == [8, 8, 8, 8]
+    assert [max_in_flight("1f1b", stage, 4, 8) for stage in range(4)] == [4, 3, 2, 1]
 
 
 def steps_of(order, stages):
@@ -111,7 +111,7 @@ def test_the_partition_is_the_best_of_all(layers, stages, draw):
 
 def test_a_budget_that_no_partition_meets_is_refused_with_the_smallest_that_would_do():
     costs = costs_of([1, 1, 1], [4_000_000, 3_000_000, 2_000_000])
-    with pytest.raises(UserError, match="memory_budget_mb: no 2 stages fit into 4.0 MB; 5.0 MB would do"):
+    with pytest.raises(UserError, match="memory_budget_mb: found 4.0; expected at least 5.0 for 2 stages"):
         balance(costs, 2, budget=4_000_000, copies=1)
 
 
@@ -245,13 +245,13 @@ def test_replicas_of_stages_give_the_updates_of_the_network_in_one_piece(schedul
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"stages": 9}, "parallelism.stages: 9 stages are wanted, but there are 7 layers"),
+        ({"stages": 9}, "parallelism.stages: found 9; expected at most 7 .layers."),
         (
             {"stages": 2, "balance": [3, 3]},
-            r"\[3, 3\] are not 2 numbers of layers, .* that make up the 7 there are: first",
+            r"found \[3, 3\]; expected 2 numbers of at least 1 with the sum 7 \(layers: first",
         ),
-        ({"stages": 2, "balance": [7, 0]}, r"\[7, 0\] are not 2 numbers"),
-        ({"stages": 2, "memory_budget_mb": 1e-4}, "no 2 stages fit into 0.0 MB"),
+        ({"stages": 2, "balance": [7, 0]}, r"found \[7, 0\]; expected 2 numbers of at least 1"),
+        ({"stages": 2, "memory_budget_mb": 1e-4}, r"memory_budget_mb: found 0.0; expected at least \d.* for 2 stages"),
     ],
 )
 def test_stages_that_cannot_be_are_refused(given, message):
@@ -260,7 +260,7 @@ def test_stages_that_cannot_be_are_refused(given, message):
 
 
 def test_the_schedule_is_known():
-    with pytest.raises(UserError, match="parallelism.schedule: found 'random'; allowed: gpipe, 1f1b"):
+    with pytest.raises(UserError, match="parallelism.schedule: found 'random'; expected one of: gpipe, 1f1b"):
         order_of("random", 0, 2, 2)
 
 
@@ -270,19 +270,19 @@ def test_the_number_of_micro_batches_is_chosen_to_divide_the_batch(batch, found)
 
 
 def test_micro_batches_that_do_not_divide_are_refused_with_those_that_do():
-    with pytest.raises(UserError, match="3 do not divide the batch of 8 examples; these do: 1, 2, 4, 8"):
+    with pytest.raises(UserError, match="found 3; expected a divisor of the batch of 8 examples: 1, 2, 4, 8"):
         micro_batches_of(Parallelism(stages=2, micro_batches=3), 8, 80)
     with pytest.raises(
-        UserError, match="the last batch of 82 examples has 2, of which a replica gets 2, .* no 4 micro"
+        UserError, match="found 4; expected at most 2, a replica's examples of the last batch .2 of 82 ex"
     ):
         micro_batches_of(Parallelism(stages=2, micro_batches=4), 8, 82)
-    with pytest.raises(UserError, match="3 do not divide a replica's 8 examples of a batch; these do: 1, 2, 4, 8"):
+    with pytest.raises(UserError, match="found 3; expected a divisor of a replica's 8 examples of a batch: 1, 2, 4, 8"):
         micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=3), 16, 160)
     with pytest.raises(
-        UserError, match="the last batch of 165 examples has 5, of which a replica gets 2, .* no 4 micro"
+        UserError, match="found 4; expected at most 2, a replica's examples of the last batch .5 of 165 ex"
     ):
         micro_batches_of(Parallelism(stages=2, replicas=2, micro_batches=4), 16, 165)
-    with pytest.raises(UserError, match="parallelism.replicas: 3 do not divide the batch of 16 examples"):
+    with pytest.raises(UserError, match="parallelism.replicas: found 3; expected a divisor of batch_size 16"):
         micro_batches_of(Parallelism(stages=2, replicas=3), 16, 160)
 
 
@@ -304,7 +304,7 @@ def test_a_clocked_step_has_the_time_of_every_pass_in_its_order():
 
     inputs, variables = {"features": tf.constant(x)}, network.trainable_variables
     passes = clock(pipeline, inputs, tf.constant(x), loss_of, variables)
-    assert [one.of for one in passes] == pipeline.order
+    assert [timed.stage_pass for timed in passes] == pipeline.order
     began, ended = [one.began for one in passes], [one.ended for one in passes]
     assert 0 < busy(passes) <= 1
     place = {one: number for number, one in enumerate(pipeline.order)}
@@ -328,5 +328,5 @@ def test_the_share_of_busy_time_and_the_picture_are_of_the_passes():
     }
     passes = [Timed(Pass(kind, stage, 0), *when) for (kind, stage), when in times.items()]
     assert busy(passes) == pytest.approx(0.5)
-    picture = ElementTree.fromstring(drawn(passes, "Teacher-1: gpipe"))
+    picture = ElementTree.fromstring(render_timeline(passes, "Teacher-1: gpipe"))
     assert picture.tag == "{http://www.w3.org/2000/svg}svg"

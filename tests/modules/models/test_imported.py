@@ -56,7 +56,7 @@ def test_probabilities_are_detected_or_declared_and_inverted(run, features, tmp_
 
 def test_one_output_between_0_and_1_has_to_be_declared(run, features, tmp_path):
     path = save(network(units=1, activation="sigmoid"), tmp_path / "in")
-    with pytest.raises(UserError, match="may be probabilities or logits; set teachers"):
+    with pytest.raises(UserError, match="either probabilities or logits; set outputs"):
         imported(teacher(path), run, features, tmp_path / "out")
 
 
@@ -71,9 +71,9 @@ def test_inverting_gives_the_probabilities_back():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"path": "/nowhere"}, "no SavedModel there"),
-        ({"signature": "logits"}, "no signature 'logits'; set signature to one of: serving_default"),
-        ({"output": "logits"}, "set output to the one with the logits: out"),
+        ({"path": "/nowhere"}, "no SavedModel in this folder"),
+        ({"signature": "logits"}, "signature: found 'logits'; expected one of: serving_default"),
+        ({"output": "logits"}, "set output to the output with the logits: out"),
     ],
 )
 def test_what_is_not_in_the_saved_model_is_named(tmp_path, changes, message):
@@ -83,7 +83,7 @@ def test_what_is_not_in_the_saved_model_is_named(tmp_path, changes, message):
 
 
 def test_inputs_that_do_not_fit_the_features_are_told(run, features, tmp_path):
-    with pytest.raises(UserError, match="cannot be asked with the transformed features"):
+    with pytest.raises(UserError, match="inference on the transformed features failed"):
         imported(teacher(save(wide(), tmp_path / "in", width=7)), run, features, tmp_path / "out")
 
 
@@ -96,7 +96,7 @@ def wide():
 def test_another_label_vocabulary_is_refused(run, features, tmp_path):
     path = save(network(), tmp_path / "in")
     write_card(path, {"class_names": ["oak", "birch", "cedar"]})
-    with pytest.raises(UserError, match=r"its label vocabulary is another one: its class 0 is 'oak', here it is"):
+    with pytest.raises(UserError, match=r"label vocabulary: found class 0 'oak'; expected '"):
         imported(teacher(path), run, features, tmp_path / "out")
 
 

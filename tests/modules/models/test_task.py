@@ -51,10 +51,16 @@ def test_missing_functions_are_named(module):
     ("model", "message"),
     [
         ("3 or (lambda h: 0)", "'int' object is not callable"),
-        ("lambda h: 3", "returned builtins.int, no tf_keras model"),
+        ("lambda h: 3", "found builtins.int; expected a tf_keras model"),
         ("lambda h: keras.Sequential([keras.layers.Dense(2)])", "the model has no defined inputs"),
-        ("lambda h: keras.Sequential([keras.Input([4], name='y'), keras.layers.Dense(2)])", "input.s. y are no transf"),
-        ("lambda h: keras.Sequential([keras.Input([4, 4], name='x'), keras.layers.Dense(2)])", r"output shape is"),
+        (
+            "lambda h: keras.Sequential([keras.Input([4], name='y'), keras.layers.Dense(2)])",
+            "model input.s. y; expected features that preprocessing_fn returns: x",
+        ),
+        (
+            "lambda h: keras.Sequential([keras.Input([4, 4], name='x'), keras.layers.Dense(2)])",
+            r"found the output shape \(None, 4, 2\); expected \[batch, classes\]",
+        ),
         ("lambda h: h['units']", r"raised KeyError: 'units' \(at .*\.py:"),
     ],
 )
@@ -67,5 +73,5 @@ def test_what_is_no_classifier_is_refused(module, model, message):
 def test_sparse_features_are_refused_with_the_remedy(module):
     text = "(lambda h: keras.Sequential([keras.Input([4], name='x'), keras.layers.Dense(2)]))(h)"
     name = module(KERAS + FUNCTIONS.replace("MODEL(h)", text))
-    with pytest.raises(UserError, match="returns x as sparse or ragged"):
+    with pytest.raises(UserError, match="found x sparse or ragged; expected dense"):
         build_model(name, "build_student", {}, {"x": tf.io.VarLenFeature(tf.float32)})

@@ -63,9 +63,9 @@ def test_a_training_that_does_not_fit_starts_from_scratch_and_says_why(pushed, c
     assert start(folder) is None
     assert last_pushed(str(folder / "nothing"), "Student", network, str(folder / "transform")) is None
     assert told(caplog) == [
-        "Student: starts from scratch; the last pushed version has weights of other shapes",
-        "Student: starts from scratch; the vocabulary tree has changed since the last push",
-        "Student: starts from scratch; nothing has been pushed yet",
+        "Student: starting from scratch; the last pushed version has other weight shapes",
+        "Student: starting from scratch; the vocabulary tree has changed since the last push",
+        "Student: starting from scratch; nothing has been pushed yet",
     ]
 
 
@@ -106,13 +106,21 @@ def test_layers_start_at_those_of_their_names_or_at_the_ones_that_are_named(sour
 @pytest.mark.parametrize(
     ("build", "layers", "message"),
     [
-        (lambda: deep(2, 3, 2), {"layer_7": "layer_2"}, "the network has no layer layer_7; it has: classes_3, layer_0"),
-        (lambda: deep(2, 3, 2), {"layer_1": "layer_9"}, "the pre-trained one has no layer layer_9; it has: classes_2"),
-        (lambda: network(), {}, "the pre-trained network has no layer of the same name"),
+        (
+            lambda: deep(2, 3, 2),
+            {"layer_7": "layer_2"},
+            "found layer_7; expected layers of this network: classes_3, la",
+        ),
+        (
+            lambda: deep(2, 3, 2),
+            {"layer_1": "layer_9"},
+            "found layer_9; expected layers of the pre-trained network: cl",
+        ),
+        (lambda: network(), {}, "no layer has the name of a pre-trained one; the pre-trained network has: "),
         (
             lambda: deep(2, 3, 2),
             {"layer_1": "classes_2"},
-            r"layer_1/kernel:0 has the shape \(4, 4\), that of the pre-t",
+            r"layer_1/kernel:0: found shape \(4, 4\); expected \(4, 2\), as in the pre-tr",
         ),
     ],
 )

@@ -40,40 +40,43 @@ def refuse(raw):
     [
         ({"studnet": {}}, "studnet: unknown key; did you mean student? (allowed here: name, task, head,"),
         ({"student": {"epoks": 3}}, "student.epoks: unknown key; did you mean epochs?"),
-        ({"teachers": [{"epochs": "ten"}]}, "teachers[0].epochs: found 'ten'; allowed: a valid integer"),
+        ({"teachers": [{"epochs": "ten"}]}, "teachers[0].epochs: found 'ten'; expected a valid integer"),
         (
             {"student": {"distillation": {"alpha": 1.5}}},
-            "student.distillation.alpha: found 1.5; allowed: between 0 and 1",
+            "student.distillation.alpha: found 1.5; expected a value between 0 and 1",
         ),
         (
             {"student": {"distillation": {"temperature": 0}}},
-            "student.distillation.temperature: found 0; allowed: greater than 0",
+            "student.distillation.temperature: found 0; expected a value greater than 0",
         ),
-        ({"teachers": []}, "teachers: found []; allowed: List should have at least 1 item"),
+        ({"teachers": []}, "teachers: found []; expected at least 1 item (Teachers"),
         (
             {"ingestion": {"cache": "tape"}},
-            "ingestion.cache: found 'tape'; allowed: 'auto', 'memory', 'disk' or 'none'",
+            "ingestion.cache: found 'tape'; expected 'auto', 'memory', 'disk' or 'none'",
         ),
-        ({"ingestion": {"memory_share": 0}}, "ingestion.memory_share: found 0; allowed: greater than 0"),
-        ({"ingestion": {"service_workers": 2}}, "service_workers: their batches come as they are ready"),
+        ({"ingestion": {"memory_share": 0}}, "ingestion.memory_share: found 0; expected a value greater than 0"),
+        (
+            {"ingestion": {"service_workers": 2}},
+            "ingestion.service_workers: not valid with deterministic: true (batches arrive in any order); set false",
+        ),
         (
             {"ingestion": {"service_workers": 2, "deterministic": False, "cache": "memory"}},
-            "service_workers: they read files; set cache: disk, or none",
+            "ingestion.service_workers: not valid with cache: memory (they read files); set cache: disk or none",
         ),
         (
             {
                 "ingestion": {"service_workers": 2, "deterministic": False},
                 "student": {"strategy": {"name": "parameter_server"}},
             },
-            "ingestion.service_workers: the workers of parameter_server read for themselves",
+            "ingestion.service_workers: not supported with parameter_server; set 0",
         ),
         (
             {"student": {"strategy": {"name": "parameter_server"}, "distillation": {"targets": "online"}}},
-            "student.distillation.targets: TensorFlow does not load teachers onto parameter servers; set cached",
+            "student.distillation.targets: online is not valid with parameter_server (TensorFlow loads no teacher onto",
         ),
         (
             {"student": {"distillation": {"pseudo_labels": {}}}},
-            "pseudo_labels: they hold the labels too; set alpha: 1 and temperature: 1",
+            "student.distillation.pseudo_labels: alpha and temperature must be 1: these targets include the labels",
         ),
         (
             {
@@ -81,112 +84,147 @@ def refuse(raw):
                     "distillation": {"pseudo_labels": {}, "alpha": 1, "temperature": 1, "head_per_teacher": True}
                 }
             },
-            "pseudo_labels: head_per_teacher cannot be set beside them",
+            "student.distillation.pseudo_labels: not valid with head_per_teacher; remove one of them",
         ),
         (
             {"student": {"distillation": {"pseudo_labels": {}, "alpha": 1, "temperature": 1}}},
-            "student.distillation.pseudo_labels: set data.transfer, the examples without labels",
+            "student.distillation.pseudo_labels: needs unlabelled examples; set data.transfer",
         ),
         (
             {"student": {"distillation": {"pretraining": {}}}},
-            "student.distillation.pretraining: set data.transfer, the examples without labels",
+            "student.distillation.pretraining: needs unlabelled examples; set data.transfer",
         ),
-        ({"student": {"distillation": {"head_per_teacher": True}}}, "head_per_teacher: there is one teacher only"),
+        (
+            {"student": {"distillation": {"head_per_teacher": True}}},
+            "head_per_teacher: needs at least 2 teachers; found 1",
+        ),
         (
             {"student": {"start": {"pretraining": "large"}}},
-            "student.start.pretraining: there is no 'large' in pretraining; there is: none",
+            "student.start.pretraining: found 'large'; expected an entry of pretraining: none",
         ),
         (
             {"pretraining": {"small": {"distillation": {"teacher": "large"}}, "large": {}}},
-            "pretraining.small.distillation.teacher: there is no 'large' above it; there is: none",
+            "pretraining.small.distillation.teacher: found 'large'; expected an earlier entry: none",
         ),
-        ({"pretraining": {"a-b": {}}}, "pretraining.a-b: a name has letters, digits and underscores"),
-        ({"pretraining": {"a": {"augment": True}}}, "augment is of no use in a pre-training"),
+        ({"pretraining": {"a-b": {}}}, "pretraining.a-b: found 'a-b'; expected letters, digits and underscores"),
+        ({"pretraining": {"a": {"augment": True}}}, "pretraining.a.augment: not valid in a pre-training; remove it"),
         (
             {"pretraining": {"a": {}}, "student": {"start": {"pretraining": "a"}, "warm_start": True}},
-            "start and warm_start: a training starts from one of them",
+            "student.start, warm_start: exclusive; remove one of them",
         ),
         (
             {"evaluation": {"metric": "PrecisionAtOne"}},
-            "metric: PrecisionAtOne ranks the candidates of each query; set query to their column",
+            "evaluation.metric: PrecisionAtOne needs a query; set query to its column",
         ),
-        ({"name": "My Pipe"}, "name: found 'My Pipe'; allowed: String should match pattern"),
-        ({"data": {"path": "d"}}, "data.label: missing (The label column.)"),
-        ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; allowed: 'csv', 'tfrec"),
-        ({"data": {"path": "d", "label": "y", "splits": {"train": 1}}}, "exactly train and eval are allowed"),
-        ({"data": {"path": "v-{VERSION}", "label": "y"}}, "{VERSION} needs {SPAN} before it"),
+        ({"name": "My Pipe"}, "name: found 'My Pipe'; expected a string that matches '^[a-z]("),
+        ({"data": {"path": "d"}}, "data.label: missing (Name of the label column.)"),
+        ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; expected 'csv', 'tfrec"),
+        (
+            {"data": {"path": "d", "label": "y", "splits": {"train": 1}}},
+            "data.splits: found {'train': 1}; expected exactly the keys train and eval",
+        ),
+        (
+            {"data": {"path": "v-{VERSION}", "label": "y"}},
+            "data.path: found 'v-{VERSION}'; expected {SPAN} before {VERSION}",
+        ),
         (
             {"student": {"memory": {"activation_budget_mb": 1.0}}},
-            "memory.activation_budget_mb is of use with memory.rematerialise: auto only",
+            "student.memory.activation_budget_mb: only valid with rematerialise: auto; set that or remove it",
         ),
         (
             {"student": {"parallelism": {"stages": 2}, "strategy": {"name": "mirrored"}}},
-            "stages do not go together with strategy.name: mirrored; for replicas of them set parallelism.replicas",
+            "student.parallelism.stages: not valid with strategy.name: mirrored; for replicas of the stages set par",
         ),
         (
             {"student": {"parallelism": {"stages": 2}, "memory": {"micro_batches": 2}}},
-            "memory is for a network in one piece; parallelism has micro_batches and rematerialise of its own",
+            "student.memory: not valid with parallelism.stages above 1; set parallelism.micro_batches and par",
         ),
         (
             {"student": {"memory": {"swap": "auto", "rematerialise": "auto"}}},
-            "memory: activations are computed again (rematerialise) or swapped (swap), not both",
+            "student.memory.rematerialise, swap: exclusive; set one of them to none",
         ),
-        ({"student": {"memory": {"swap": []}}}, "memory.swap: name at least one layer, or none"),
-        ({"student": {"precision": "half"}}, "student.precision: found 'half'; allowed: 'float32', 'mixed_bfloat16'"),
+        ({"student": {"memory": {"swap": []}}}, "student.memory.swap: found []; expected at least one layer, or none"),
+        ({"student": {"precision": "half"}}, "student.precision: found 'half'; expected 'float32', 'mixed_bfloat16'"),
         (
             {"student": {"parallelism": {"schedule": "1f1b"}}},
-            "parallelism: its settings are of use with at least 2 stages",
+            "student.parallelism: only valid with stages of at least 2; set stages or remove the rest",
         ),
         (
             {"student": {"parallelism": {"stages": 2, "schedule": "random"}}},
-            "student.parallelism.schedule: found 'random'; allowed: 'gpipe' or '1f1b'",
+            "student.parallelism.schedule: found 'random'; expected 'gpipe' or '1f1b'",
         ),
-        ({"data": {"path": "d", "label": "y", "spans": 2}}, "data.spans is 2, but data.path has no {SPAN}"),
-        ({"teachers": [{"saved_model": "m", "warm_start": True}]}, "warm_start is of no use with saved_model"),
+        (
+            {"data": {"path": "d", "label": "y", "spans": 2}},
+            "data.spans: found 2; data.path has no {SPAN}; add it or set spans to 1",
+        ),
+        (
+            {"teachers": [{"saved_model": "m", "warm_start": True}]},
+            "teachers[0].warm_start: not valid with saved_model; remove warm_start",
+        ),
         (
             {"student": {"strategy": {"name": "one_device", "devices": 2}}},
-            "devices is 2, but one_device has one; for more, name mirrored",
+            "student.strategy.devices: found 2; expected 1 with one_device; for more set name: mirrored",
         ),
         (
             {"student": {"distillation": {"temperature": {"start": 4.0, "end": 0.0}}}},
-            "student.distillation.temperature: found {'start': 4.0, 'end': 0.0}; allowed: greater than 0",
+            "student.distillation.temperature: found {'start': 4.0, 'end': 0.0}; expected a value greater than 0",
         ),
         (
             {"student": {"distillation": {"alpha": "high"}}},
-            "student.distillation.alpha: found 'high'; allowed: a number, or {start, end, schedule}",
+            "student.distillation.alpha: found 'high'; expected a number, or {start, end, schedule}",
         ),
         (
             {"student": {"distillation": {"objective": "kl"}}},
-            "student.distillation.objective: found 'kl'; allowed for the head classification: kl_divergence, soft_",
+            "student.distillation.objective: found 'kl'; expected for the head classification one of: kl_",
         ),
         (
             {"evaluation": {"metric": "MeanSquaredError"}},
-            "evaluation.metric: found 'MeanSquaredError'; allowed for the",
+            "evaluation.metric: found 'MeanSquaredError'; expected for the",
         ),
-        ({"teachers": [{"saved_model": "m", "epochs": 3}]}, "epochs is of no use with saved_model"),
-        ({"teachers": [{"outputs": "logits"}]}, "outputs needs saved_model"),
-        ({"teachers": [{"shard_copies": True}]}, "shard_copies needs at least 2 copies"),
-        ({"student": {"augment": True}}, "student.augment: cached targets are those of the unchanged inputs"),
+        (
+            {"teachers": [{"saved_model": "m", "epochs": 3}]},
+            "teachers[0].epochs: not valid with saved_model; remove epochs",
+        ),
+        ({"teachers": [{"outputs": "logits"}]}, "teachers[0].outputs: needs saved_model; set it or remove outputs"),
+        (
+            {"teachers": [{"shard_copies": True}]},
+            "teachers[0].shard_copies: needs at least 2 copies; raise copies or remove shard_copies",
+        ),
+        (
+            {"student": {"augment": True}},
+            "student.augment: not valid with cached targets, which belong to the unchanged inputs",
+        ),
         (
             {"student": {"distillation": {"hints": [{"teacher": 2, "teacher_layer": "a", "student_layer": "b"}]}}},
-            "student.distillation.hints: there is no teacher 2, only 1",
+            "student.distillation.hints: found teacher 2; expected at most 1",
         ),
         (
             {"head": "regression", "ensemble": {"combination": "geometric"}},
-            "ensemble.combination: geometric is for",
+            "ensemble.combination: geometric is not valid for regression; set",
         ),
         (
             {"head": "multi_label", "student": {"omit_classes": [1]}},
-            "student.omit_classes: the head multi_label has",
+            "student.omit_classes: only valid with head: classification, found multi_label",
         ),
         (
+            {"student": {"strategy": {"name": "mirrored", "workers": 2}}},
+            "student.strategy.workers: not valid with mirrored; remove it (valid with multi_worker_mirrored, par",
+        ),
+        ({"pretraining": {"a": {"epochs": "ten"}}}, "epochs: found 'ten'; expected a valid integer (Number of passes"),
+        (
             {"student": {"strategy": {"name": "miror"}}},
-            "student.strategy.name: found 'miror'; allowed: 'auto', 'one_device'",
+            "student.strategy.name: found 'miror'; expected 'auto', 'one_device'",
         ),
     ],
 )
 def test_a_mistake_is_told_by_path_finding_and_remedy(changes, message):
     assert message in refuse(blobs.settings(**changes))
+
+
+def test_a_mistake_between_keys_begins_with_their_path_and_quotes_no_section():
+    mistake = refuse(blobs.settings(student={"strategy": {"name": "mirrored", "workers": 2}}))
+    assert mistake.startswith("x.yaml: student.strategy.workers: not valid")
+    assert "found {" not in mistake
 
 
 def test_all_mistakes_are_told_at_once():
@@ -268,9 +306,9 @@ def test_the_table_of_settings_is_current():
 
 
 def test_every_section_and_key_stands_in_the_table():
-    found = settings_tables()
+    tables = settings_tables()
     for name, section in Settings.model_json_schema()["$defs"].items():
-        assert f"\n## {name}\n" in found
-        assert all(f"| `{key}` |" in found for key in section["properties"])
-    assert "| `alpha` | [Schedule](#schedule) |" in found
-    assert "| `micro_batches` | whole number, at least 1, or null | `null` |" in found
+        assert f"\n## {name}\n" in tables
+        assert all(f"| `{key}` |" in tables for key in section["properties"])
+    assert "| `alpha` | [Schedule](#schedule) |" in tables
+    assert "| `micro_batches` | integer, at least 1, or null | `null` |" in tables

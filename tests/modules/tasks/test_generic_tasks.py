@@ -44,7 +44,7 @@ def test_images_have_their_pixels_in_order_and_named_classes_an_id(tmp_path):
 
 def test_columns_that_make_no_square_are_refused():
     inputs = {f"p{number}": tf.zeros([2, 1]) for number in range(8)} | {"kind": tf.zeros([2, 1], tf.int64)}
-    with pytest.raises(UserError, match="there are 8 columns p0, p1, ...; a square image has a square number"):
+    with pytest.raises(UserError, match="found 8 columns p0, p1, ...; expected a square number"):
         images.preprocessing_fn(inputs, {"label": "kind", "preprocessing": {"pixels": "p"}})
 
 
@@ -57,7 +57,7 @@ def test_a_single_text_has_one_segment_and_no_matches(tmp_path):
         assert END in row["tokens"]
         assert not row["segments"].any()
         assert not row["matches"].any()
-    with pytest.raises(UserError, match="preprocessing.text: there is no column title; there are: review"):
+    with pytest.raises(UserError, match="preprocessing.text: found title; expected columns of: review"):
         text.preprocessing_fn({"review": tf.constant([["x"]])}, {"label": "kind", "preprocessing": {"text": ["title"]}})
 
 

@@ -118,8 +118,8 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(config, run, stop, t
     stop(None)
     with caplog.at_level("INFO", logger="stillhouse"):
         assert_same(train(config, run.fn_args(tmp_path)), undisturbed)
-    assert f"{newest.name.split('.')[0]} is damaged" in caplog.text
-    assert f"going on at step {before.name.split('.')[0].split('-')[1]} of {3 * STEPS}" in caplog.text
+    assert f"{newest.name.split('.')[0]} is corrupt" in caplog.text
+    assert f"resuming at step {before.name.split('.')[0].split('-')[1]} of {3 * STEPS}" in caplog.text
 
 
 def test_checkpoints_of_another_model_are_refused(config, run, stop, tmp_path):
@@ -131,7 +131,7 @@ def test_checkpoints_of_another_model_are_refused(config, run, stop, tmp_path):
     other = changed(config, hyperparameters={"units": 7})
     identity = identity_of(other, run.fn_args(tmp_path))
     shutil.copytree(old, old.with_name(identity))
-    with pytest.raises(UserError, match="the checkpoints there are of another model or training; remove the folder"):
+    with pytest.raises(UserError, match="its checkpoints belong to another model or training job; remove the folder"):
         train(other, run.fn_args(tmp_path))
 
 

@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_stops_the_training():
         EpochReport("Teacher-1", 5, EpochSize(100, 7, 7)).on_epoch_end(2, {"loss": float("nan"), "input_wait": 0.0})
 
 
-@pytest.mark.parametrize(("smallest", "largest", "wrong"), [(0, 3, "has 3"), (-1, 2, "has -1")])
+@pytest.mark.parametrize(("smallest", "largest", "wrong"), [(0, 3, "found 3 in"), (-1, 2, "found -1 in")])
 def test_class_ids_outside_the_models_output_are_refused(smallest, largest, wrong):
     config = TrainingConfig(name="Student", role="student", task="task", label="label")
     with pytest.raises(UserError, match=wrong):

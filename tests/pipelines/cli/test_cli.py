@@ -24,14 +24,17 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     ("arguments", "message"),
     [
         (["run", "nowhere.yaml"], "nowhere.yaml: cannot be read: No such file or directory"),
-        (["run", "blobs.yaml", "--set", "student.epochs=0"], "student.epochs: found 0; allowed: greater than or equal"),
+        (
+            ["run", "blobs.yaml", "--set", "student.epochs=0"],
+            "student.epochs: found 0; expected a value greater than or eq",
+        ),
         (["run", "blobs.yaml", "--set", "data.schema=none.pbtxt"], "data.schema: no file none.pbtxt"),
         (["report", "nowhere"], "nowhere/comparison.json: no such file"),
-        (["report"], "there is no finished run under runs/"),
+        (["report"], "runs/: no finished run"),
         (["init", "2fast"], "a task's name has lower-case letters"),
         (
             ["init", "mine", "--recipe", "bert"],
-            "there is none of that name; there are: distilbert, noisy-student, tmkd",
+            "expected one of: distilbert, noisy-student, tmkd",
         ),
     ],
 )

@@ -8,7 +8,8 @@ from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli.init import EXAMPLES, RECIPES, write_recipe, write_task
 from stillhouse.pipelines.dag.create import create_pipeline
 from stillhouse.pipelines.kubeflow.compile import compile_pipeline
-from stillhouse.pipelines.local.run import check_settings, local_place
+from stillhouse.pipelines.local.check import check_settings
+from stillhouse.pipelines.local.paths import local_paths
 
 
 @pytest.fixture(params=sorted(RECIPES))
@@ -56,12 +57,12 @@ def test_few_digits_are_split_without_overlap_and_few_have_a_label(tmp_path):
 
 def test_a_recipe_is_a_dag_that_kubeflow_takes_too(recipe, monkeypatch, tmp_path):
     settings = load_settings(EXAMPLES / f"{recipe}.yaml")
-    monkeypatch.setattr("stillhouse.pipelines.local.run.check_data", lambda data: None)
-    monkeypatch.setattr("stillhouse.pipelines.local.run.check_transfer", lambda data: None)
+    monkeypatch.setattr("stillhouse.pipelines.local.check.check_data", lambda data: None)
+    monkeypatch.setattr("stillhouse.pipelines.local.check.check_transfer", lambda data: None)
     check_settings(settings)  # the networks fit together
     dag = {
         node.id: {upstream.id for upstream in node.upstream_nodes}
-        for node in create_pipeline(settings, local_place(settings, tmp_path)).components
+        for node in create_pipeline(settings, local_paths(settings, tmp_path)).components
     }
     if recipe == "noisy-student":
         assert {"Student-1", "Transform"} <= dag["SoftTargets-2"]

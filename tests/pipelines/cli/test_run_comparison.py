@@ -49,10 +49,10 @@ def test_the_command_compares_folders_and_names(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--compare", "a"], "--compare: name at least two runs"),
-        (["a", "b"], "2 runs are named; for all of them side by side add --compare"),
-        (["--open", "a"], "runs/a/report.html: no such file; the same `stillhouse run` again makes it"),
-        (["broken"], "runs/broken/comparison.json: is no JSON"),
+        (["--compare", "a"], "--compare: found 1 runs; expected at least 2"),
+        (["a", "b"], "found 2 runs; expected one; add --compare to compare them"),
+        (["--open", "a"], "runs/a/report.html: no such file; repeat `stillhouse run` to create it"),
+        (["broken"], "runs/broken/comparison.json: not valid JSON"),
     ],
 )
 def test_mistakes_are_told(tmp_path, monkeypatch, arguments, message):

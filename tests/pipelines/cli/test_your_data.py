@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from stillhouse.modules.settings import load_settings
-from stillhouse.pipelines.local.run import check_settings
+from stillhouse.pipelines.local.check import check_settings
 
 PAGE = (Path(__file__).parents[3] / "docs" / "your_data.md").read_text()
 

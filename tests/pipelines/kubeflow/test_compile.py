@@ -211,7 +211,7 @@ EXECUTORS = (0, "deploymentSpec", "executors")
         (
             (*OUTER, "retrain", "inputs", "parameters", "pipelinechannel--comparedata-changed"),
             None,
-            "'retrain': its condition asks for 'pipelinechannel--comparedata-changed', which is no input of it",
+            "'retrain': its condition reads 'pipelinechannel--comparedata-changed', which is not an input of the task",
         ),
         (
             (0, "components", "comp-comparedata", "outputDefinitions"),

@@ -64,7 +64,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_then_ends_early(fini
 
     with serving(tmp_path / "state.json", launch) as api:
         server = Server(Connection(api.address))
-        wanted = schedule.Wanted(
+        wanted = schedule.ScheduleSpec(
             name="nightly",
             timing=parse_timing("0 2 * * *", None),
             text=as_yaml(compiled(finished, tmp_path / "serving")),
@@ -100,7 +100,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_then_ends_early(fini
     comparison = json.loads((report / "comparison.json").read_text())
     page = launcher.artifacts["report", "page"]["uri"]
     assert page.endswith("/report.html")  # the file, which Kubeflow's pages show, not its folder
-    assert "Shipped" in (launcher.store / page.removeprefix("minio://")).read_text()
+    assert "Pushed" in (launcher.store / page.removeprefix("minio://")).read_text()
     assert comparison["pushed"] == str(pushed)
     expected = json.loads((finished.folder / "runs" / "blobs" / "comparison.json").read_text())
     assert [model["name"] for model in comparison["models"]] == [model["name"] for model in expected["models"]]

@@ -10,7 +10,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.pipelines.kubeflow import recurring_runs as schedule
 from stillhouse.pipelines.kubeflow.compile import as_yaml
 from stillhouse.pipelines.kubeflow.connection import Connection, Server
-from stillhouse.pipelines.kubeflow.recurring_runs import Wanted
+from stillhouse.pipelines.kubeflow.recurring_runs import ScheduleSpec
 from stillhouse.pipelines.schedules.timing import parse_timing
 
 IMAGE = "registry.example/stillhouse:1.0"
@@ -21,8 +21,8 @@ def server(api, **options):
 
 
 @pytest.fixture
-def wanted(documents):
-    return Wanted(
+def spec(documents):
+    return ScheduleSpec(
         name="nightly",
         timing=parse_timing("0 2 * * *", None),
         text=as_yaml(documents),
@@ -38,8 +38,8 @@ def only(api):
     return found
 
 
-def test_a_schedule_is_made_as_kubeflow_wants_it(api, wanted):
-    found, outcome = schedule.create(server(api), wanted)
+def test_a_schedule_is_made_as_kubeflow_wants_it(api, spec):
+    found, outcome = schedule.create(server(api), spec)
     assert outcome == "created"
     made = only(api)
     assert made["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}  # seconds first
@@ -49,40 +49,40 @@ def test_a_schedule_is_made_as_kubeflow_wants_it(api, wanted):
     assert (found.next.hour, found.next.minute, str(found.timing)) == (2, 0, "cron 0 2 * * *")
 
 
-def test_an_interval_is_told_in_seconds(api, wanted):
-    found, _ = schedule.create(server(api), replace(wanted, timing=parse_timing(None, "6h")))
+def test_an_interval_is_told_in_seconds(api, spec):
+    found, _ = schedule.create(server(api), replace(spec, timing=parse_timing(None, "6h")))
     assert only(api)["trigger"] == {"periodic_schedule": {"interval_second": "21600"}}
     assert str(found.timing) == "every 6h"
 
 
-def test_the_same_again_changes_nothing_and_another_takes_its_place(api, wanted):
-    first, _ = schedule.create(server(api), wanted)
-    assert schedule.create(server(api), wanted)[1] == "unchanged"
+def test_the_same_again_changes_nothing_and_another_takes_its_place(api, spec):
+    first, _ = schedule.create(server(api), spec)
+    assert schedule.create(server(api), spec)[1] == "unchanged"
     assert only(api)["recurring_run_id"] == first.id
     for change in (
         {"timing": parse_timing(None, "1d")},
         {"parameters": {"only_if_changed": False}},
         {"max_concurrency": 2},
         {"catch_up": True},
-        {"text": wanted.text + "\n# another\n"},
+        {"text": spec.text + "\n# another\n"},
     ):
-        wanted = replace(wanted, **change)
-        found, outcome = schedule.create(server(api), wanted)
+        spec = replace(spec, **change)
+        found, outcome = schedule.create(server(api), spec)
         assert (outcome, only(api)["recurring_run_id"]) == ("changed", found.id)
 
 
-def test_a_change_leaves_a_paused_schedule_paused(api, wanted):
-    schedule.create(server(api), wanted)
+def test_a_change_leaves_a_paused_schedule_paused(api, spec):
+    schedule.create(server(api), spec)
     schedule.pause(server(api), "nightly")
-    assert not schedule.create(server(api), replace(wanted, timing=parse_timing(None, "1d")))[0].enabled
+    assert not schedule.create(server(api), replace(spec, timing=parse_timing(None, "1d")))[0].enabled
     assert only(api)["status"] == "DISABLED"
 
 
-def test_what_is_doubled_already_becomes_one(api, wanted):
-    schedule.create(server(api), wanted)
+def test_what_is_doubled_already_becomes_one(api, spec):
+    schedule.create(server(api), spec)
     double = only(api) | {"recurring_run_id": "double"}
     api.recurring["double"] = double
-    assert schedule.create(server(api), wanted)[1] == "unchanged"
+    assert schedule.create(server(api), spec)[1] == "unchanged"
     assert len(api.recurring) == 1
 
 
@@ -96,12 +96,12 @@ FAULTS = [
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
-def test_nothing_is_doubled_or_left_over_by_a_fault_that_passes(api, wanted, fault):
+def test_nothing_is_doubled_or_left_over_by_a_fault_that_passes(api, spec, fault):
     api.faults = [Fault("POST", "recurringruns", **fault)]
-    schedule.create(server(api), wanted)
+    schedule.create(server(api), spec)
     assert len(api.recurring) == 1
     api.faults = [Fault("POST", "recurringruns", **fault), Fault("DELETE", "recurringruns", **fault)]
-    _, outcome = schedule.create(server(api), replace(wanted, max_concurrency=3))
+    _, outcome = schedule.create(server(api), replace(spec, max_concurrency=3))
     assert (outcome, only(api)["max_concurrency"]) == ("changed", "3")
     for action, status in ((schedule.pause, "DISABLED"), (schedule.resume, "ENABLED")):
         api.faults = [Fault("POST", "recurringruns/", **fault)]
@@ -116,16 +116,16 @@ def test_nothing_is_doubled_or_left_over_by_a_fault_that_passes(api, wanted, fau
     assert not api.faults
 
 
-def test_a_run_by_hand_is_that_of_the_schedule(api, wanted):
-    found, _ = schedule.create(server(api), wanted)
+def test_a_run_by_hand_is_that_of_the_schedule(api, spec):
+    found, _ = schedule.create(server(api), spec)
     run = schedule.run_now(server(api), "nightly")
     made = api.runs[run.run_id]
     assert made["pipeline_version_reference"]["pipeline_version_id"] == found.version_id
     assert made["runtime_config"]["parameters"] == {"only_if_changed": True}
 
 
-def test_the_runs_of_a_schedule_are_shown(api, wanted):
-    found, _ = schedule.create(server(api), wanted)
+def test_the_runs_of_a_schedule_are_shown(api, spec):
+    found, _ = schedule.create(server(api), spec)
     first = api.fire("nightly")
     assert api.fire("nightly") is None  # one at a time
     api.runs[first["run_id"]]["state"] = "SUCCEEDED"
@@ -135,8 +135,8 @@ def test_the_runs_of_a_schedule_are_shown(api, wanted):
     assert [run.run_id for run in shown] == [second["run_id"], first["run_id"]]
 
 
-def test_a_schedule_of_a_pipeline_that_was_deleted_says_so(api, wanted):
-    schedule.create(server(api), wanted)
+def test_a_schedule_of_a_pipeline_that_was_deleted_says_so(api, spec):
+    schedule.create(server(api), spec)
     api.delete_pipeline("blobs")
     (found,) = schedule.schedules(server(api))
     assert (found.version, found.next) == (None, None)
@@ -145,7 +145,7 @@ def test_a_schedule_of_a_pipeline_that_was_deleted_says_so(api, wanted):
             UserError, match="the pipeline of the schedule 'nightly' was deleted from the server; .*create"
         ):
             action(server(api), "nightly")
-    assert schedule.create(server(api), wanted)[1] == "changed"
+    assert schedule.create(server(api), spec)[1] == "changed"
     assert schedule.find(server(api), "nightly").version is not None
     api.delete_pipeline("blobs")
     schedule.delete(server(api), "nightly")
@@ -153,17 +153,17 @@ def test_a_schedule_of_a_pipeline_that_was_deleted_says_so(api, wanted):
 
 
 @pytest.mark.parametrize("action", [schedule.pause, schedule.resume, schedule.delete, schedule.run_now])
-def test_a_schedule_that_does_not_exist_is_named_with_those_that_do(api, wanted, action):
-    schedule.create(server(api), wanted)
-    with pytest.raises(UserError, match="there is no schedule 'weekly'; there are: nightly"):
+def test_a_schedule_that_does_not_exist_is_named_with_those_that_do(api, spec, action):
+    schedule.create(server(api), spec)
+    with pytest.raises(UserError, match="no schedule is named 'weekly'; expected one of: nightly"):
         action(server(api), "weekly")
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, r"not signed in \(401\)"), (403, r"not allowed .*\(403\)")])
-def test_a_refusal_is_one_sentence(api, wanted, status, message):
+def test_a_refusal_is_one_sentence(api, spec, status, message):
     api.faults = [Fault("POST", "recurringruns", status)]
     with pytest.raises(UserError, match=message):
-        schedule.create(server(api, namespace="team"), wanted)
+        schedule.create(server(api, namespace="team"), spec)
     assert not api.recurring
 
 
@@ -173,11 +173,11 @@ def test_a_server_that_cannot_be_reached_from_outside_a_cluster_is_explained(mon
         schedule.schedules(Server(Connection(attempts=2, back_off_seconds=0.01)))
 
 
-def test_another_server_goes_on_with_the_state(wanted, tmp_path):
+def test_another_server_goes_on_with_the_state(spec, tmp_path):
     with serving(tmp_path / "state.json") as api:
-        schedule.create(server(api), wanted)
+        schedule.create(server(api), spec)
     with serving(tmp_path / "state.json") as api:
-        assert schedule.create(server(api), wanted)[1] == "unchanged"
+        assert schedule.create(server(api), spec)[1] == "unchanged"
         assert [found.name for found in schedule.schedules(server(api))] == ["nightly"]
 
 

@@ -1,9 +1,20 @@
 """Submitting to an API server on this machine, whatever it does wrong."""
 
+import ipaddress
 import json
 import socket
+import ssl
+import threading
+import time
+from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from kubeflow_api import Fault
 
 from stillhouse.modules.errors import MachineError, UserError
@@ -69,11 +80,41 @@ def test_nothing_is_made_twice_or_left_out_by_a_fault_that_passes(api, documents
     assert counts(api) == (1, 1, 1, 1)
 
 
+@pytest.mark.parametrize("applied", [True, False])
+def test_a_write_whose_fate_the_server_does_not_tell_is_not_repeated(api, documents, applied):
+    submitted(api, documents)
+    api.faults = [Fault("POST", "runs", applied=applied), *(Fault("GET", "runs", 500) for _ in range(5))]
+    with pytest.raises(MachineError, match=r"starting the run: told to fail \(5 attempts\)"):
+        submitted(api, documents)
+    assert len(api.runs) == (2 if applied else 1)
+    assert [request[0] for request in api.requests if request[1].endswith("/runs")].count("POST") == 2
+
+
+def test_a_write_is_repeated_once_the_server_tells_that_it_was_not_carried_out(api, documents):
+    api.faults = [Fault("POST", "runs"), *(Fault("GET", "runs", 503) for _ in range(4))]
+    submitted(api, documents)
+    assert not api.faults
+    assert counts(api) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("header", ["1", "date"])
+def test_the_server_says_how_long_to_wait(api, documents, method, header):
+    due = datetime.now(timezone.utc) + timedelta(seconds=2)
+    after = format_datetime(due, usegmt=True) if header == "date" else header
+    api.faults = [Fault(method, "experiments", 429, headers={"Retry-After": after})]
+    began = time.monotonic()
+    submitted(api, documents)
+    assert time.monotonic() - began > 0.9
+    assert counts(api) == (1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("path", ["pipelines", "experiments"])
-def test_a_listing_that_fails_is_tried_again(api, documents, path):
+def test_a_listing_that_fails_is_tried_again_without_a_word(api, documents, path, caplog):
     api.faults = [Fault("GET", path, 500), Fault("GET", path, 0)]
     submitted(api, documents)
     assert counts(api) == (1, 1, 1, 1)
+    assert not caplog.records
 
 
 def test_a_slow_answer_is_waited_for(api, documents):
@@ -111,6 +152,74 @@ def test_a_host_that_cannot_be_reached_is_named():
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(MachineError, match=rf"{address}: looking for the pipeline: .*refused.*check --host"):
         submit(Server(Connection(address, attempts=2, back_off_seconds=0.01)), "blobs", "x", "trials", {}, ROOT)
+
+
+class SignIn(BaseHTTPRequestHandler):
+    """Sends everybody to a page, as a proxy that people sign in with does."""
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        page = b"<html>Sign in</html>" if self.path == "/login" else b""
+        self.send_response(200 if page else 302)
+        self.send_header("Content-Type", "text/html; charset=utf-8")
+        self.send_header("Location", "/login")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def answering(handler, wrap=lambda plain: plain):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = wrap(server.socket)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_page_to_sign_in_is_not_taken_for_an_answer():
+    with answering(SignIn) as port, pytest.raises(UserError, match="found a web page; .*--cookies-file to sign in"):
+        submit(Server(Connection(f"http://127.0.0.1:{port}")), "blobs", "x", "trials", {}, ROOT)
+
+
+def write_certificate(certificate_file, key_file):
+    """Writes a certificate for 127.0.0.1 that has signed itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    today = datetime.now(timezone.utc)
+    builder = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(today)
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(address, critical=False)
+    )
+    certificate_file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key_file.write_bytes(key.private_bytes(*formats))
+
+
+def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path):
+    write_certificate(tmp_path / "cert.pem", tmp_path / "key.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with answering(SignIn, lambda plain: context.wrap_socket(plain, server_side=True)) as port:
+        address = f"https://127.0.0.1:{port}"
+        began = time.monotonic()
+        with pytest.raises(UserError, match="its certificate is not trusted .*--ca-cert"):
+            submit(Server(Connection(address, back_off_seconds=5)), "blobs", "x", "trials", {}, ROOT)
+        assert time.monotonic() - began < 5
+        with pytest.raises(UserError, match="web page"):
+            submit(Server(Connection(address, ca_cert=tmp_path / "cert.pem")), "blobs", "x", "trials", {}, ROOT)
 
 
 @pytest.mark.parametrize("host", ["kubeflow.example", "ftp://kubeflow.example"])

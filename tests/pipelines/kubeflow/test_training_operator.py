@@ -64,5 +64,5 @@ def test_a_strategy_of_one_process_makes_no_tfjob():
 
 
 def test_a_model_that_is_not_there_is_named():
-    with pytest.raises(UserError, match="--model Teacher-9: there is none; the settings have Teacher-1, Baseline, St"):
+    with pytest.raises(UserError, match="--model: found Teacher-9; expected one of: Teacher-1, Baseline, St"):
         manifest("Teacher-9", name="mirrored")

@@ -13,6 +13,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import parse_settings
 from stillhouse.pipelines.dag.create import sqlite
 from stillhouse.pipelines.local import run as local
+from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.run_view import RunView
 
 
@@ -34,7 +35,7 @@ def parsed(tmp_path, monkeypatch):
 @pytest.fixture
 def check(parsed):
     """Checks the blobs settings with changes."""
-    return lambda **changes: local.check_settings(parsed(**changes))
+    return lambda **changes: check_settings(parsed(**changes))
 
 
 def test_what_is_right_passes(check):
@@ -51,22 +52,22 @@ def test_what_is_right_passes(check):
         ({"teachers": [{"builder": "build_giant"}]}, "the task module 'blobs_task' has no function 'build_giant'"),
         (
             {"teachers": [{"parallelism": {"stages": 9}}]},
-            "Teacher-1: parallelism.stages: 9 stages are wanted, but there are 2 layers",
+            "Teacher-1: parallelism.stages: found 9; expected at most 2 .layers.",
         ),
         (
             {"student": {"memory": {"rematerialise": ["nowhere"]}}},
-            "Student: there is no layer 'nowhere' to cut after; there are: ",
+            "Student: found 'nowhere' to cut after; expected one of: ",
         ),
         (
             {"student": {"memory": {"swap": "auto"}}},
-            "Student: memory.swap: it trains on the CPU, whose memory is the host's already",
+            "Student: memory.swap: needs a GPU; found the CPU, whose memory is the host's",
         ),
-        ({"teachers": [{"saved_model": "nowhere"}]}, r"Teacher-1 .teachers.*: no SavedModel there"),
+        ({"teachers": [{"saved_model": "nowhere"}]}, r"Teacher-1 .teachers.*: no SavedModel in this folder"),
         ({"teachers": [{"augment": True}]}, r"has no function augment\(features, seed\)"),
         ({"student": {"distillation": {"objective": "blobs_task.loss"}}}, "'blobs_task' has no function 'loss'"),
         (
             {"student": {"distillation": {"hints": [{"teacher_layer": "deep", "student_layer": "deep"}]}}},
-            "Teacher-1 has no layer 'deep'; it has: features, dense",
+            "found 'deep'; expected a layer of Teacher-1: features, dense",
         ),
         (
             {"data": {"path": "data", "label": "tree", "transfer": "nowhere"}},
@@ -100,5 +101,5 @@ def test_a_damaged_metadata_store_is_told_before_anything_runs(parsed, tmp_path,
     root = tmp_path / "runs" / "blobs"
     root.mkdir(parents=True)
     damage(root / "metadata.sqlite")
-    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is damaged; remove {root}, "):
+    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is corrupt; remove {root}, "):
         local.run(parsed(), root, RunView(Console(stderr=True), quiet=True))

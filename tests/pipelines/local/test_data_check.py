@@ -85,14 +85,14 @@ def test_truncated_gzip_is_named_with_the_record(tmp_path):
     tfrecords(path)
     find_fault(data(tmp_path, format="tfrecord"))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(UserError, match=r"x.gz: damaged or truncated after record \d+"):
+    with pytest.raises(UserError, match=r"x.gz: corrupt or truncated after record \d+"):
         find_fault(data(tmp_path, format="tfrecord"))
 
 
 def test_a_record_that_is_no_example_is_named(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "x")) as writer:
         writer.write(b"\xff\xff\xff")
-    with pytest.raises(UserError, match="record 1 is no tf.Example"):
+    with pytest.raises(UserError, match="record 1 is not a tf.Example"):
         check_data(data(tmp_path, format="tfrecord"))
 
 

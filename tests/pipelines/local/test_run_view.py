@@ -46,7 +46,7 @@ def test_a_component_that_tells_nothing_is_shown_with_its_time_and_that_of_the_l
         lines = told(view).splitlines()
         time.sleep(0.1)
         assert told(view).splitlines() == lines  # nothing runs, nothing is told
-    assert lines[0] == "  Evaluator.teacher  0 s, 14 s the last time"
+    assert lines[0] == "  Evaluator.teacher  0 s (last run 14 s)"
     assert lines[-1].split() == ["Evaluator.teacher", "0.0", "s"] or lines[-1].split()[-1] == "s"
     assert list(view.seconds) == ["Evaluator.teacher"]
 
@@ -97,8 +97,8 @@ def test_what_another_process_tells_is_told_again(report):
     progress.LOGGER.setLevel(logging.INFO)
     try:
         getattr(progress, report[0])(*report[1])
-        progress.repeat(progress.told_by(records[0]))
+        progress.repeat(progress.payload_of(records[0]))
     finally:
         progress.LOGGER.removeHandler(keep)
         progress.LOGGER.setLevel(level)
-    assert progress.told_by(records[0]) == progress.told_by(records[1]) is not None
+    assert progress.payload_of(records[0]) == progress.payload_of(records[1]) is not None

@@ -89,7 +89,7 @@ def test_a_schedule_that_does_not_exist_is_named_with_those_that_do(tmp_path):
     store = Store(tmp_path)
     store.create(schedule())
     for action in (store.get, store.delete, store.execute):
-        with pytest.raises(UserError, match="there is no schedule 'weekly'; there are: nightly"):
+        with pytest.raises(UserError, match="no schedule is named 'weekly'; expected one of: nightly"):
             action("weekly")
 
 
@@ -139,7 +139,7 @@ def test_a_damaged_schedule_is_told_once_and_does_not_stop_the_others(tmp_path):
     scheduler.look()
     scheduler.look()
     assert len(told) == 2
-    assert "broken.json: damaged" in told[0]
+    assert "broken.json: corrupt" in told[0]
     assert told[1].startswith("nightly: next at ")
 
 

@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.dag.commit import commit_of
-from stillhouse.pipelines.dag.nodes import Place
+from stillhouse.pipelines.dag.nodes import PipelinePaths
 
 # What TensorFlow's and Beam's file systems open from within a container.
 SEEN = ("gs://",)
@@ -13,8 +13,8 @@ CACHE = "/tmp/stillhouse/input_cache"  # in the container, gone with it
 ARTIFACTS = ("minio://", "s3://", "gs://")  # what Kubeflow's launcher can carry
 
 
-def kubeflow_place(settings: Settings) -> Place:
-    """Returns the place of a run on Kubeflow.
+def kubeflow_paths(settings: Settings) -> PipelinePaths:
+    """Returns where a run on Kubeflow reads and writes.
 
     Raises:
       UserError: a path of the settings is one that the cluster cannot see; the message names the key.
@@ -35,7 +35,7 @@ def kubeflow_place(settings: Settings) -> Place:
         there = f"or lies in a mount of kubeflow.volumes ({', '.join(mounts) or 'there is none'})"
         raise UserError(f"{key}: the cluster cannot see {path!r}; it sees what begins with {', '.join(SEEN)} {there}")
 
-    return Place(
+    return PipelinePaths(
         root=root.rstrip("/"),
         data_path=seen("data.path", settings.data.path),
         push_path=seen("push.path", settings.push.path),

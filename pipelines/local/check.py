@@ -1,0 +1,57 @@
+"""Checks before a run: everything that can be known without running."""
+
+import tf_keras as keras
+
+from stillhouse.modules.distillation.objectives import find_objective
+from stillhouse.modules.large_models.check import check_network
+from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.models.imported import saved_width
+from stillhouse.modules.models.layers import layer_output
+from stillhouse.modules.models.task import build_model, find_augment, load_task
+from stillhouse.modules.models.teachers import check_widths
+from stillhouse.modules.settings import Pretraining, Settings, Training
+from stillhouse.pipelines.dag.create import saved_teachers
+from stillhouse.pipelines.local.data_check import check_data, check_transfer
+from stillhouse.pipelines.local.paths import saved_models
+
+
+def check_settings(settings: Settings) -> None:
+    """Checks all that can be checked without running: data files and label column, task module.
+
+    Raises:
+      UserError: the first thing that is not as the settings say.
+    """
+    check_data(settings.data)
+    check_transfer(settings.data)
+    load_task(settings.task)
+    head, existing = HEADS[settings.head], saved_teachers(settings, saved_models(settings))
+    find_objective(settings.objective, settings.head)
+    if any(training.augment for training in settings.trainings()):
+        find_augment(settings.task)
+
+    def built(training: Training, who: str) -> keras.Model:
+        masked = isinstance(training, Pretraining)
+        model = build_model(settings.task, settings.builder_of(training), training.hyperparameters, masked=masked)
+        check_network(model, training.memory, training.parallelism, who)
+        return model
+
+    pretrained = {name: built(of, f"Pretraining.{name}") for name, of in settings.pretraining.items()}
+    for name, of in settings.pretraining.items():
+        for hint in of.distillation.hints if of.distillation else []:
+            layer_output(pretrained[of.distillation.teacher], hint.teacher_layer, of.distillation.teacher)
+            layer_output(pretrained[name], hint.student_layer, name)
+    student = built(settings.student, "Student")
+    teachers = {}  # a kind is built once, whatever the number of its copies
+    for of in settings.teachers:
+        model = None if of.saved_model else built(of, f"Teacher-{len(teachers) + 1}")
+        for _ in range(of.copies):
+            teachers[f"Teacher-{len(teachers) + 1}"] = model
+    widths = {
+        name: saved_width(existing[name], head) if model is None else head.width(model.output_shape[-1])
+        for name, model in teachers.items()
+    }
+    check_widths(widths, head.width(student.output_shape[-1]))
+    for hint in settings.student.distillation.hints:
+        name = f"Teacher-{hint.teacher}"
+        layer_output(teachers[name], hint.teacher_layer, name)
+        layer_output(student, hint.student_layer, "the student")

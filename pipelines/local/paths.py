@@ -1,0 +1,43 @@
+"""Where a run on this machine reads and writes, and Beam's defaults for it."""
+
+import os
+from pathlib import Path
+
+from stillhouse.modules.settings import Settings
+from stillhouse.pipelines.dag.commit import commit_of
+from stillhouse.pipelines.dag.nodes import PipelinePaths
+from stillhouse.pipelines.local.unchanged import last_comparison, lost_push
+
+METADATA = "metadata.sqlite"  # below a run's root
+# Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
+LOCAL_BEAM_OPTIONS = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    # This runner has no containers. Where no way is named by which workers get TFX, every executor packs TFX's sources
+    # for them: two seconds and 48 MB in the temporary folder that nobody removes.
+    "--sdk_container_image=none",
+)
+
+
+def saved_models(settings: Settings) -> dict[str, str]:
+    """Returns where each teachers[].saved_model is; a path with a scheme is taken as it is."""
+    paths = [teacher.saved_model for teacher in settings.teachers if teacher.saved_model]
+    return {path: path if "://" in path else os.path.abspath(path) for path in paths}
+
+
+def local_paths(settings: Settings, root: Path) -> PipelinePaths:
+    """Returns where a local run of the settings under `root` reads and writes."""
+    root = root.absolute()
+    return PipelinePaths(
+        root=str(root / "artifacts"),
+        checkpoints=str(root / "artifacts" / "checkpoints"),
+        cache=str(root / "artifacts" / "input_cache"),
+        data_path=os.path.abspath(settings.data.path),
+        push_path=os.path.abspath(settings.push.path),
+        metadata_path=str(root / METADATA),
+        transfer_path=os.path.abspath(settings.data.transfer) if settings.data.transfer else None,
+        saved_models=saved_models(settings),
+        schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
+        lost_push=lost_push(last_comparison(root)),
+        beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
+        commit=commit_of(Path()),
+    )
