@@ -3,11 +3,17 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+import stillhouse
+from stillhouse.pipelines.cli.app import app
 
 HEAVY = ("tensorflow", "tfx", "apache_beam", "tensorflow_model_analysis", "kfp")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"], ["--version"]]
+)
 def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     program = (
         "import sys\n"
@@ -18,6 +24,11 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_version_is_that_of_the_package():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"stillhouse {stillhouse.__version__}\n")
 
 
 @pytest.mark.parametrize(
