@@ -1,6 +1,7 @@
 """Decides a gate: compares the student with one other model, overall and slice by slice."""
 
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from stillhouse.components.evaluation import EXAMPLES, OVERALL, ModelMetrics
 
@@ -69,27 +70,28 @@ def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: Mo
         return Decision(gate.name, True, "no pushed model to compare with yet", gate.metric)
     change = _change(gate, student.overall, other.overall)
     compared = _compared(gate, student.overall, other.overall)
-    result = {"metric": gate.metric, "change": change, "min_change": gate.min_change}
+    result: dict[str, Any] = {"metric": gate.metric, "change": change, "min_change": gate.min_change}
     if not evaluator_blessed:
         reason = f"{compared}: change {change:+.4f}, {_limit(gate.min_change)}"
         return Decision(gate.name, False, reason, **result)
     judged, failed = 0, []
-    if gate.min_change_per_slice is not None:
+    per_slice = gate.min_change_per_slice
+    if per_slice is not None:
         for name, metrics in sorted(student.slices.items()):
             if name == OVERALL or metrics[EXAMPLES] < gate.min_slice_examples:
                 continue
             judged += 1
             slice_change = _change(gate, metrics, other.slices[name])
-            if slice_change < gate.min_change_per_slice - ROUNDING:
+            if slice_change < per_slice - ROUNDING:
                 failed.append((slice_change, name))
-    if failed:
+    if per_slice is not None and failed:
         worst_change, worst = min(failed)
         more = f" (and {_slices(len(failed) - 1, 'more ')})" if len(failed) > 1 else ""
         reason = (
             f"slice {worst}: {_compared(gate, student.slices[worst], other.slices[worst])}: change "
-            f"{worst_change:+.4f}, {_limit(gate.min_change_per_slice)}{more}"
+            f"{worst_change:+.4f}, {_limit(per_slice)}{more}"
         )
         return Decision(gate.name, False, reason, **result)
-    slices = f"; {_slices(judged)} within {abs(gate.min_change_per_slice):g}" if judged else ""
+    slices = f"; {_slices(judged)} within {abs(per_slice):g}" if per_slice is not None and judged else ""
     reason = f"{compared}: change {change:+.4f}, {_limit(gate.min_change)}{slices}"
     return Decision(gate.name, True, reason, **result)

@@ -27,7 +27,7 @@ class LastPushedParameters(Parameters):
 def model_fingerprint(saved_model: str) -> str:
     """Returns a hash of the names and bytes of a SavedModel's files, without the record of its push."""
     files = sorted(
-        os.path.relpath(os.path.join(folder, name), saved_model)
+        os.path.relpath(os.path.join(os.fsdecode(folder), os.fsdecode(name)), saved_model)
         for folder, _, names in fileio.walk(saved_model)
         for name in names
     )
@@ -66,7 +66,8 @@ def pushed_versions(push_path: str) -> list[str]:
     """Returns the version numbers in the push folder, newest first."""
     if not fileio.exists(push_path):
         return []
-    numbers = [name.rstrip("/") for name in fileio.listdir(push_path) if name.rstrip("/").isdigit()]
+    names = [os.fsdecode(name).rstrip("/") for name in fileio.listdir(push_path)]
+    numbers = [name for name in names if name.isdigit()]
     complete = [name for name in numbers if fileio.exists(os.path.join(push_path, name, "saved_model.pb"))]
     return sorted(complete, key=int, reverse=True)
 

@@ -48,6 +48,6 @@ def _ParquetToExample(pipeline: beam.Pipeline, exec_properties: dict[str, Any], 
 class Executor(BaseExampleGenExecutor):
     """Executor of ParquetExampleGen."""
 
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
-        """Returns the PTransform from Parquet files to tf.Examples."""
+    def GetInputSourceToExamplePTransform(self) -> Any:
+        """Returns a function that makes the PTransform from Parquet files to tf.Examples."""
         return _ParquetToExample

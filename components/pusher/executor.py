@@ -69,6 +69,6 @@ def _keep_teacher(saved_model: str, folder: str, version: int) -> None:
     """Copies a teacher into folder/version, and removes the older ones."""
     with new_folder(os.path.join(folder, str(version))) as unfinished:
         io_utils.copy_dir(saved_model, unfinished)
-    for name in fileio.listdir(folder):
+    for name in map(os.fsdecode, fileio.listdir(folder)):
         if name.rstrip("/") != str(version):
             fileio.rmtree(os.path.join(folder, name))

@@ -30,7 +30,8 @@ def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dic
     with fileio.open(os.path.join(input_dict["schema"][0].uri, "schema.pbtxt")) as file:
         text_format.Parse(file.read(), schema)
     schema_features = {feature.name: feature for feature in schema.feature}
-    splits, features = {}, {}
+    splits: dict[str, int] = {}
+    features: dict[str, dict[str, Any]] = {}
     for split in artifact_utils.decode_split_names(statistics.split_names):
         split_statistics = statistics_pb2.DatasetFeatureStatisticsList()
         split_statistics.ParseFromString(_read(statistics.uri, split, "FeatureStats.pb"))

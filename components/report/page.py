@@ -129,8 +129,8 @@ def compared_slices(
 
 def _matrices(details: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns the confusion matrix of each model with fractions of its rows; for many classes, the largest mistakes."""
-    matrices = {}
-    classes = details.get("classes")
+    matrices: dict[str, dict[str, Any]] = {}
+    classes = details.get("classes", [])
     for name, matrix in details.get("confusion", {}).items():
         if len(matrix) <= MAX_CLASSES_IN_MATRIX:
             rows = [[(count, count / max(1, sum(row))) for count in row] for row in matrix]

@@ -3,7 +3,7 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def disagreements(labels: np.ndarray, student: np.ndarray, other: np.ndarray) ->
     }
 
 
-def image_of(features: dict[str, Sequence]) -> list[list[float]] | None:
+def image_of(features: Mapping[str, Sequence]) -> list[list[float]] | None:
     """Returns an example's features as a square grey image, 0 to 1; None: they do not form one.
 
     They do if one feature has a square number of values, or if a square number of features NAME0, NAME1, ... have one

@@ -50,14 +50,14 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
     parser = ExampleParser(feature_spec, label, HEADS[head])
     half = dtype == "float16"
 
-    def answers(records):
+    def answer(records):
         features, _, _ = parser(records)
         return {KEY: fingerprints(records), **predict_targets(teachers, features)}
 
-    answers = tf.function(answers, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    answers = tf.function(answer, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     specs = {
-        PREFIX + name: tf.TensorSpec([None], tf.string) if half and name != KEY else tf.TensorSpec.from_tensor(answer)
-        for name, answer in answers.get_concrete_function().structured_outputs.items()
+        PREFIX + name: tf.TensorSpec([None], tf.string) if half and name != KEY else tf.TensorSpec.from_tensor(output)
+        for name, output in answers.get_concrete_function().structured_outputs.items()
     }
     converter, encoder = TensorsToRecordBatchConverter(specs), RecordBatchToExamplesEncoder()
 

@@ -14,9 +14,10 @@ from stillhouse.components.span_window_example_gen.window import SEPARATOR
 class SpanWindow(BaseExampleGenExecutor):
     """A format's executor, for patterns that are several."""
 
-    def GetInputSourceToExamplePTransform(self) -> beam.PTransform:
-        """Returns the PTransform from the files of all spans to tf.Examples."""
-        read_one = super().GetInputSourceToExamplePTransform()
+    def GetInputSourceToExamplePTransform(self) -> Any:
+        """Returns a function that makes the PTransform from the files of all spans to tf.Examples."""
+        # That of the format, the next in the method resolution order.
+        read_one: Any = super().GetInputSourceToExamplePTransform()  # type: ignore[safe-super]
 
         @beam.ptransform_fn
         def read_all(pipeline: beam.Pipeline, exec_properties: dict[str, Any], split_pattern: str):

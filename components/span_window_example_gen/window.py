@@ -41,7 +41,7 @@ def spans_in(base: str, patterns: Iterable[str]) -> list[int]:
         parts = re.split(r"(\{SPAN\}|\{VERSION\}|\*)", path)
         known = {"{SPAN}": r"(?P<span>\d+)", "{VERSION}": r"\d+", "*": "[^/]*"}
         expression = re.compile("".join(known.get(part, re.escape(part)) for part in parts))
-        files = fileio.glob(path.replace("{SPAN}", "*").replace("{VERSION}", "*"))
+        files = map(os.fsdecode, fileio.glob(path.replace("{SPAN}", "*").replace("{VERSION}", "*")))
         found.append({int(match["span"]) for file in files if (match := expression.fullmatch(file))})
     return sorted(set.intersection(*found))
 
@@ -61,12 +61,12 @@ def widened(properties: dict[str, Any], span: int) -> dict[str, Any]:
     base = properties["input_base"]
     known = [one for one in spans_in(base, [split.pattern for split in config.splits]) if one <= span]
     patterns: dict[str, list[str]] = {split.name: [] for split in config.splits}
-    fingerprints = []
+    fingerprints: list[str] = []
     for one in known[-_spans_of(properties) :]:
         only = range_config_pb2.StaticRange(start_span_number=one, end_span_number=one)
         processor = FileBasedInputProcessor(base, config.splits, range_config_pb2.RangeConfig(static_range=only))
         number, version = processor.resolve_span_and_version()
-        fingerprints.append(processor.get_input_fingerprint(number, version))
+        fingerprints.append(processor.get_input_fingerprint(number, version) or "")
         for split in config.splits:
             patterns[split.name].append(processor.get_pattern_for_span_version(split.pattern, number, version))
     for split in config.splits:

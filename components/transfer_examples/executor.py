@@ -35,11 +35,13 @@ def transform_batches(transform_graph: str, label: str) -> BatchFunction:
     layer = transform.transform_features_layer()
     spec = request_spec(transform, label)
 
-    def transformed(records):
+    def transform_without_label(records):
         features = layer(tf.io.parse_example(records, spec))
         return {name: value for name, value in features.items() if name != label and isinstance(value, tf.Tensor)}
 
-    transformed = tf.function(transformed, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    transformed = tf.function(
+        transform_without_label, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
+    )
     outputs = transformed.get_concrete_function().structured_outputs
     converter = TensorsToRecordBatchConverter({name: tf.TensorSpec.from_tensor(of) for name, of in outputs.items()})
     encoder = RecordBatchToExamplesEncoder()

@@ -72,8 +72,10 @@ def make_strategy(settings: Strategy, cluster: ClusterSpec | None = None) -> tf.
       UserError: there are fewer devices than wanted, there is no TPU, or no cluster.
     """
     name = resolve_auto() if settings.name == "auto" else settings.name
-    if name in CLUSTER_STRATEGIES and cluster is None:
-        raise UserError(f"strategy.name: {name} needs a cluster; found no TF_CONFIG in the environment; set it")
+    if name in CLUSTER_STRATEGIES:
+        if cluster is None:
+            raise UserError(f"strategy.name: {name} needs a cluster; found no TF_CONFIG in the environment; set it")
+        return _of_processes(name, settings, cluster)
     if name == "one_device":
         return tf.distribute.OneDeviceStrategy(local_devices(1)[0])
     if name == "mirrored":
@@ -86,14 +88,16 @@ def make_strategy(settings: Strategy, cluster: ClusterSpec | None = None) -> tf.
         names = local_devices(settings.devices)
         # Without a parameter device it would place variables on the CPU, device 0, which is meant.
         return tf.distribute.experimental.CentralStorageStrategy(names, "/CPU:0")
+    return _tpu(settings.tpu)
+
+
+def _of_processes(name: str, settings: Strategy, cluster: ClusterSpec) -> tf.distribute.Strategy:
     if name == "multi_worker_mirrored":
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver(cluster))
-    if name == "parameter_server":
-        partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
-            min_shard_bytes=LEAST_SHARD_BYTES, max_shards=settings.parameter_servers or 1
-        )
-        return tf.distribute.ParameterServerStrategy(_resolver(cluster), variable_partitioner=partitioner)
-    return _tpu(settings.tpu)
+    partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
+        min_shard_bytes=LEAST_SHARD_BYTES, max_shards=settings.parameter_servers or 1
+    )
+    return tf.distribute.ParameterServerStrategy(_resolver(cluster), variable_partitioner=partitioner)
 
 
 def _resolver(cluster: ClusterSpec) -> tf.distribute.cluster_resolver.ClusterResolver:

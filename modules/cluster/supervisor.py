@@ -70,8 +70,9 @@ class _Task:
     environment: dict[str, str]
     log: Path
     failure: Path  # where it writes why it failed
-    process: subprocess.Popen = None
-    reader: threading.Thread = None
+    # None until it is started; what runs in between looks at started tasks only.
+    process: subprocess.Popen = None  # type: ignore[assignment]
+    reader: threading.Thread = None  # type: ignore[assignment]
 
     @property
     def name(self) -> str:
@@ -213,9 +214,11 @@ def _end(task: _Task) -> None:
     if task.process.poll() is None:
         task.process.kill()
     task.process.wait()
-    task.process.stdin.close()
+    if task.process.stdin:
+        task.process.stdin.close()
     task.reader.join()
-    task.process.stdout.close()
+    if task.process.stdout:
+        task.process.stdout.close()
 
 
 def _watch(job: Job, tasks: list[_Task], course: Course) -> None:

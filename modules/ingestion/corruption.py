@@ -41,7 +41,9 @@ def without_damage(files: dict[str, list[str]], options: Ingestion) -> dict[str,
             f"{file}: record {first} is corrupt (checksum mismatch){more}; recreate the file, or skip corrupt records "
             f"with ingestion.max_corrupt_records: {corrupt_count}"
         )
-    if damaged and options.cache_folder is None:
+    if not damaged:
+        return dict(files)
+    if options.cache_folder is None:
         raise UserError("ingestion.cache_folder: needed by max_corrupt_records, for repaired copies; set it")
     for file, numbers in damaged.items():
         listed = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")

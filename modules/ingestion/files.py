@@ -94,4 +94,4 @@ def records_of_file(file: tf.Tensor, kind: tf.Tensor, targets: tf.Tensor, paired
 def in_order(files: ExampleFiles) -> tf.data.Dataset:
     """Returns the records of all files, one file after the other, each followed by its soft targets."""
     paired = files.soft_targets is not None
-    return named_files(files).flat_map(lambda *named: records_of_file(*named, paired=paired))
+    return named_files(files).flat_map(lambda file, kind, targets: records_of_file(file, kind, targets, paired))

@@ -8,7 +8,7 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import google_crc32c
 import tensorflow as tf
@@ -69,4 +69,4 @@ def records_of(file: str) -> Iterator[bytes | None]:
       BrokenFileError: the file ends within a record, cannot be decompressed, or a length is corrupt.
     """
     with tf.io.gfile.GFile(file, "rb") as raw:
-        yield from framed_records(gzip.GzipFile(fileobj=raw) if compression_of(file) else raw)
+        yield from framed_records(cast(BinaryIO, gzip.GzipFile(fileobj=raw) if compression_of(file) else raw))

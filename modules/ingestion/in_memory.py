@@ -24,9 +24,10 @@ SMALL_INTEGERS = (np.uint8, np.int16, np.int32)
 def narrowed(values: np.ndarray) -> np.ndarray:
     """Returns the values in the smallest type that holds them without loss: class ids and pixels are often bytes."""
     if values.dtype == np.int64 and values.size:
-        for kind in map(np.iinfo, SMALL_INTEGERS):
-            if kind.min <= values.min() and values.max() <= kind.max:
-                return values.astype(kind.dtype)
+        for dtype in SMALL_INTEGERS:
+            limits = np.iinfo(dtype)
+            if limits.min <= values.min() and values.max() <= limits.max:
+                return values.astype(dtype)
     if values.dtype == np.float32 and values.size and values.min() >= 0 and values.max() <= np.iinfo(np.uint8).max:
         whole = values.astype(np.uint8)
         # Negative zero is a different number.
@@ -53,7 +54,7 @@ class Columns:
         """Reads all examples of the files; their order is always the same."""
         paired = files.soft_targets is not None
         batches = named_files(files).interleave(
-            lambda *named: records_of_file(*named, paired=paired).batch(RECORDS_AT_ONCE),
+            lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(RECORDS_AT_ONCE),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )

@@ -50,7 +50,7 @@ def limit(source: Source, parser: ExampleParser, batch_size: int, options: Inges
     """Returns the batches of TensorFlow's readers and parser on all cores, in any order."""
     paired = source.files.soft_targets is not None
     batches = named_files(source.files).interleave(
-        lambda *named: records_of_file(*named, paired=paired).batch(batch_size),
+        lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(batch_size),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )

@@ -48,7 +48,8 @@ class InputService:
         for process in self._processes:
             process.kill()
             process.wait()
-            process.stdin.close()
+            if process.stdin:
+                process.stdin.close()
 
     def _started(self) -> subprocess.Popen:
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

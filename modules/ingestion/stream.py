@@ -98,7 +98,7 @@ def _interleaved(files: ExampleFiles, seed: tf.Tensor | int | None, options: Ing
         named = named.shuffle(len(files.examples), seed=seed, reshuffle_each_iteration=False)
     paired = files.soft_targets is not None
     return named.interleave(
-        lambda *names: records_of_file(*names, paired=paired),
+        lambda file, kind, targets: records_of_file(file, kind, targets, paired),
         cycle_length=or_autotune(options.interleave_files),
         block_length=options.interleave_block,
         num_parallel_calls=tf.data.AUTOTUNE,

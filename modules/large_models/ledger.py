@@ -38,8 +38,8 @@ def kept_tensors(network: keras.Model, batch: int) -> dict[Any, int]:
     """
     kept: dict[Any, int] = {}
 
-    def step(*inputs):
-        inputs = list(inputs)
+    def step(*tensors):
+        inputs = list(tensors)
         with tf.GradientTape() as tape:
             tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
             outputs = tf.nest.flatten(network(inputs, training=True))

@@ -180,7 +180,7 @@ def plan_stages(
     costs = measure(network, batch_size // settings.replicas // micro_batches)
     kept = micro_batches if settings.schedule == "gpipe" else min(micro_batches, settings.stages)
     if isinstance(settings.balance, list):
-        places = _places_of(settings, [cost.name for cost in costs])
+        places = _places_of(settings.balance, settings.stages, [cost.name for cost in costs])
         partition = partition_at(costs, places, kept)
     else:
         budget = None if settings.memory_budget_mb is None else int(settings.memory_budget_mb * 1e6)
@@ -203,11 +203,10 @@ def plan_stages(
     return Stages(partition, devices, micro_batches, settings, [stage_of.get(id(variable.handle)) for variable in made])
 
 
-def _places_of(settings: Parallelism, names: list[str]) -> list[int]:
-    counts = settings.balance
-    if len(counts) != settings.stages or sum(counts) != len(names) or min(counts) < 1:
+def _places_of(counts: list[int], stages: int, names: list[str]) -> list[int]:
+    if len(counts) != stages or sum(counts) != len(names) or min(counts) < 1:
         raise UserError(
-            f"parallelism.balance: found {counts}; expected {settings.stages} numbers of at least 1 with the sum "
+            f"parallelism.balance: found {counts}; expected {stages} numbers of at least 1 with the sum "
             f"{len(names)} (layers: {', '.join(names)})"
         )
     return [sum(counts[:number]) for number in range(1, len(counts))]

@@ -68,7 +68,7 @@ def crossing(units: Sequence[Unit], network: keras.Model) -> list[list[Any]]:
 
     The network's inputs are not among them: they exist anyway.
     """
-    last_use = {}
+    last_use: dict[int, int] = {}
     for index, unit in enumerate(units):
         last_use |= {id(tensor): index for tensor in unit.inputs}
     last_use |= {id(tensor): len(units) for tensor in tf.nest.flatten(network.outputs)}

@@ -94,10 +94,9 @@ def _swapped(
 
     @tf.custom_gradient
     def forward(*inputs):
-        inputs = list(inputs)
         with tf.GradientTape() as tape:
             tape.watch([tensor for tensor in inputs if tensor.dtype.is_floating])
-            outputs = segment(inputs, training=True)
+            outputs = segment(list(inputs), training=True)
 
         def backward(*upstream, variables=None):
             variables = list(variables or [])

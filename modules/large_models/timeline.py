@@ -80,7 +80,7 @@ def render_timeline(passes: Sequence[Timed], title: str) -> bytes:
             axes.broken_barh(bars, (stage - 0.4, 0.8), color=colour, edgecolor="white", label=label)
         for timed in own if len(passes) <= MAX_NUMBERED else []:
             middle = ((timed.began + timed.ended) / 2 - first) * 1000
-            centred = {"ha": "center", "va": "center", "color": "white", "zorder": 3}
+            centred: dict[str, Any] = {"ha": "center", "va": "center", "color": "white", "zorder": 3}
             axes.text(middle, timed.stage_pass.stage, str(timed.stage_pass.micro_batch + 1), **centred)
     axes.set_yticks(range(stages), [f"stage {stage}" for stage in range(stages)])
     axes.invert_yaxis()

@@ -53,10 +53,10 @@ def _load(teacher: SavedTeacher):
         names = ", ".join(sorted(model.signatures)) or "none"
         raise UserError(f"{key}: signature: found {teacher.signature!r}; expected one of: {names}")
     signature = model.signatures[teacher.signature]
-    names = sorted(signature.structured_outputs)
-    output = teacher.output or (names[0] if len(names) == 1 else None)
-    if output not in names:
-        raise UserError(f"{key}: set output to the output with the logits: {', '.join(names)}")
+    outputs = sorted(signature.structured_outputs)
+    output = teacher.output or (outputs[0] if len(outputs) == 1 else None)
+    if output not in outputs:
+        raise UserError(f"{key}: set output to the output with the logits: {', '.join(outputs)}")
     return model, signature, output
 
 

@@ -82,7 +82,8 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
         model = saved_models.load(saved_model)
         head = HEADS[read_card(saved_model)["head"]]
         serve, transformed_labels = model.signatures["serving_default"], model.signatures["transformed_labels"]
-    examples, sums = 0, {}
+    examples = 0
+    sums: dict[str, float] = {}
     for batch in read_records(pattern).batch(BATCH).as_numpy_iterator():
         requests = [without_feature(record, label) for record in batch]
         with _blaming_the_model():

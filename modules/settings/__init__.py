@@ -6,6 +6,7 @@ from stillhouse.modules.settings.evaluation import (
     BINARY_METRICS,
     RANKING_METRICS,
     REPORTED_METRICS,
+    BaselineGate,
     PushedGate,
     TeacherGate,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "OBJECTIVES",
     "RANKING_METRICS",
     "REPORTED_METRICS",
+    "BaselineGate",
     "Checkpoints",
     "Data",
     "Hint",

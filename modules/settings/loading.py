@@ -37,7 +37,7 @@ def _fields(section: type[BaseModel] | None) -> dict[str, FieldInfo]:
 
 def _section_at(location: tuple) -> type[BaseModel] | None:
     """Returns the section whose keys stand below `location`; None if its value is no section."""
-    section = Settings
+    section: type[BaseModel] = Settings
     keys = iter(location)
     for key in keys:
         if isinstance(key, int):
@@ -97,7 +97,7 @@ def parse_settings(raw: Any, source: str) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
+        lines = [_explain(dict(detail)) for detail in error.errors()]
         raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
 
 

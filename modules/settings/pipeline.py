@@ -120,17 +120,20 @@ class Settings(Section):
             where = f"pretraining.{name}"
             if not re.fullmatch(PRETRAINING_NAME, name):
                 raise ValueError(f"{where}: found {name!r}; expected letters, digits and underscores")
-            named = {f"{where}.start.pretraining": of.start and of.start.pretraining}
-            named[f"{where}.distillation.teacher"] = of.distillation and of.distillation.teacher
+            named = {
+                f"{where}.start.pretraining": of.start.pretraining if of.start else None,
+                f"{where}.distillation.teacher": of.distillation.teacher if of.distillation else None,
+            }
             for key, value in named.items():
                 if value and value not in known:
                     raise ValueError(f"{key}: found {value!r}; expected an earlier entry: {', '.join(known) or 'none'}")
             known.append(name)
-        for where, of in [*((f"teachers[{n}]", of) for n, of in enumerate(self.teachers)), ("student", self.student)]:
-            if of.start and of.start.pretraining not in known:
+        trainings: dict[str, Training] = {f"teachers[{number}]": each for number, each in enumerate(self.teachers)}
+        for where, training in (trainings | {"student": self.student}).items():
+            if training.start and training.start.pretraining not in known:
                 raise ValueError(
-                    f"{where}.start.pretraining: found {of.start.pretraining!r}; expected an entry of pretraining: "
-                    f"{', '.join(known) or 'none'}"
+                    f"{where}.start.pretraining: found {training.start.pretraining!r}; expected an entry of "
+                    f"pretraining: {', '.join(known) or 'none'}"
                 )
 
     @property

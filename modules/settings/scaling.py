@@ -51,7 +51,7 @@ class Strategy(Section):
             "parameter_server": {"workers": 2, "parameter_servers": 1},
         }
         if isinstance(values, dict):
-            return of_processes.get(values.get("name"), {}) | values
+            return of_processes.get(values.get("name", ""), {}) | values
         return values
 
     @model_validator(mode="after")

@@ -93,7 +93,7 @@ def _allowed(field: dict[str, Any]) -> str:
         kind = f"mapping of names to {_element(inner)}" if isinstance(inner, dict) and inner else "mapping"
     words = {"boolean": "`true` or `false`", None: "any value"}
     limits = [text.format(field[limit]) for limit, text in LIMITS.items() if limit in field]
-    return ", ".join([words.get(kind, kind), *limits])
+    return ", ".join([words.get(kind, str(kind)), *limits])
 
 
 def _element(field: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ The teacher is BERT's encoder with its pooler; the student has no segments and n
 2019, section 3).
 """
 
+from typing import Any
+
 import tensorflow as tf
 import tensorflow_transform as tft
 import tf_keras as keras
@@ -45,6 +47,10 @@ def preprocessing_fn(inputs, custom_config):
     return {TOKENS: ids, SEGMENTS: segments, MATCHES: matches_of(ids, segments), label: classes}
 
 
+def _inputs(length: int, *names: str) -> list[Any]:
+    return [keras.Input([length], dtype="int64", name=name) for name in names]
+
+
 def build_teacher(
     vocabulary: int,
     length: int,
@@ -55,11 +61,11 @@ def build_teacher(
     dropout: float = 0.1,
 ) -> keras.Model:
     """Returns BERT's classifier: the encoder, a dense layer (the pooler) over [CLS], and the classes."""
-    inputs = [keras.Input([length], dtype="int64", name=name) for name in (TOKENS, MATCHES, SEGMENTS)]
-    _, hidden = encoder(*inputs, vocabulary, layers, width, heads, dropout)
+    tokens, matches, segments = _inputs(length, TOKENS, MATCHES, SEGMENTS)
+    _, hidden = encoder(tokens, matches, segments, vocabulary, layers, width, heads, dropout)
     pooled = keras.layers.Dense(width, activation="tanh", name="pooler")(hidden[:, 0])
     pooled = keras.layers.Dropout(dropout)(pooled)
-    return keras.Model(inputs, keras.layers.Dense(classes, name="classes")(pooled))
+    return keras.Model([tokens, matches, segments], keras.layers.Dense(classes, name="classes")(pooled))
 
 
 def build_student(
@@ -72,10 +78,10 @@ def build_student(
     dropout: float = 0.1,
 ) -> keras.Model:
     """Returns DistilBERT's classifier: the encoder without segments, and the classes over [CLS]."""
-    inputs = [keras.Input([length], dtype="int64", name=name) for name in (TOKENS, MATCHES)]
-    _, hidden = encoder(*inputs, None, vocabulary, layers, width, heads, dropout)
+    tokens, matches = _inputs(length, TOKENS, MATCHES)
+    _, hidden = encoder(tokens, matches, None, vocabulary, layers, width, heads, dropout)
     first = keras.layers.Dropout(dropout)(hidden[:, 0])
-    return keras.Model(inputs, keras.layers.Dense(classes, name="classes")(first))
+    return keras.Model([tokens, matches], keras.layers.Dense(classes, name="classes")(first))
 
 
 def build_language_model(
@@ -93,10 +99,10 @@ def build_language_model(
       vocabulary, length, layers, width, heads, dropout: as for the classifiers.
       segments: whether the encoder has segments, as the teacher's.
     """
-    names = [TOKENS, MATCHES, *([SEGMENTS] if segments else [])]
-    inputs = [keras.Input([length], dtype="int64", name=name) for name in names]
+    tokens, matches, *rest = _inputs(length, TOKENS, MATCHES, *([SEGMENTS] if segments else []))
     masked = keras.Input([None], dtype="int64", name=POSITIONS)
-    encoder_inputs = inputs if segments else [*inputs, None]
-    embeddings, hidden = encoder(*encoder_inputs, vocabulary, layers, width, heads, dropout)
+    embeddings, hidden = encoder(
+        tokens, matches, rest[0] if segments else None, vocabulary, layers, width, heads, dropout
+    )
     logits = VocabularyLogits(embeddings, width, name="vocabulary")([hidden, masked])
-    return keras.Model([*inputs, masked], logits)
+    return keras.Model([tokens, matches, *rest, masked], logits)

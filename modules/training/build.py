@@ -138,7 +138,9 @@ def make_distillation(
     Raises:
       UserError: teachers or hints do not fit the student.
     """
-    settings, ensemble = config.distillation, config.distillation.ensemble
+    settings = config.distillation
+    assert settings, "only a training that distils has teachers or soft targets"
+    ensemble = settings.ensemble
     width = HEADS[config.head].width(network.output_shape[-1] // config.heads)
     if card:
         count, outputs = card.shapes[LOGITS]

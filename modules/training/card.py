@@ -58,8 +58,9 @@ def card_of(
         "history": metrics,
     }
     if plan.masking:
-        card["held_out"] = held_out(network, plan.masking, example_files(plan.fn_args.eval_files), data.parser)
-        progress.note(f"{config.name}: masked language modelling on the eval split: {listed(card['held_out'])}")
+        figures = held_out(network, plan.masking, example_files(plan.fn_args.eval_files), data.parser)
+        card["held_out"] = figures
+        progress.note(f"{config.name}: masked language modelling on the eval split: {listed(figures)}")
     if plan.cluster is None:
         progress.note(f"{config.name}: peak memory, MB: {listed(peak)}")
     return card

@@ -79,7 +79,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.history: dict[str, list[float]] = {}
         if folder:
             folders = [os.path.join(folder, name) for name in in_step(cluster)]
-            own = os.path.join(folder, cluster.task_name) if len(folders) > 1 else folders[0]
+            own = os.path.join(folder, cluster.task_name) if cluster and len(folders) > 1 else folders[0]
             self._restore(identity, own, folders)
             self._manager = tf.train.CheckpointManager(
                 self._checkpoint, own, max_to_keep=settings.keep, checkpoint_name=NAME

@@ -160,21 +160,18 @@ def _looked_through(
     card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
     parser = ExampleParser(feature_spec, config.label, head, card)
 
-    def part(split: str) -> ExampleFiles | None:
-        if not files[split]:
-            return None
-        if not card:
-            example_parts = ExampleFiles(files[split])
-        else:
-            example_parts = ExampleFiles(files[split], split_folder(config.soft_targets, split))
-            check_match(example_parts.examples, example_parts.soft_targets, card)
+    def part(split: str) -> ExampleFiles:
+        targets = split_folder(config.soft_targets, split) if card and config.soft_targets else None
+        example_parts = ExampleFiles(files[split], targets)
+        if card and targets:
+            check_match(example_parts.examples, targets, card)
         kept = options.cache == "disk" or any(map(is_parquet, example_parts.examples))
         return on_disk(example_parts, options.cache_folder) if kept else example_parts
 
-    source = Source(part("train"), part("transfer"), config.shard, config.omit_classes)
+    source = Source(part("train"), part("transfer") if files["transfer"] else None, config.shard, config.omit_classes)
     in_memory = options.cache == "memory" and config.strategy.name != "parameter_server"
     own, workers = source, 1
-    if options.sharding == "file" and config.strategy.name == "multi_worker_mirrored":
+    if cluster and options.sharding == "file" and config.strategy.name == "multi_worker_mirrored":
         tasks = in_step(cluster)
         own, workers = source.of_worker(tasks.index(cluster.task_name), len(tasks)), len(tasks)
     own, columns, labels = _counted(own, parser, in_memory)
@@ -189,20 +186,19 @@ def _looked_through(
 
 def _counted(source: Source, parser: ExampleParser, in_memory: bool) -> tuple[Source, Columns | None, LabelScan]:
     """Reads all examples once and returns the source with their numbers, them if wanted, and what their labels are."""
-    transfer = Source(source.transfer) if source.transfer else None
     columns = None
     if in_memory:
         columns = Columns.load(source.files, parser, source.shard, source.omit_classes)
         labels = scan_of([columns.labels], source.files.examples, parser.label)
-        if transfer:
+        if source.transfer:
             unlabelled = Columns.load(source.transfer, parser)
             count, columns = unlabelled.count, columns.joined(unlabelled)
     else:
         labels = scan_labels(source, parser)
-        count = scan_labels(transfer, parser, labelled=False).examples if transfer else 0
+        count = scan_labels(Source(source.transfer), parser, labelled=False).examples if source.transfer else 0
     files = replace(source.files, count=labels.examples)
     return (
-        replace(source, files=files, transfer=replace(source.transfer, count=count) if transfer else None),
+        replace(source, files=files, transfer=replace(source.transfer, count=count) if source.transfer else None),
         columns,
         labels,
     )
@@ -289,9 +285,10 @@ def make_datasets(
         batches = parsed_batches(batches, data.parser, config.seed, options, change=change, portion=portion)
         return ready(service.distributed(batches) if service else batches)
 
-    served = []  # lives as long as the returned function
+    served: list[SharedInput] = []  # lives as long as the returned function
 
     def shared(first_step):
+        assert cluster, "workers of a parameter server share the input"
         host = cluster.addresses["chief"][0].rpartition(":")[0]
         served[:] = [SharedInput(records(first_step, cached=options.cache == "memory"), host)]
         return lambda context: parsed(served[0].batches())

@@ -27,6 +27,7 @@ class EventFiles(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Writes a scalar for each figure; `epoch` counts from 0, the step in the file from 1."""
+        assert self._writer, "Keras calls on_train_begin first"
         with self._writer.as_default(step=epoch + 1):
             for name, value in (logs or {}).items():
                 tf.summary.scalar(name, float(value))

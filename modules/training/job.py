@@ -23,11 +23,12 @@ def job_of(config: TrainingConfig, fn_args: "FnArgs") -> Job:
         "custom_config": config.model_dump(mode="json"),
     }
     parallelism, strategy = config.parallelism, config.strategy
-    in_stages = config.cluster_kind == STAGES
+    kind = config.cluster_kind
+    assert kind, "only a training job of several processes is made of them"
     return Job(
         name=config.name,
-        kind=config.cluster_kind,
-        workers=parallelism.stages * parallelism.replicas if in_stages else strategy.workers,
+        kind=kind,
+        workers=parallelism.stages * parallelism.replicas if kind == STAGES else strategy.workers or 1,
         parameter_servers=strategy.parameter_servers or 0,
         most_restarts=config.restarts.most,
         back_off_seconds=config.restarts.back_off_seconds,

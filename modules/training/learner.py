@@ -193,7 +193,7 @@ class Learner(keras.Model):
 
         batch = (features, labels, targets)
         if self._pipeline:
-            gradients, totals = self._piped(batch, examples, replicas.num_replicas_in_sync)
+            gradients, totals = self._piped(self._pipeline, batch, examples, replicas.num_replicas_in_sync)
         elif self._micro_batches == 1:
             gradients, totals = passed(batch)
         else:
@@ -237,10 +237,10 @@ class Learner(keras.Model):
             loss = self._scaled(loss)
         return tape.gradient(loss, self.learnt), self._totals(losses, logits, labels)
 
-    def _piped(self, batch, examples, replicas):
+    def _piped(self, pipeline: Pipeline, batch, examples, replicas):
         """As `_passed`, stage by stage."""
         loss_of = self._loss_of_stages(examples)
-        gradients, totals = self._pipeline.gradients(self._inputs(batch[0]), batch, loss_of, self.learnt)
+        gradients, totals = pipeline.gradients(self._inputs(batch[0]), batch, loss_of, self.learnt)
         if self.network.losses:
             with tf.GradientTape() as tape:
                 of_network = self._scaled(tf.add_n(self.network.losses) / replicas)
@@ -262,6 +262,7 @@ class Learner(keras.Model):
 
     def clocked(self, batch) -> list[Timed]:
         """Returns the passes of a step in stages that changes no weight, on `batch`: (features, labels, targets)."""
+        assert self._pipeline, "only a network in stages has passes"
         return clock(self._pipeline, self._inputs(batch[0]), batch, self._loss_of_stages(1.0), self.learnt)
 
     def _totals(self, losses, logits, labels) -> dict[str, tf.Tensor]:

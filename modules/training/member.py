@@ -10,11 +10,14 @@ import logging
 import os
 import sys
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.modules import progress
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.parent_process import end_with_parent
+
+if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
+    from tfx.components.trainer.fn_args_utils import FnArgs
 
 # Between operations. A worker on one core would have one, which waits for the shared input while others wait for it.
 LEAST_THREADS = 4
@@ -48,14 +51,14 @@ def run(job_file: str, failure_file: str | None) -> None:
         # TensorFlow reads its environment, which is complete only now, when it is imported.
         from stillhouse.modules.training.launch import run_fn
 
-        run_fn(SimpleNamespace(**arguments))
+        run_fn(cast("FnArgs", SimpleNamespace(**arguments)))
     except Exception as error:
         of_user = isinstance(error, UserError)
         reason = str(error) if of_user else f"{type(error).__name__}: {gist(str(error))}"
         if failure_file:
             with open(failure_file, "w") as file:
                 json.dump({"reason": reason, "of_user": of_user}, file)
-        if not of_user:
+        if not isinstance(error, UserError):
             raise
         print(reason, file=sys.stderr)
         sys.exit(error.exit_code)

@@ -103,7 +103,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
 def _steps_per_call(config: TrainingConfig, strategy: tf.distribute.Strategy, steps: int) -> int:
     steps_per_call = min(steps, MOST_STEPS_PER_EXECUTION)
     if is_asynchronous(strategy):  # a call is done by one worker; an epoch has to keep all of them busy
-        return max(1, min(steps_per_call, steps // (config.strategy.workers * CALLS_PER_WORKER)))
+        return max(1, min(steps_per_call, steps // ((config.strategy.workers or 1) * CALLS_PER_WORKER)))
     return steps_per_call
 
 

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -73,7 +73,8 @@ def held_out(network: keras.Model, masking: Masking, files: Sequence[str], parse
       files: of the eval split.
       parser: of its examples.
     """
-    sums, count = {}, 0
+    sums: dict[str, float] = {}
+    count = 0
     for number, records in enumerate(read(files).batch(EVALUATED_AT_ONCE)):
         features, labels, _ = masking(parser(records), tf.constant([0, number]))
         logits = parser.head.logits(network({name: features[name] for name in network.input_names}, training=False))
@@ -116,7 +117,7 @@ def ledgers_of(
     return {f"stage {number}": kinds for number, kinds in enumerate(ledgers)}
 
 
-def listed(figures: dict[str, float]) -> str:
-    """Returns the figures as text, with two digits at the least."""
+def listed(figures: Mapping[str, float | None]) -> str:
+    """Returns the figures as text, with two digits at the least; those that are None are left out."""
     measured = {name.replace("_", " "): value for name, value in figures.items() if value is not None}
     return ", ".join(f"{name} {value:.1f}" if value >= 1 else f"{name} {value:.2g}" for name, value in measured.items())

@@ -9,7 +9,6 @@ from stillhouse.modules.cluster.spec import is_chief
 from stillhouse.modules.cluster.strategies import is_asynchronous
 from stillhouse.modules.distillation.annealing import Annealing
 from stillhouse.modules.ingestion.service import input_service
-from stillhouse.modules.settings import CLUSTER_STRATEGIES
 from stillhouse.modules.training.build import BuiltTraining
 from stillhouse.modules.training.checkpoints import Checkpoints, StepCheckpoints
 from stillhouse.modules.training.config import TrainingConfig
@@ -81,6 +80,6 @@ def _callbacks(plan: TrainingPlan, checkpoints: Checkpoints) -> list:
 def batches_of_each(strategy: tf.distribute.Strategy, config: TrainingConfig, steps: int) -> int:
     """Returns how many batches each input pipeline gives in `steps` updates, all of them at the same time."""
     if is_asynchronous(strategy):
-        return -(-steps // config.strategy.workers)
-    pipelines = config.strategy.workers if config.strategy.name in CLUSTER_STRATEGIES else 1
+        return -(-steps // (config.strategy.workers or 1))
+    pipelines = config.strategy.workers or 1  # None: not a strategy of several processes
     return steps * strategy.num_replicas_in_sync // pipelines

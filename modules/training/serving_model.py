@@ -20,7 +20,7 @@ def write_serving_model(config: TrainingConfig, network: keras.Model, card: dict
     if config.masking:
         export_pretrained(network, path, card, config.hidden_layers)
         return
-    if config.heads > 1:
+    if config.distillation and config.heads > 1:
         ensemble = config.distillation.ensemble
         combined = CombinedHeads(head, ensemble.weights, ensemble.combination)
         network = keras.Model(network.inputs, combined(network.output))

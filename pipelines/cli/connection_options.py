@@ -40,7 +40,8 @@ def with_connection(command: Callable) -> Callable:
 
         return command(connect=connect, **given)
 
-    with_options.__signature__ = inspect.Signature([*own, *added])
+    signature = inspect.Signature([*own, *added])
+    with_options.__signature__ = signature  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
     del with_options.__wrapped__
     return with_options

@@ -1,10 +1,12 @@
 """stillhouse report: the comparison of a finished run."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from stillhouse.modules.errors import UserError
 from stillhouse.pipelines.cli.compare_runs import compare_runs, print_runs
@@ -43,7 +45,7 @@ def report(
         if not page.is_file():
             raise UserError(f"{page}: no such file; repeat `stillhouse run` to create it")
         typer.launch(page.absolute().as_uri())
-    show = print_comparison
+    show: Callable[[dict[str, Any], Console], None] = print_comparison
     if dark_knowledge:
         path, show = path.parent / "dark_knowledge" / "dark_knowledge.json", print_dark_knowledge
         if not path.is_file():

@@ -62,8 +62,13 @@ def create(
 ) -> None:
     """Make a schedule, or change the one of its name. The same once more changes nothing."""
     timing = parse_timing(cron, every)
-    given = {"image": image, "experiment": experiment, "parameters": parameters, "root": root}
-    given["max_concurrency"] = max_concurrency
+    given = {
+        "image": image,
+        "experiment": experiment,
+        "parameters": parameters,
+        "root": root,
+        "max_concurrency": max_concurrency,
+    }
     other = "local" if on == "kubeflow" else "kubeflow"
     for option in ONLY[other]:
         if given[option] is not None:
@@ -94,7 +99,7 @@ def create(
         from stillhouse.pipelines.kubeflow.submit import check_parameters
 
         values = {"only_if_changed": not always} | check_parameters(parameters or [], documents[0])
-        spec = kubeflow.ScheduleSpec(
+        server_spec = kubeflow.ScheduleSpec(
             name=name,
             timing=timing,
             text=as_yaml(documents),
@@ -105,7 +110,7 @@ def create(
             catch_up=catch_up,
             max_concurrency=max_concurrency or 1,
         )
-        found = _create_on_kubeflow(spec, connect(), console)
+        found = _create_on_kubeflow(server_spec, connect(), console)
     if as_json:
         print(json.dumps(found, indent=1))
 
@@ -297,12 +302,12 @@ def run_now(
         console.print(f"run {run.run_id} of {run.version}: {run.link}", highlight=False, soft_wrap=True)
         return
     try:
-        run = Store(folder).execute(name, due, missed)
+        execution = Store(folder).execute(name, due, missed)
     except KeyboardInterrupt as interrupt:
         raise MachineError(f"{name}: interrupted; the next run resumes from here") from interrupt
-    console.print(f"{name}: {run.outcome}", highlight=False)
-    if run.exit_code:
-        raise typer.Exit(run.exit_code)
+    console.print(f"{name}: {execution.outcome}", highlight=False)
+    if execution.exit_code:
+        raise typer.Exit(execution.exit_code)
 
 
 def scheduler(folder: Folder = FOLDER) -> None:

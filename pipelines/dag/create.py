@@ -74,7 +74,7 @@ def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
         components=dag.nodes,
         enable_cache=True,
         metadata_connection_config=sqlite(paths.metadata_path),
-        beam_pipeline_args=paths.beam_options,
+        beam_pipeline_args=list(paths.beam_options),
     )
 
 
@@ -195,7 +195,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
             )
             dag.described["dark_knowledge"] = dag.add(dark_knowledge)["dark_knowledge"]
         transfer = dag.transfer
-        if distillation.pseudo_labels:
+        if distillation.pseudo_labels and transfer:
             pseudo_labels = PseudoLabels(
                 soft_targets=soft_targets,
                 transfer_examples=transfer,
@@ -283,8 +283,8 @@ def _add_comparison(
     compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
     for name, model in zip(students, rounds):  # noqa: B905  the last student comes below
         compared.append(ComparedModel(name, "round", model, dag.evaluate(name, model)["evaluation"], CANDIDATE))
-    if gates.baseline:
-        gate = baseline_gate(settings)
+    if gates.baseline and baseline:
+        gate = baseline_gate(settings, gates.baseline)
         against = dag.evaluate("baseline", student, gate, baseline)
         passed.append((gate, against))
         compared.append(ComparedModel("Baseline", "baseline", baseline, against["evaluation"], BASELINE))

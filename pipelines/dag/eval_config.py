@@ -11,6 +11,7 @@ from stillhouse.modules.settings import (
     BINARY_METRICS,
     RANKING_METRICS,
     REPORTED_METRICS,
+    BaselineGate,
     PushedGate,
     Settings,
     TeacherGate,
@@ -29,9 +30,9 @@ def drop_gate(name: str, settings: Settings, limits: TeacherGate | PushedGate) -
     )
 
 
-def baseline_gate(settings: Settings) -> Gate:
+def baseline_gate(settings: Settings, limits: BaselineGate) -> Gate:
     """Returns the gate against the undistilled twin."""
-    return Gate("baseline", **_metric(settings), min_change=settings.evaluation.gates.baseline.min_gain)
+    return Gate("baseline", **_metric(settings), min_change=limits.min_gain)
 
 
 def _metric(settings: Settings) -> dict:
@@ -46,7 +47,9 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
     """
     head, evaluation = settings.head, settings.evaluation
     count = tfma.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')
-    plain, binary, ranking = [], [], []
+    plain: list[tfma.MetricConfig] = []
+    binary: list[tfma.MetricConfig] = []
+    ranking: list[tfma.MetricConfig] = []
     reported = [*REPORTED_METRICS[head], *(RANKING_METRICS if evaluation.query else ())]
     for name in dict.fromkeys([*reported, settings.metric]):
         module = multi_label_metrics.__name__ if head == "multi_label" else ""

@@ -41,7 +41,7 @@ def base_and_prefix(path: str) -> tuple[str, str]:
 def _example_gen(data: Data, path: str, spans: int = 1):
     base, prefix = base_and_prefix(path)
     by_pattern = all(isinstance(value, str) for value in data.splits.values())
-    patterns = data.splits if by_pattern else {"all": "*"}
+    patterns = {name: str(pattern) for name, pattern in data.splits.items()} if by_pattern else {"all": "*"}
     inputs = example_gen_pb2.Input(
         splits=[example_gen_pb2.Input.Split(name=name, pattern=prefix + pattern) for name, pattern in patterns.items()]
     )

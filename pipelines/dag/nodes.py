@@ -47,8 +47,8 @@ class Dag:
     settings: Settings
     paths: PipelinePaths
     nodes: list[BaseComponent] = field(default_factory=list)
-    raw: BaseChannel | None = None  # what ExampleGen gives
-    evaluated: BaseChannel | None = None  # raw examples that models are compared on
+    raw: BaseChannel = field(init=False, repr=False)  # what ExampleGen gives
+    evaluated: BaseChannel = field(init=False, repr=False)  # raw examples that models are compared on
     data: dict[str, BaseChannel] = field(default_factory=dict)  # transformed examples, transform_graph
     transfer: BaseChannel | None = None  # transformed examples without labels
     described: dict[str, BaseChannel] = field(default_factory=dict)  # by statistics, schema, anomalies, dark_knowledge
@@ -57,7 +57,7 @@ class Dag:
     def add(self, component: BaseComponent, name: str | None = None) -> dict[str, BaseChannel]:
         """Adds a node and returns its outputs."""
         self.nodes.append(component.with_id(name) if name else component)
-        return component.outputs
+        return dict(component.outputs)
 
     @cached_property
     def own_code(self) -> str:
@@ -94,7 +94,8 @@ class Dag:
             base_model=base_model,
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
             eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
-            **self.data,
+            examples=self.data["examples"],
+            transform_graph=self.data["transform_graph"],
         )
         return self.add(trainer, config.name)["model"]
 

@@ -26,8 +26,8 @@ def kubeflow_paths(settings: Settings) -> PipelinePaths:
             f"kubeflow.pipeline_root: found {root!r}; allowed: a path that begins with {', '.join(ARTIFACTS)}"
         )
 
-    def seen(key: str, path: str | None) -> str | None:
-        if path is None or path.startswith(SEEN):
+    def seen(key: str, path: str) -> str:
+        if path.startswith(SEEN):
             return path
         mounts = [volume.mount for volume in kubeflow.volumes]
         if any(PurePosixPath(path).is_relative_to(mount) for mount in mounts):
@@ -40,15 +40,15 @@ def kubeflow_paths(settings: Settings) -> PipelinePaths:
         data_path=seen("data.path", settings.data.path),
         push_path=seen("push.path", settings.push.path),
         metadata_path="",
-        transfer_path=seen("data.transfer", settings.data.transfer),
+        transfer_path=seen("data.transfer", settings.data.transfer) if settings.data.transfer else None,
         saved_models={
             teacher.saved_model: seen(f"teachers[{number}].saved_model", teacher.saved_model)
             for number, teacher in enumerate(settings.teachers)
             if teacher.saved_model
         },
-        schema_path=seen("data.schema", settings.data.schema_file),
+        schema_path=seen("data.schema", settings.data.schema_file) if settings.data.schema_file else None,
         beam_options=list(settings.beam.options),
-        checkpoints=seen("kubeflow.checkpoints", kubeflow.checkpoints),
+        checkpoints=seen("kubeflow.checkpoints", kubeflow.checkpoints) if kubeflow.checkpoints else None,
         cache=CACHE,
         commit=commit_of(Path()),
     )

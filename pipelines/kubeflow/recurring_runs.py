@@ -108,7 +108,8 @@ def _described(server: Server, recurring: V2beta1RecurringRun) -> ServerSchedule
 def _recurring(server: Server, name: str | None = None) -> list[V2beta1RecurringRun]:
     """Returns the recurring runs of a name, or all, oldest first."""
     options = in_namespace(server) | ({"filter": named(name)} if name else {})
-    recurring_runs, token = [], ""
+    recurring_runs: list[V2beta1RecurringRun] = []
+    token = ""
     while True:
         page = server.recurring.list_recurring_runs(page_size=PAGE, page_token=token, **options)
         recurring_runs += page.recurring_runs or []
@@ -158,6 +159,7 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
         mode="DISABLE" if paused else "ENABLE",
     )
     same = [recurring for recurring in old if _settings(recurring) == _settings(body)]
+    outcome: Literal["created", "changed", "unchanged"]
     if same:
         kept, outcome = same[-1], "unchanged"
     else:
@@ -253,6 +255,7 @@ def run_now(server: Server, name: str) -> Submitted:
       UserError: there is no such schedule, or its pipeline was deleted.
     """
     schedule = _with_pipeline(find(server, name))
+    assert schedule.version, "_with_pipeline has looked"
     return start_run(
         server,
         schedule.pipeline_id,

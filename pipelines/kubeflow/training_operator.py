@@ -46,6 +46,7 @@ def tfjob(settings: Settings, model: str, pods: Pods) -> dict[str, Any]:
     """
     training = find_training(settings, model)
     strategy, parallelism = training.strategy, training.parallelism
+    counts: dict[str, int | None]
     if parallelism.processes:
         counts = {"Chief": 1, "Worker": parallelism.replicas * parallelism.stages}
     elif strategy.name == "parameter_server":

@@ -37,14 +37,15 @@ def check_settings(settings: Settings) -> None:
 
     pretrained = {name: built(of, f"Pretraining.{name}") for name, of in settings.pretraining.items()}
     for name, of in settings.pretraining.items():
-        for hint in of.distillation.hints if of.distillation else []:
-            layer_output(pretrained[of.distillation.teacher], hint.teacher_layer, of.distillation.teacher)
-            layer_output(pretrained[name], hint.student_layer, name)
+        if of.distillation:
+            for hint in of.distillation.hints:
+                layer_output(pretrained[of.distillation.teacher], hint.teacher_layer, of.distillation.teacher)
+                layer_output(pretrained[name], hint.student_layer, name)
     student = built(settings.student, "Student")
-    teachers = {}  # a kind is built once, whatever the number of its copies
-    for of in settings.teachers:
-        model = None if of.saved_model else built(of, f"Teacher-{len(teachers) + 1}")
-        for _ in range(of.copies):
+    teachers: dict[str, keras.Model | None] = {}  # a kind is built once, whatever the number of its copies
+    for teacher in settings.teachers:
+        model = None if teacher.saved_model else built(teacher, f"Teacher-{len(teachers) + 1}")
+        for _ in range(teacher.copies):
             teachers[f"Teacher-{len(teachers) + 1}"] = model
     widths = {
         name: saved_width(existing[name], head) if model is None else head.width(model.output_shape[-1])

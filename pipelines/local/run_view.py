@@ -10,6 +10,9 @@ from rich.markup import escape
 SECONDS_BETWEEN_LINES = 5.0  # on something that is no terminal
 SECONDS_OF_SILENCE = 15.0  # there, after which a line says that the component still runs
 TICK = 1.0  # seconds
+# The runner's messages, whose one argument is the name of a component.
+COMPONENT_RUNS = "Component %s is running."
+COMPONENT_FINISHED = "Component %s is finished."
 
 
 class RunView(logging.Handler):
@@ -54,14 +57,14 @@ class RunView(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Handles one log record; those that tell no progress are passed over."""
-        if record.msg == "Component %s is running.":
-            self.node, self._node_started, self._is_cached = record.args[0], time.monotonic(), False
+        if record.msg == COMPONENT_RUNS:
+            self.node, self._node_started, self._is_cached = _component_of(record), time.monotonic(), False
             self._line_printed, self._detail = self._node_started, ""
             self._draw()
         elif record.msg == "A cached execution %d is used.":
             self._is_cached = True
-        elif record.msg == "Component %s is finished.":
-            self._finished(record.args[0])
+        elif record.msg == COMPONENT_FINISHED:
+            self._finished(_component_of(record))
         elif hasattr(record, "epoch_done"):
             done = record.epoch_done
             figures = "  ".join(f"{name} {value:.4f}" for name, value in done["metrics"].items())
@@ -110,3 +113,8 @@ class RunView(logging.Handler):
     def _print(self, text: str) -> None:
         if not self._quiet:
             self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _component_of(record: logging.LogRecord) -> str:
+    assert isinstance(record.args, tuple), "these messages have positional arguments"
+    return str(record.args[0])

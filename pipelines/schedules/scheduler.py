@@ -44,11 +44,12 @@ def due_now(schedule: LocalSchedule, history: list[Execution], now: datetime) ->
     """
     if not schedule.enabled:
         return None
-    scheduled = [run for run in history if run.due is not None and run.due > schedule.created]
-    last = scheduled[-1] if scheduled else None
-    if last and last.outcome in ("running", "interrupted") and last.attempt < MOST_ATTEMPTS:
-        return Due(last.due, last.missed)
-    since = last.due if last else schedule.created
+    scheduled = [(run.due, run) for run in history if run.due is not None and run.due > schedule.created]
+    since = schedule.created
+    if scheduled:
+        since, last = scheduled[-1]
+        if last.outcome in ("running", "interrupted") and last.attempt < MOST_ATTEMPTS:
+            return Due(since, last.missed)
     times = schedule.timing.after(since, schedule.created, local_zone())
     passed = list(takewhile(lambda moment: moment <= now, times))
     if not passed:

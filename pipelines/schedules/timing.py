@@ -25,10 +25,15 @@ class Timing:
     cron: str | None = None  # six fields, seconds first
     every_seconds: int | None = None
 
+    @property
+    def _interval_seconds(self) -> int:
+        assert self.every_seconds is not None, "without cron there is an interval"
+        return self.every_seconds
+
     def __str__(self) -> str:
         if self.cron:
             return f"cron {self.cron.removeprefix('0 ')}"
-        seconds = self.every_seconds
+        seconds = self._interval_seconds
         unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if seconds % size == 0)
         return f"every {seconds // size}{unit}"
 
@@ -44,7 +49,7 @@ class Timing:
             times = croniter(self.cron, moment.astimezone(zone), second_at_beginning=True)
             while True:
                 yield times.get_next(datetime).astimezone(timezone.utc)
-        interval = timedelta(seconds=self.every_seconds)
+        interval = timedelta(seconds=self._interval_seconds)
         number = max(0, (moment - start) // interval)
         while True:
             number += 1
@@ -57,9 +62,11 @@ def parse_timing(cron: str | None, every: str | None) -> Timing:
     Raises:
       UserError: not exactly one is given, or it is none, or it is never due.
     """
-    if (cron is None) == (every is None):
-        raise UserError("give one of --cron and --every")
-    return Timing(cron=_six_fields(cron)) if cron is not None else Timing(every_seconds=_seconds(every))
+    if cron is not None and every is None:
+        return Timing(cron=_six_fields(cron))
+    if every is not None and cron is None:
+        return Timing(every_seconds=_seconds(every))
+    raise UserError("give one of --cron and --every")
 
 
 def _six_fields(cron: str) -> str:
