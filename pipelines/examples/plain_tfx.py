@@ -75,7 +75,6 @@ def plain_pipeline(data: str, task: str, label: str, root: str, push: str) -> Pi
         head="classification",
         dtype="float32",
         batch_size=256,
-        code=code_fingerprint("stillhouse.components.soft_targets.executor"),
         **transformed,
     )
     student_config = TrainingConfig(
