@@ -176,7 +176,7 @@ def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_ref
     assert [model["role"] for model in result["models"]][-1] == "pushed"
     assert not next(gate for gate in result["gates"] if gate["name"] == "teacher")["passed"]
     assert [str(path) for path in (copy.folder / "serving").iterdir()] == [pushed]
-    assert "refused" in done.stdout
+    assert "not pushed: a gate failed" in done.stdout
 
 
 def test_a_push_that_was_removed_is_pushed_again(copy):
