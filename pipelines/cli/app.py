@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import stillhouse
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli import kubeflow, schedule
@@ -35,8 +36,18 @@ app.add_typer(schedule.app, name="schedule")
 app.command()(schedule.scheduler)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(stillhouse.__version__)
+        raise typer.Exit
+
+
 @app.callback()
-def _stillhouse() -> None:
+def _stillhouse(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     pass
 
 

@@ -3,6 +3,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
+
+import stillhouse
+from stillhouse.pipelines.cli.app import app
 
 HEAVY = ("tensorflow", "tfx", "apache_beam", "tensorflow_model_analysis", "kfp")
 
@@ -63,3 +67,8 @@ def test_init_overwrites_nothing(project):
     assert "mine.yaml: exists already" in done.stderr
     assert (project.folder / "mine.yaml").read_text() == "precious"
     assert not (project.folder / "mine_task.py").exists()
+
+
+def test_the_version_is_that_of_the_package():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"{stillhouse.__version__}\n")
