@@ -79,8 +79,8 @@ def test_a_run_leaves_a_page_about_what_its_models_predict(finished):
     assert told["data"]["splits"] == {"train": told["data"]["splits"]["train"], "eval": found["eval_examples"]}
     features = {row["name"]: row for row in told["data"]["features"]}
     assert set(features) == {*blobs.COLUMNS, "tree"}
-    assert features["tree"]["kind"] == "text"
-    assert features["tree"]["splits"]["train"]["values"].startswith("3 different: ")
+    assert features["tree"]["kind"] == "string"
+    assert features["tree"]["splits"]["train"]["values"].startswith("3 distinct: ")
     assert told["data"]["anomalies"] == []
     assert len(told["dark_knowledge"]["temperatures"]) == 4
     assert load_settings(root / "settings.yaml").model_dump(mode="json", by_alias=True) == found["settings"]
