@@ -50,8 +50,8 @@ def _load(teacher: SavedTeacher):
     except OSError as error:
         raise UserError(f"{key}: no SavedModel in this folder") from error
     if teacher.signature not in model.signatures:
-        names = ", ".join(sorted(model.signatures)) or "none"
-        raise UserError(f"{key}: signature: found {teacher.signature!r}; expected one of: {names}")
+        signatures = ", ".join(sorted(model.signatures)) or "none"
+        raise UserError(f"{key}: signature: found {teacher.signature!r}; expected one of: {signatures}")
     signature = model.signatures[teacher.signature]
     outputs = sorted(signature.structured_outputs)
     output = teacher.output or (outputs[0] if len(outputs) == 1 else None)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from stillhouse import __version__
+import stillhouse
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli import kubeflow, schedule
@@ -36,16 +36,16 @@ app.add_typer(schedule.app, name="schedule")
 app.command()(schedule.scheduler)
 
 
-def _print_version(asked: bool) -> None:
+def _show_version(asked: bool) -> None:
     if asked:
-        print(f"stillhouse {__version__}")
+        print(stillhouse.__version__)
         raise typer.Exit
 
 
 @app.callback()
 def _stillhouse(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

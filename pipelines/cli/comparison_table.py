@@ -23,9 +23,9 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
         table.add_row(escape(model["name"]), model["role"], *figures, *sizes, style=style)
     console.print(table)
     for gate in comparison["gates"]:
-        verdict = "[green]passed[/green] " if gate["passed"] else "[red]refused[/red]"
+        verdict = "[green]passed[/green] " if gate["passed"] else "[red]failed[/red] "
         console.print(f"  {gate['name']:<9} {verdict}  {escape(gate['reason'])}", highlight=False, soft_wrap=True)
     if comparison["pushed"]:
         console.print(f"pushed to {escape(comparison['pushed'])}", highlight=False, soft_wrap=True)
     else:
-        console.print("not pushed: a gate refused the student; what is being served is unchanged")
+        console.print("not pushed: a gate failed; the served version is unchanged")

@@ -28,7 +28,7 @@ def run(
     verbose: Annotated[bool, typer.Option(help="Show all of TFX's, Beam's and TensorFlow's logs.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run the pipeline on this machine. Exit code 0: pushed; 3: a gate refused the student."""
+    """Run the pipeline on this machine. Exit code 0: pushed; 3: a gate failed, student not pushed."""
     settings = load_settings(settings_file, overrides)
     make_importable(settings_file)
     root = root or Path("runs") / settings.name

@@ -72,6 +72,9 @@ def plain_pipeline(data: str, task: str, label: str, root: str, push: str) -> Pi
     soft_targets = SoftTargets(
         teachers=[teacher.outputs["model"]],
         label=label,
+        head="classification",
+        dtype="float32",
+        batch_size=256,
         **transformed,
     )
     student_config = TrainingConfig(

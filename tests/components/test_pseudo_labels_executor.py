@@ -1,15 +1,14 @@
 """Pseudo-labels by the executors, as in a pipeline: the soft targets of the finished run's teachers, filtered."""
 
-import json
-
 import numpy as np
 import pytest
 import tensorflow as tf
 from artifacts import Artifacts, artifact
 from tfx.types import standard_artifacts
 
-from stillhouse.components.pseudo_labels.executor import Executor
+from stillhouse.components.pseudo_labels.executor import Executor, PseudoLabelsParameters
 from stillhouse.components.soft_targets.executor import Executor as SoftTargets
+from stillhouse.components.soft_targets.executor import SoftTargetsParameters
 from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batches
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files
 from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
@@ -41,9 +40,9 @@ def said(run, tmp_path_factory):
     inputs = run.inputs(run.teachers())
     inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, folder / "examples", ["transfer"])]
     targets = artifact(standard_artifacts.Examples, folder / "targets")
-    properties = {"label": "tree", "head": "classification", "dtype": "float32", "batch_size": 64}
+    parameters = SoftTargetsParameters(label="tree", head="classification", dtype="float32", batch_size=64)
     context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
-    SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, properties)
+    SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, parameters.properties())
     return inputs | {"soft_targets": [targets]}, len(records)
 
 
@@ -60,7 +59,7 @@ def labelled(said, folder, **rule):
     Executor().Do(
         inputs,
         {"pseudo_labelled": [chosen], "targets": [targets]},
-        {"label": "tree", "rule": json.dumps(rule), "ensemble": json.dumps(ensemble)},
+        PseudoLabelsParameters(label="tree", rule=rule, ensemble=ensemble).properties(),
     )
     card = read_soft_targets_card(targets.uri)
     run = inputs["transform_graph"][0].uri

@@ -11,7 +11,7 @@ from artifacts import Artifacts, artifact, network, training_config
 from tfx.types import standard_artifacts
 
 from stillhouse.components.record_blocks import WriteBlocks
-from stillhouse.components.soft_targets.executor import Executor
+from stillhouse.components.soft_targets.executor import Executor, SoftTargetsParameters
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batches
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files
@@ -36,9 +36,9 @@ WORKER_PROCESSES = [
 
 def write_targets(run, folder, models=None, dtype="float32", batch_size=64, beam_options=LOCAL_BEAM_OPTIONS):
     targets = artifact(standard_artifacts.Examples, folder)
-    properties = {"label": "tree", "head": "classification", "dtype": dtype, "batch_size": batch_size}
+    parameters = SoftTargetsParameters(label="tree", head="classification", dtype=dtype, batch_size=batch_size)
     context = Executor.Context(beam_pipeline_args=list(beam_options))
-    Executor(context).Do(run.inputs(models or run.teachers()), {"soft_targets": [targets]}, properties)
+    Executor(context).Do(run.inputs(models or run.teachers()), {"soft_targets": [targets]}, parameters.properties())
     return folder
 
 

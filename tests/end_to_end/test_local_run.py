@@ -79,8 +79,8 @@ def test_a_run_leaves_a_page_about_what_its_models_predict(finished):
     assert told["data"]["splits"] == {"train": told["data"]["splits"]["train"], "eval": found["eval_examples"]}
     features = {row["name"]: row for row in told["data"]["features"]}
     assert set(features) == {*blobs.COLUMNS, "tree"}
-    assert features["tree"]["kind"] == "text"
-    assert features["tree"]["splits"]["train"]["values"].startswith("3 different: ")
+    assert features["tree"]["kind"] == "string"
+    assert features["tree"]["splits"]["train"]["values"].startswith("3 distinct: ")
     assert told["data"]["anomalies"] == []
     assert len(told["dark_knowledge"]["temperatures"]) == 4
     assert load_settings(root / "settings.yaml").model_dump(mode="json", by_alias=True) == found["settings"]
@@ -176,7 +176,7 @@ def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_ref
     assert [model["role"] for model in result["models"]][-1] == "pushed"
     assert not next(gate for gate in result["gates"] if gate["name"] == "teacher")["passed"]
     assert [str(path) for path in (copy.folder / "serving").iterdir()] == [pushed]
-    assert "refused" in done.stdout
+    assert "not pushed: a gate failed" in done.stdout
 
 
 def test_a_push_that_was_removed_is_pushed_again(copy):

@@ -11,9 +11,7 @@ from stillhouse.pipelines.cli.app import app
 HEAVY = ("tensorflow", "tfx", "apache_beam", "tensorflow_model_analysis", "kfp")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"], ["--version"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"]])
 def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     program = (
         "import sys\n"
@@ -24,11 +22,6 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
-
-
-def test_version_is_that_of_the_package():
-    done = CliRunner().invoke(app, ["--version"])
-    assert (done.exit_code, done.stdout) == (0, f"stillhouse {stillhouse.__version__}\n")
 
 
 @pytest.mark.parametrize(
@@ -74,3 +67,8 @@ def test_init_overwrites_nothing(project):
     assert "mine.yaml: exists already" in done.stderr
     assert (project.folder / "mine.yaml").read_text() == "precious"
     assert not (project.folder / "mine_task.py").exists()
+
+
+def test_the_version_is_that_of_the_package():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"{stillhouse.__version__}\n")

@@ -105,6 +105,7 @@ def test_what_a_run_changes_are_parameters_with_defaults(documents):
     assert retrain[f"{channel}student_epochs"] == {"componentInputParameter": "student_epochs"}
 
 
+@pytest.mark.usefixtures("task")
 def test_limits_retries_cache_and_selectors_come_from_the_settings():
     resources = {
         "default": {"cpu_request": 0.5, "memory_limit_gb": 2.0},
