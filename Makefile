@@ -7,6 +7,7 @@
 
 PYTHON ?=
 BIN := .venv/bin
+MYPY_OPTIONS := --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache
 
 .PHONY: run test soak lint format lock docs clean
 
@@ -25,7 +26,8 @@ soak: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	requirements/as-installed $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p stillhouse
+	@messages=$$(requirements/as-installed $(CURDIR)/$(BIN)/mypy $(MYPY_OPTIONS) -p stillhouse); status=$$?; \
+	  echo "$$messages" | sed -E 's#^stillhouse/(pipelines|components|modules)/#\1/#'; exit $$status
 
 format: .venv/installed
 	$(BIN)/ruff format .

@@ -15,6 +15,8 @@ from stillhouse.pipelines.kubeflow.image_name import check_image
 
 REPOSITORY = Path(__file__).parents[3]
 DOCKERFILE = REPOSITORY / "Dockerfile"
+# (sources, target) of each line that copies from the repository.
+COPIED = re.findall(r"^COPY ((?!--)[^\n]+) (/build/\S*)$", DOCKERFILE.read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -55,12 +57,16 @@ def test_the_dockerfile_has_no_lint():
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def test_docker_sees_what_the_dockerfile_copies():
+    seen = {line[1:] for line in (REPOSITORY / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert {source.split("/")[0] for sources, _ in COPIED for source in sources.split()} == seen
+
+
 def test_what_the_dockerfile_copies_and_installs_runs_a_task(tmp_path):
     text = DOCKERFILE.read_text()
     build = tmp_path / "build"
-    for copied in re.findall(r"^COPY ((?!--)[^\n]+) (/build/\S*)$", text, re.MULTILINE):
-        *sources, target = *copied[0].split(), copied[1]
-        for source in sources:
+    for sources, target in COPIED:
+        for source in sources.split():
             to = build / target.removeprefix("/build/")
             if (REPOSITORY / source).is_dir():
                 shutil.copytree(REPOSITORY / source, to, ignore=shutil.ignore_patterns("__pycache__"))
@@ -81,10 +87,9 @@ def test_what_the_dockerfile_copies_and_installs_runs_a_task(tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == str(tmp_path / "site" / "pipelines" / "kubeflow" / "entrypoint.py"), done.stderr
+    package = tmp_path / "site" / "stillhouse"
+    assert done.stdout.strip() == str(package / "pipelines" / "kubeflow" / "entrypoint.py"), done.stderr
     templates = {path.relative_to(REPOSITORY) for path in REPOSITORY.glob("pipelines/**/*.jinja")}
-    assert templates == {
-        path.relative_to(tmp_path / "site") for path in (tmp_path / "site").glob("pipelines/**/*.jinja")
-    }
+    assert templates == {path.relative_to(package) for path in package.glob("pipelines/**/*.jinja")}
     (entry_point,) = re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)
     assert entry_point == '["python", "-m", "stillhouse.pipelines.kubeflow.entrypoint"]'
