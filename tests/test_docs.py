@@ -1,5 +1,8 @@
 """What docs/ shows of the code is made from it."""
 
+import re
+import subprocess
+
 import pytest
 from conftest import REPOSITORY
 
@@ -36,3 +39,14 @@ def test_the_api_page_shows_the_example_that_is_tested():
     import example
 
     assert example.block() in (DOCS / "api.md").read_text(), "run docs/example.py"
+
+
+def test_links_between_files_of_the_repository_lead_somewhere():
+    pages = subprocess.run(["git", "ls-files", "*.md"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    broken = []
+    for page in map(REPOSITORY.joinpath, pages.stdout.splitlines()):
+        text = re.sub(r"^```.*?^```$|`[^`\n]+`", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)  # no code
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            if "://" not in target and not (page.parent / target).exists():
+                broken.append(f"{page.relative_to(REPOSITORY)}: {target}")
+    assert broken == []
