@@ -3,8 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from conftest import REPOSITORY
-
+REPOSITORY = Path(__file__).parents[1]
 AS_INSTALLED = REPOSITORY / "requirements" / "as-installed"
 
 
