@@ -18,7 +18,7 @@ from stillhouse.pipelines.cli.report import report
 from stillhouse.pipelines.cli.run import run
 
 app = typer.Typer(
-    help="Train large teachers, distil them into a small student, prove it on every slice, ship it.",
+    help="Train large teachers, distil them into a small student, push it only if it is good enough.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -33,7 +33,7 @@ def measure_ingestion(settings: Settings, root: Path, rounds: int, seconds: floa
     transform = root / "artifacts" / "Transform"
     examples, graph = newest(transform / "transformed_examples"), newest(transform / "transform_graph")
     if examples is None or graph is None:
-        raise UserError(f"{root}: no run with transformed examples; `stillhouse run SETTINGS` makes one")
+        raise UserError(f"{root}: no run with transformed examples; `stillhouse run SETTINGS` creates one")
     spec = tft.TFTransformOutput(str(graph)).transformed_feature_spec()
     head = HEADS[settings.head]
     label_spec(spec, settings.data.label, head)

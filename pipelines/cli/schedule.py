@@ -21,7 +21,7 @@ from stillhouse.pipelines.schedules.timing import parse_timing, until
 
 SHOWN_RUNS = 10
 
-app = typer.Typer(help="Train again and again: on Kubeflow Pipelines, or on this machine.", no_args_is_help=True)
+app = typer.Typer(help="Schedule runs on Kubeflow Pipelines or on this machine.", no_args_is_help=True)
 
 On = Annotated[Literal["kubeflow", "local"], typer.Option(help="Where the schedule is kept and runs.")]
 Name = Annotated[str, typer.Argument(help="Name of the schedule.")]
@@ -44,9 +44,7 @@ def create(
     always: Annotated[
         bool, typer.Option("--always", help="Run even if nothing has changed since the last run.")
     ] = False,
-    catch_up: Annotated[
-        bool, typer.Option("--catch-up", help="Run every time that was missed, not only the newest.")
-    ] = False,
+    catch_up: Annotated[bool, typer.Option("--catch-up", help="Run all missed times, not only the newest.")] = False,
     overrides: Overrides = None,
     image: Annotated[str | None, typer.Option(help="kubeflow: container image, NAME:TAG.")] = None,
     experiment: Annotated[str | None, typer.Option(help="kubeflow: experiment; default: the pipeline's name.")] = None,
@@ -60,7 +58,7 @@ def create(
     folder: Folder = FOLDER,
     as_json: Json = False,
 ) -> None:
-    """Make a schedule, or change the one of its name. The same once more changes nothing."""
+    """Create or update a schedule; repeating the command changes nothing."""
     timing = parse_timing(cron, every)
     given = {
         "image": image,
@@ -265,14 +263,14 @@ def _change(connect: Callable, name: str, on: str, folder: Path, action: str, do
 @app.command()
 @with_connection
 def pause(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FOLDER) -> None:
-    """Let a schedule start nothing until it is resumed."""
+    """Pause a schedule."""
     _change(connect, name, on, folder, "pause", "paused")
 
 
 @app.command()
 @with_connection
 def resume(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FOLDER) -> None:
-    """Let a paused schedule start runs again."""
+    """Resume a paused schedule."""
     _change(connect, name, on, folder, "resume", "resumed")
 
 

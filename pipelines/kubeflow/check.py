@@ -59,7 +59,7 @@ def reasons_against(documents: list[dict[str, Any]]) -> Iterator[str]:
                 yield f"the platform spec has an executor {label!r} that the pipeline has not"
     size = len(json_format.MessageToJson(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())))
     if size > MOST_BYTES:
-        yield f"it has {size:,} bytes; Kubernetes keeps {MOST_BYTES:,}"
+        yield f"found {size:,} bytes; expected at most {MOST_BYTES:,}, which Kubernetes keeps"
 
 
 def _reasons_against_executor(label: str, executor: dict[str, Any]) -> Iterator[str]:

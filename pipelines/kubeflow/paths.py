@@ -23,7 +23,7 @@ def kubeflow_paths(settings: Settings) -> PipelinePaths:
     root = kubeflow.pipeline_root
     if not root.startswith(ARTIFACTS):
         raise UserError(
-            f"kubeflow.pipeline_root: found {root!r}; allowed: a path that begins with {', '.join(ARTIFACTS)}"
+            f"kubeflow.pipeline_root: found {root!r}; expected a path that begins with {', '.join(ARTIFACTS)}"
         )
 
     def seen(key: str, path: str) -> str:

@@ -94,7 +94,7 @@ def _csv_columns(name: str) -> list[str]:
     if header is None:
         raise UserError(f"{name}: the file is empty; expected a header line and examples")
     if next(rows, None) is None:
-        raise UserError(f"{name}: there is a header line, but no example below it")
+        raise UserError(f"{name}: found only a header line; expected examples below it")
     return header[1]
 
 

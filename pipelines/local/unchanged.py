@@ -37,10 +37,10 @@ def fingerprint_of(settings: Settings) -> str:
     files = data_files(data) + _files_below(data.transfer) + ([data.schema_file] if data.schema_file else [])
     for teacher in settings.teachers:
         files += _files_below(teacher.saved_model)
-    code = [
-        code_fingerprint(module)
-        for module in ("stillhouse.pipelines.dag.create", "stillhouse.modules.training.launch", settings.task)
-    ]
+    modules = ["stillhouse.pipelines.dag.create", "stillhouse.modules.training.launch", settings.task]
+    if "." in settings.objective:  # a user's own
+        modules.append(settings.objective.rpartition(".")[0])
+    code = [code_fingerprint(module) for module in modules]
     facts = [settings.model_dump(mode="json"), _stamps(files), code]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -60,7 +60,7 @@ def last_comparison(root: Path) -> dict[str, Any] | None:
 
 
 def lost_push(comparison: dict[str, Any] | None) -> str | None:
-    """Returns the push that a comparison, where there is one, tells of, if somebody has removed it since."""
+    """Returns the push that a comparison records, if its folder no longer exists, else None."""
     pushed = comparison["pushed"] if comparison else None
     return pushed if pushed and not os.path.isdir(pushed) else None
 

@@ -148,7 +148,7 @@ class Store:
 
         Raises:
           UserError: there is none of this name.
-          MachineError: a run of it is going on.
+          MachineError: a run of it is in progress.
         """
         self.get(name)
         with self.lock(name):
@@ -177,18 +177,18 @@ class Store:
         """Holds the lock of a schedule's run.
 
         Raises:
-          MachineError: a run of it is going on.
+          MachineError: a run of it is in progress.
         """
         lock = filelock.FileLock(self._path(name, "lock"), timeout=0)
         try:
             lock.acquire()
         except filelock.Timeout as error:
-            raise MachineError(f"{name}: a run of this schedule is going on") from error
+            raise MachineError(f"{name}: a run of this schedule is in progress") from error
         with lock:
             yield
 
     def is_running(self, name: str) -> bool:
-        """Tells whether a run of the schedule is going on."""
+        """Returns whether a run of the schedule is in progress."""
         try:
             with self.lock(name):
                 return False
@@ -205,7 +205,7 @@ class Store:
 
         Raises:
           UserError: there is none of this name, or its history is damaged.
-          MachineError: a run of it is going on.
+          MachineError: a run of it is in progress.
         """
         schedule = self.get(name)
         with self.lock(name):

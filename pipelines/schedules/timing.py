@@ -66,7 +66,7 @@ def parse_timing(cron: str | None, every: str | None) -> Timing:
         return Timing(cron=_six_fields(cron))
     if every is not None and cron is None:
         return Timing(every_seconds=_seconds(every))
-    raise UserError("give one of --cron and --every")
+    raise UserError("--cron, --every: found both or none; expected exactly one of them")
 
 
 def _six_fields(cron: str) -> str:
@@ -97,7 +97,7 @@ def _seconds(every: str) -> int:
         raise UserError(f"--every {every!r}: expected a number and a unit, such as 30m, 6h, 1d or 2w")
     seconds = int(match[1]) * UNITS[match[2]]
     if seconds < LEAST_SECONDS:
-        raise UserError(f"--every {every!r}: the shortest interval is {LEAST_SECONDS}s")
+        raise UserError(f"--every: found {every}; expected at least {LEAST_SECONDS}s")
     return seconds
 
 

@@ -19,4 +19,4 @@ def test_ingestion_of_a_run_is_measured(finished):
 def test_without_a_run_there_is_nothing_to_measure(project):
     done = project.stillhouse("benchmark", "ingestion", "blobs.yaml")
     assert done.returncode == 2
-    assert "runs/blobs: no run with transformed examples; `stillhouse run SETTINGS` makes one" in done.stderr
+    assert "runs/blobs: no run with transformed examples; `stillhouse run SETTINGS` creates one" in done.stderr

@@ -142,7 +142,7 @@ def test_a_path_that_the_cluster_cannot_see_is_named(section, key, path):
 
 
 def test_a_local_pipeline_root_is_refused():
-    with pytest.raises(UserError, match="kubeflow.pipeline_root: found 'runs'; allowed: a path that begins with minio"):
+    with pytest.raises(UserError, match="kubeflow.pipeline_root: found 'runs'; expected a path that begins with minio"):
         compile_pipeline(settings(pipeline_root="runs"), IMAGE)
 
 
@@ -222,7 +222,7 @@ EXECUTORS = (0, "deploymentSpec", "executors")
         (
             (0, "root", "inputDefinitions", "parameters", "push_path", "description"),
             "x" * MOST_BYTES,
-            "Kubernetes keeps 1,000,000",
+            "expected at most 1,000,000, which Kubernetes keeps",
         ),
         ((1, "platforms", "other"), {}, "the second document is not the Kubernetes platform spec"),
         (

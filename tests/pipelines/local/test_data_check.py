@@ -31,7 +31,7 @@ def test_good_data_passes(csv):
     ("text", "message"),
     [
         ("", "blobs.csv: the file is empty"),
-        ("a,b,tree\n", "a header line, but no example"),
+        ("a,b,tree\n", "found only a header line; expected examples"),
         ("a,b,trees\n1,2,ash\n", "has no column 'tree'; it has: a, b, trees"),
         ("a,b,tree\n1,2,ash\n1,ash\n", "line 3: 2 values, but the header names 3 columns"),
         ("a,b,tree\n1,2,ash\n1,2,3,ash\n", "line 3: 4 values"),

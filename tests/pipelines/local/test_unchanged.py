@@ -2,9 +2,11 @@
 
 import json
 
+import blobs
 import pytest
 
-from stillhouse.pipelines.local.unchanged import last_comparison, remember, unchanged_comparison
+from stillhouse.modules.settings import parse_settings
+from stillhouse.pipelines.local.unchanged import fingerprint_of, last_comparison, remember, unchanged_comparison
 
 FINISHED = {"run_id": "7", "pushed": None}
 
@@ -35,3 +37,19 @@ def test_the_same_is_unchanged_until_its_push_is_removed(tmp_path):
         assert unchanged_comparison(tmp_path, "same")["pushed"] == where
     pushed.rmdir()
     assert unchanged_comparison(tmp_path, "same") is None
+
+
+@pytest.mark.parametrize("changed", ["blobs_task.py", "data/blobs.csv", "own_objective.py"])
+def test_a_run_depends_on_task_data_and_a_users_objective(tmp_path, monkeypatch, changed):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    blobs.write_project(tmp_path)
+    (tmp_path / "own_objective.py").write_text("def objective(student, teacher, temperature):\n    return 1\n")
+    raw = blobs.settings()
+    raw["student"]["distillation"] = {"objective": "own_objective.objective"}
+    settings = parse_settings(raw, "blobs.yaml")
+    before = fingerprint_of(settings)
+    assert fingerprint_of(settings) == before
+    path = tmp_path / changed
+    path.write_text(path.read_text() + ("1,2,3,4,ash\n" if changed.endswith("csv") else "CHANGED = 1\n"))
+    assert fingerprint_of(settings) != before

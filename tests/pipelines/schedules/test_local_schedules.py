@@ -109,7 +109,7 @@ with Store(Path({str(tmp_path)!r})).lock("nightly"):
         assert other.stdout.readline() == "held\n"
         assert store.is_running("nightly")
         for action in (store.execute, store.delete):
-            with pytest.raises(MachineError, match="nightly: a run of this schedule is going on"):
+            with pytest.raises(MachineError, match="nightly: a run of this schedule is in progress"):
                 action("nightly")
     finally:
         other.kill()
@@ -152,8 +152,8 @@ def test_a_run_that_cannot_be_started_is_told_once_and_not_tried_again_and_again
     while len(told) < 2:
         scheduler.look()
     scheduler.look()
-    assert [line.split(";")[0].split(" for ")[0] for line in told[:2]] == [
-        "nightly: running",
+    assert [line.split(";")[0].split(" due ")[0] for line in told[:2]] == [
+        "nightly: started the run",
         "nightly: could not be started",
     ]
     assert len(told) == 3

@@ -67,13 +67,13 @@ def test_an_interval_that_is_none_is_refused(every):
 
 
 def test_an_interval_that_is_too_short_is_refused():
-    with pytest.raises(UserError, match="the shortest interval is 60s"):
+    with pytest.raises(UserError, match="expected at least 60s"):
         parse_timing(None, "59s")
 
 
 @pytest.mark.parametrize("given", [(None, None), ("0 2 * * *", "6h")])
 def test_one_of_the_two_is_needed(given):
-    with pytest.raises(UserError, match="give one of --cron and --every"):
+    with pytest.raises(UserError, match="expected exactly one of them"):
         parse_timing(*given)
 
 
