@@ -113,7 +113,7 @@ def remove_leftovers(path: str | os.PathLike) -> None:
     else:
         try:
             names = os.listdir(folder or os.curdir)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             names = []
     for entry in names:
         if entry.startswith(f".{name}{UNFINISHED}"):
