@@ -106,7 +106,7 @@ def _swapped(
             ahead = begun.get(number + 1, begun[number])
 
             def backward_pass(*output_gradients):
-                return tape.gradient(outputs, inputs + variables, output_gradients=list(output_gradients))
+                return tape.gradient(outputs, [*inputs, *variables], output_gradients=list(output_gradients))
 
             traced = tf.function(backward_pass, autograph=False).get_concrete_function(
                 *(tf.TensorSpec.from_tensor(gradient) for gradient in upstream)
