@@ -19,7 +19,7 @@ is made of several channels, so an input of N channels becomes N inputs: model_1
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 from tfx import types
@@ -30,8 +30,6 @@ from stillhouse.modules.code_fingerprint import code_fingerprint
 
 CODE = "code"  # the execution property with the fingerprint of a component's code
 PLAIN = (str, int)  # types of parameters that are execution properties as they are
-
-Component = TypeVar("Component", bound=BaseComponent)
 
 
 class Parameters(BaseModel):
@@ -55,10 +53,6 @@ class Parameters(BaseModel):
             for name, field in cls.model_fields.items()
         }
         return cls.model_validate(values)
-
-
-class NoParameters(Parameters):
-    """Of a component that has none."""
 
 
 def declare(
@@ -148,11 +142,10 @@ def fingerprint_of(component: type[BaseComponent]) -> str:
     return code_fingerprint(component.__module__)
 
 
-def with_own_code(component: Component) -> Component:
-    """Adds the fingerprint of its code to a node whose class derives from a stock component, and returns the node.
+def with_own_code(component: BaseComponent) -> None:
+    """Adds the fingerprint of its code to a node whose class derives from a stock component.
 
     The spec classes of stock components are fixed; execution properties that they do not declare reach cache key and
     executor all the same, and stock executors do not look at them.
     """
     component.spec.exec_properties[CODE] = fingerprint_of(type(component))
-    return component

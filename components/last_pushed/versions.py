@@ -88,8 +88,10 @@ def version_before(push_path: str, saved_model: str) -> str:
     one before it, with which the model was compared when it was pushed.
     """
     versions = pushed_versions(push_path)
-    if versions and version_of(push_path, saved_model) == versions[0]:
-        versions = versions[1:]
+    if versions:
+        newest = os.path.join(push_path, versions[0])
+        if _fingerprint_of_version(newest) == model_fingerprint(saved_model):
+            versions = versions[1:]
     return versions[0] if versions else NONE
 
 
