@@ -36,8 +36,8 @@ app.add_typer(schedule.app, name="schedule")
 app.command()(schedule.scheduler)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         print(stillhouse.__version__)
         raise typer.Exit
 

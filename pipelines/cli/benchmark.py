@@ -20,11 +20,11 @@ from stillhouse.modules.settings import Settings
 
 def newest(folder: Path) -> Path | None:
     """Returns the newest output of a TFX component: a folder that is named by a number."""
-    found = [path for path in folder.glob("*") if path.name.isdigit()]
-    return max(found, key=lambda path: int(path.name), default=None)
+    outputs = [path for path in folder.glob("*") if path.name.isdigit()]
+    return max(outputs, key=lambda path: int(path.name), default=None)
 
 
-def measure_ingestion(settings: Settings, root: Path, rounds: int, seconds: float, told) -> dict[str, Any]:
+def measure_ingestion(settings: Settings, root: Path, rounds: int, seconds: float, on_progress) -> dict[str, Any]:
     """Returns what each way to read the train split of the newest run under `root` gives.
 
     Raises:
@@ -40,7 +40,7 @@ def measure_ingestion(settings: Settings, root: Path, rounds: int, seconds: floa
     parser = ExampleParser(spec, settings.data.label, head)
     files = example_files([str(examples / "Split-train" / "*")])
     batch_size = settings.student.batch_size
-    rates = measure(Source(ExampleFiles(files)), parser, batch_size, settings.ingestion, rounds, seconds, told)
+    rates = measure(Source(ExampleFiles(files)), parser, batch_size, settings.ingestion, rounds, seconds, on_progress)
     return {
         "files": len(files),
         "batch_size": batch_size,
@@ -49,9 +49,9 @@ def measure_ingestion(settings: Settings, root: Path, rounds: int, seconds: floa
     }
 
 
-def print_rates(found: dict[str, Any], console: Console) -> None:
+def print_rates(measurements: dict[str, Any], console: Console) -> None:
     """Prints what `measure_ingestion` returned."""
-    rates = [Rate(rate["way"], rate["examples_per_second"], rate["prepared_seconds"]) for rate in found["rates"]]
+    rates = [Rate(rate["way"], rate["examples_per_second"], rate["prepared_seconds"]) for rate in measurements["rates"]]
     slowest = next(rate.median for rate in rates if rate.way == NAIVE)
     table = Table("way", "examples per second", "spread", "× naive", "ready after", box=None, header_style="bold")
     for column in table.columns[1:]:
@@ -63,4 +63,4 @@ def print_rates(found: dict[str, Any], console: Console) -> None:
         spread = f"{low:,.0f} to {high:,.0f}"
         table.add_row(way, f"{rate.median:,.0f}", spread, f"{rate.median / slowest:.1f}", ready)
     console.print(table)
-    console.print(f"auto takes {found['auto']}", highlight=False)
+    console.print(f"auto takes {measurements['auto']}", highlight=False)

@@ -30,15 +30,15 @@ def with_connection(command: Callable) -> Callable:
     ]
 
     @functools.wraps(command)
-    def with_options(**given: Any) -> Any:
-        options = {name: given.pop(name) for name in OPTIONS}
+    def with_options(**arguments: Any) -> Any:
+        options = {name: arguments.pop(name) for name in OPTIONS}
 
         def connect():
             from stillhouse.pipelines.kubeflow.connection import Connection, Server
 
             return Server(Connection(verify_tls=not options.pop("insecure"), **options))
 
-        return command(connect=connect, **given)
+        return command(connect=connect, **arguments)
 
     signature = inspect.Signature([*own, *added])
     with_options.__signature__ = signature  # type: ignore[attr-defined]

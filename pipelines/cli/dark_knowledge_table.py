@@ -7,29 +7,33 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-MOST_CLASSES = 12  # whose whole matrix is printed
+MAX_CLASSES = 12  # whose whole matrix is printed
 PAIRS = 5  # most similar ones, for each temperature
 
 
-def print_dark_knowledge(found: dict[str, Any], console: Console) -> None:
+def print_dark_knowledge(dark_knowledge: dict[str, Any], console: Console) -> None:
     """Prints, for each temperature, the class-similarity matrix or its largest entries, then the telling examples."""
-    classes = found["classes"]
-    for at in found["temperatures"]:
-        entropy = at["entropy"]
+    classes = dark_knowledge["classes"]
+    for entry in dark_knowledge["temperatures"]:
+        entropy = entry["entropy"]
         title = (
-            f"T = {at['temperature']:g}: entropy of the soft targets {entropy['mean']:.3f} nats on average "
+            f"T = {entry['temperature']:g}: entropy of the soft targets {entropy['mean']:.3f} nats on average "
             f"(median {entropy['p50']:.3f}, 95 % below {entropy['p95']:.3f}, at most {entropy['largest_possible']:.3f})"
         )
         console.print(title, highlight=False, soft_wrap=True)
-        if len(classes) <= MOST_CLASSES:
-            console.print(_matrix(classes, at["mean_soft_targets"]))
-        for true, other, probability in most_similar(at["mean_soft_targets"], PAIRS):
+        if len(classes) <= MAX_CLASSES:
+            console.print(_matrix(classes, entry["mean_soft_targets"]))
+        for true, other, probability in most_similar(entry["mean_soft_targets"], PAIRS):
             line = f"  {classes[true]} looks like {classes[other]}: {100 * probability:.2f} %"
             console.print(escape(line), highlight=False, soft_wrap=True)
-    console.print(f"most telling of {found['examples']} examples (right, but nearly something else):", highlight=False)
-    for example in found["telling"]:
-        said = ", ".join(f"{name} {100 * p:.1f} %" for name, p in example["probabilities"].items())
-        line = f"  train example {example['example']}, {example['class']}: {said}"
+    console.print(
+        f"most telling of {dark_knowledge['examples']} examples (right, but nearly something else):", highlight=False
+    )
+    for example in dark_knowledge["telling"]:
+        probabilities = ", ".join(
+            f"{name} {100 * probability:.1f} %" for name, probability in example["probabilities"].items()
+        )
+        line = f"  train example {example['example']}, {example['class']}: {probabilities}"
         console.print(escape(line), highlight=False, soft_wrap=True)
 
 

@@ -63,28 +63,28 @@ def write_task(name: str, folder: Path) -> list[Path]:
     return paths
 
 
-def write_recipe(recipe: str, name: str, folder: Path) -> list[Path]:
+def write_recipe(recipe_name: str, name: str, folder: Path) -> list[Path]:
     """Writes NAME.yaml, the settings of a published recipe, and its example data in data/NAME; returns their paths.
 
     Raises:
       UserError: there is no such recipe, the name is none that a pipeline can have, one of the files exists, or they
         cannot be written; then none is left.
     """
-    if recipe not in RECIPES:
-        raise UserError(f"--recipe: found {recipe}; expected one of: {', '.join(RECIPES)}")
+    if recipe_name not in RECIPES:
+        raise UserError(f"--recipe: found {recipe_name}; expected one of: {', '.join(RECIPES)}")
     _check_name(name)
     settings, data = folder / f"{name}.yaml", folder / "data" / name
     _refuse_existing([settings, data])
-    of = RECIPES[recipe]
-    text = (EXAMPLES / f"{recipe}.yaml").read_text(encoding="utf-8")
+    recipe = RECIPES[recipe_name]
+    text = (EXAMPLES / f"{recipe_name}.yaml").read_text(encoding="utf-8")
     # As they stand in the example: how it is run, its name, where its data are and where it is pushed.
     text = re.sub(r"^#   .*stillhouse run .*$", f"#   stillhouse run {name}.yaml", text, count=1, flags=re.MULTILINE)
-    text = re.sub(rf"^name: {recipe}$", f"name: {name.replace('_', '-')}", text, flags=re.MULTILINE)
-    text = text.replace(f"data/{of.data}/", f"data/{name}/").replace(f"serving/{recipe}", f"serving/{name}")
+    text = re.sub(rf"^name: {recipe_name}$", f"name: {name.replace('_', '-')}", text, flags=re.MULTILINE)
+    text = text.replace(f"data/{recipe.data}/", f"data/{name}/").replace(f"serving/{recipe_name}", f"serving/{name}")
     remove_leftovers(data)
     with _all_or_none([data, settings]):
         with new_folder(data) as unfinished:
-            of.write(Path(unfinished))
+            recipe.write(Path(unfinished))
         write_text(settings, text)
     return [settings, data]
 

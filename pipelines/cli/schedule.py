@@ -60,7 +60,7 @@ def create(
 ) -> None:
     """Create or update a schedule; repeating the command changes nothing."""
     timing = parse_timing(cron, every)
-    given = {
+    options = {
         "image": image,
         "experiment": experiment,
         "parameters": parameters,
@@ -69,7 +69,7 @@ def create(
     }
     other = "local" if on == "kubeflow" else "kubeflow"
     for option in ONLY[other]:
-        if given[option] is not None:
+        if options[option] is not None:
             shown = option.removesuffix("s") if option == "parameters" else option.replace("_", "-")
             raise UserError(f"--{shown}: only valid with --on {other}")
     settings = load_settings(settings_file, overrides)
@@ -87,7 +87,7 @@ def create(
             only_if_changed=not always,
             created=now(),
         )
-        found = _create_local(spec, Store(folder), console)
+        result = _create_local(spec, Store(folder), console)
     else:
         if image is None:
             raise UserError("--image: missing; the containers of the pipeline run it (stillhouse image says how)")
@@ -108,9 +108,9 @@ def create(
             catch_up=catch_up,
             max_concurrency=max_concurrency or 1,
         )
-        found = _create_on_kubeflow(server_spec, connect(), console)
+        result = _create_on_kubeflow(server_spec, connect(), console)
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(result, indent=1))
 
 
 def _create_local(spec: LocalSchedule, store: Store, console: Console) -> dict[str, Any]:
@@ -160,8 +160,8 @@ def _when(timing: Any, upcoming: datetime | None) -> str:
     if upcoming is None:
         return f"{timing}, paused"
     utc = upcoming.astimezone(timezone.utc)
-    here = in_local_time(upcoming)
-    shown = here if here.endswith("UTC") else f"{here} = {utc:%H:%M} UTC"
+    local_time = in_local_time(upcoming)
+    shown = local_time if local_time.endswith("UTC") else f"{local_time} = {utc:%H:%M} UTC"
     return f"{timing}, next at {shown} ({until(upcoming, now())})"
 
 
@@ -181,8 +181,13 @@ def list_(connect: Callable, on: On = "kubeflow", folder: Folder = FOLDER, as_js
         from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
 
         rows = [
-            _row(one.name, one.timing, one.next, "its pipeline was deleted" if one.version is None else one.version)
-            for one in kubeflow.schedules(connect())
+            _row(
+                schedule.name,
+                schedule.timing,
+                schedule.next,
+                "its pipeline was deleted" if schedule.version is None else schedule.version,
+            )
+            for schedule in kubeflow.schedules(connect())
         ]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -209,36 +214,36 @@ def show(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FO
     if on == "local":
         store = Store(folder)
         schedule = store.get(name)
-        found = schedule.model_dump(mode="json") | {"timing": str(schedule.timing)}
-        found["next"] = _iso(next_due(schedule, now()))
-        found["log"] = str(store.log(name))
-        found["runs"] = [run.model_dump(mode="json") for run in store.history(name)[-SHOWN_RUNS:][::-1]]
+        details = schedule.model_dump(mode="json") | {"timing": str(schedule.timing)}
+        details["next"] = _iso(next_due(schedule, now()))
+        details["log"] = str(store.log(name))
+        details["runs"] = [run.model_dump(mode="json") for run in store.history(name)[-SHOWN_RUNS:][::-1]]
     else:
         from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
 
         server = connect()
-        of = kubeflow.find(server, name)
-        found = {
-            "name": of.name,
-            "recurring_run_id": of.id,
-            "timing": str(of.timing),
-            "next": _iso(of.next),
-            "enabled": of.enabled,
-            "version": of.version or "its pipeline was deleted",
-            "parameters": of.parameters,
-            "catch_up": of.catch_up,
-            "max_concurrency": of.max_concurrency,
+        server_schedule = kubeflow.find(server, name)
+        details = {
+            "name": server_schedule.name,
+            "recurring_run_id": server_schedule.id,
+            "timing": str(server_schedule.timing),
+            "next": _iso(server_schedule.next),
+            "enabled": server_schedule.enabled,
+            "version": server_schedule.version or "its pipeline was deleted",
+            "parameters": server_schedule.parameters,
+            "catch_up": server_schedule.catch_up,
+            "max_concurrency": server_schedule.max_concurrency,
             "runs": [
                 {"run_id": run.run_id, "state": run.state, "created": _iso(run.created_at)}
-                for run in kubeflow.last_runs(server, of)
+                for run in kubeflow.last_runs(server, server_schedule)
             ],
         }
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(details, indent=1))
         return
     console = output()
-    runs = found.pop("runs")
-    for key, value in found.items():
+    runs = details.pop("runs")
+    for key, value in details.items():
         console.print(f"{key:<18} {value}", highlight=False, markup=False, soft_wrap=True)
     for run in runs:
         console.print(
@@ -246,7 +251,7 @@ def show(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FO
         )
 
 
-def _change(connect: Callable, name: str, on: str, folder: Path, action: str, done: str) -> None:
+def _change(connect: Callable, name: str, on: str, folder: Path, action: str, outcome: str) -> None:
     if on == "local":
         store = Store(folder)
         if action == "delete":
@@ -257,7 +262,7 @@ def _change(connect: Callable, name: str, on: str, folder: Path, action: str, do
         from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
 
         getattr(kubeflow, action)(connect(), name)
-    Console(stderr=True).print(f"schedule {name} {done}", highlight=False)
+    Console(stderr=True).print(f"schedule {name} {outcome}", highlight=False)
 
 
 @app.command()
@@ -312,9 +317,9 @@ def scheduler(folder: Folder = FOLDER) -> None:
     """Run the local schedules when they are due, until Ctrl-C."""
     console = Console(stderr=True)
 
-    def told(line: str) -> None:
+    def print_line(line: str) -> None:
         console.print(
             f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {line}", highlight=False, markup=False, soft_wrap=True
         )
 
-    Scheduler(Store(folder), told).run()
+    Scheduler(Store(folder), print_line).run()

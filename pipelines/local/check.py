@@ -29,17 +29,19 @@ def check_settings(settings: Settings) -> None:
     if any(training.augment for training in settings.trainings()):
         find_augment(settings.task)
 
-    def built(training: Training, who: str) -> keras.Model:
+    def built(training: Training, model_name: str) -> keras.Model:
         masked = isinstance(training, Pretraining)
         model = build_model(settings.task, settings.builder_of(training), training.hyperparameters, masked=masked)
-        check_network(model, training.memory, training.parallelism, who)
+        check_network(model, training.memory, training.parallelism, model_name)
         return model
 
-    pretrained = {name: built(of, f"Pretraining.{name}") for name, of in settings.pretraining.items()}
-    for name, of in settings.pretraining.items():
-        if of.distillation:
-            for hint in of.distillation.hints:
-                layer_output(pretrained[of.distillation.teacher], hint.teacher_layer, of.distillation.teacher)
+    pretrained = {name: built(pretraining, f"Pretraining.{name}") for name, pretraining in settings.pretraining.items()}
+    for name, pretraining in settings.pretraining.items():
+        if pretraining.distillation:
+            for hint in pretraining.distillation.hints:
+                layer_output(
+                    pretrained[pretraining.distillation.teacher], hint.teacher_layer, pretraining.distillation.teacher
+                )
                 layer_output(pretrained[name], hint.student_layer, name)
     student = built(settings.student, "Student")
     teachers: dict[str, keras.Model | None] = {}  # a kind is built once, whatever the number of its copies

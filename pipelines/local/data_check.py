@@ -43,10 +43,10 @@ def data_files(data: Data) -> list[str]:
     patterns = [value if isinstance(value, str) else "*" for value in data.splits.values()]
     files = []
     for pattern in dict.fromkeys(patterns):
-        found = [name for name in sorted(glob.glob(os.path.join(folder, pattern))) if os.path.isfile(name)]
-        if not found:
+        matches = [name for name in sorted(glob.glob(os.path.join(folder, pattern))) if os.path.isfile(name)]
+        if not matches:
             raise UserError(f"data.path: no files match {os.path.join(data.path, pattern)}")
-        files += found
+        files += matches
     return files
 
 

@@ -14,7 +14,7 @@ from stillhouse.pipelines.local.data_check import find_fault
 from stillhouse.pipelines.local.paths import METADATA
 
 # A run that fails on a disk with less than this has failed for want of space.
-LEAST_FREE_BYTES = 1 << 18
+MIN_FREE_BYTES = 1 << 18
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
@@ -39,7 +39,7 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
         ) from error
     no_space = any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain)
     # What SQLite says when it runs out of space depends on the moment, so the disk itself is asked too.
-    no_space = no_space or shutil.disk_usage(root).free < LEAST_FREE_BYTES
+    no_space = no_space or shutil.disk_usage(root).free < MIN_FREE_BYTES
     if no_space or "No space left on device" in text or "disk is full" in text or "disk I/O error" in text:
         raise MachineError(f"{node}: no space left on the disk of {root}; free some and run again") from error
     denied = any(isinstance(link, PermissionError) for link in chain) or any(
@@ -57,5 +57,5 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
         in_task = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename == source]
         if in_task:
             reason = f"{type(link).__name__}: {next(iter(str(link).splitlines()), '')}"
-            place = f"{source}:{in_task[-1].lineno}"
-            raise UserError(f"{node}: {settings.task}.{in_task[0].name} raised {reason} (at {place})") from error
+            location = f"{source}:{in_task[-1].lineno}"
+            raise UserError(f"{node}: {settings.task}.{in_task[0].name} raised {reason} (at {location})") from error

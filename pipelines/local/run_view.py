@@ -66,12 +66,12 @@ class RunView(logging.Handler):
         elif record.msg == COMPONENT_FINISHED:
             self._finished(_component_of(record))
         elif hasattr(record, "epoch_done"):
-            done = record.epoch_done
-            figures = "  ".join(f"{name} {value:.4f}" for name, value in done["metrics"].items())
-            self._advance(f"{done['model']}  epoch {done['epoch']}/{done['epochs']}  {figures}")
+            payload = record.epoch_done
+            figures = "  ".join(f"{name} {value:.4f}" for name, value in payload["metrics"].items())
+            self._advance(f"{payload['model']}  epoch {payload['epoch']}/{payload['epochs']}  {figures}")
         elif hasattr(record, "advanced"):
-            told = record.advanced
-            self._advance(f"{told['what']}  {told['done']:,} of {told['total']:,}")
+            payload = record.advanced
+            self._advance(f"{payload['what']}  {payload['done']:,} of {payload['total']:,}")
         elif hasattr(record, "note"):
             self._print(f"    {record.note}")
 
