@@ -48,9 +48,9 @@ def student_names(settings: Settings) -> list[str]:
 def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str, SavedTeacher]:
     """Returns, by the names of their nodes, the teachers that exist already; `saved_models` tells where they are."""
     return {
-        name: SavedTeacher(name, saved_models[of.saved_model], of.signature, of.output, of.outputs)
-        for name, of in zip(teacher_names(settings), settings.all_teachers(), strict=True)
-        if of.saved_model
+        name: SavedTeacher(name, saved_models[teacher.saved_model], teacher.signature, teacher.output, teacher.outputs)
+        for name, teacher in zip(teacher_names(settings), settings.all_teachers(), strict=True)
+        if teacher.saved_model
     }
 
 
@@ -117,31 +117,36 @@ def _add_data(dag: Dag) -> None:
 
 def _add_pretraining(dag: Dag) -> None:
     settings = dag.settings
-    for name, of in settings.pretraining.items():
+    for name, pretraining in settings.pretraining.items():
         node = f"Pretraining.{name}"
         learners = [later.distillation for later in settings.pretraining.values() if later.distillation]
-        hidden = {hint.teacher_layer for one in learners if one.teacher == name for hint in one.hints}
-        masking = MaskingConfig(share=of.mask_share, label=settings.data.label)
-        more = {"head": MASKED, "label": of.tokens, "masking": masking, "hidden_layers": sorted(hidden)}
+        hidden = {
+            hint.teacher_layer
+            for distillation in learners
+            if distillation.teacher == name
+            for hint in distillation.hints
+        }
+        masking = MaskingConfig(share=pretraining.mask_share, label=settings.data.label)
+        more = {"head": MASKED, "label": pretraining.tokens, "masking": masking, "hidden_layers": sorted(hidden)}
         teachers = []
-        if of.distillation:
-            teachers = [dag.pretrained[of.distillation.teacher]]
+        if pretraining.distillation:
+            teachers = [dag.pretrained[pretraining.distillation.teacher]]
             more["distillation"] = DistillationConfig(
                 objective=OBJECTIVES[MASKED][0],
-                temperature=of.distillation.temperature,
-                alpha=of.distillation.alpha,
-                hints=of.distillation.hints,
+                temperature=pretraining.distillation.temperature,
+                alpha=pretraining.distillation.alpha,
+                hints=pretraining.distillation.hints,
                 ensemble=ONE_TEACHER,
             )
-        config = dag.config(node, "pretraining", of, **more)
-        start = dag.start_of(node, of)
+        config = dag.config(node, "pretraining", pretraining, **more)
+        start = dag.start_of(node, pretraining)
         dag.pretrained[name] = dag.distillation_trainer(config, start, dag.transfer, teachers=teachers)
 
 
 def _add_teachers(dag: Dag) -> list[BaseChannel]:
     settings = dag.settings
     existing, teachers = saved_teachers(settings, dag.paths.saved_models), []
-    for number, (name, of, shard) in enumerate(
+    for number, (name, teacher, shard) in enumerate(
         zip(teacher_names(settings), settings.all_teachers(), settings.shards(), strict=True), start=1
     ):
         if name in existing:
@@ -156,35 +161,35 @@ def _add_teachers(dag: Dag) -> list[BaseChannel]:
             continue
         hints = settings.student.distillation.hints
         hidden = sorted({hint.teacher_layer for hint in hints if hint.teacher == number})
-        config = dag.config(name, "teacher", of, shard=shard, hidden_layers=hidden)
-        teachers.append(dag.trainer(config, dag.start_of(name, of, teacher_folder(number))))
+        config = dag.config(name, "teacher", teacher, shard=shard, hidden_layers=hidden)
+        teachers.append(dag.trainer(config, dag.start_of(name, teacher, teacher_folder(number))))
     return teachers
 
 
 def _add_baseline(dag: Dag) -> BaseChannel:
     """The student's twin, which learns without teachers."""
-    of = dag.settings.student
+    student = dag.settings.student
     # What a pre-training has learnt from a teacher, the twin must not have.
-    if of.start and dag.settings.pretraining[of.start.pretraining].distillation:
-        of = of.model_copy(update={"start": None})
-    config = dag.config("Baseline", "baseline", of, omit_classes=of.omit_classes)
-    return dag.trainer(config, dag.start_of("Baseline", of) if of.start else None)
+    if student.start and dag.settings.pretraining[student.start.pretraining].distillation:
+        student = student.model_copy(update={"start": None})
+    config = dag.config("Baseline", "baseline", student, omit_classes=student.omit_classes)
+    return dag.trainer(config, dag.start_of("Baseline", student) if student.start else None)
 
 
 def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChannel]:
     """Returns the students by their names: of the rounds, if there are several, and the last one."""
-    settings, found = dag.settings, {}
+    settings, students = dag.settings, {}
     distillation = settings.student.distillation
     rounds = student_names(settings)
     for number, name in enumerate(rounds, start=1):
         suffix = "" if number == 1 else f"-{number}"
         ensemble = settings.weighted_ensemble() if number == 1 else ONE_TEACHER
         looked_into = distillation.dark_knowledge if number == 1 and settings.head == "classification" else []
-        asked: dict = {"teachers": teachers}
+        teacher_inputs: dict = {"teachers": teachers}
         if distillation.targets == "cached" or looked_into:
             soft_targets = _add_soft_targets(dag, teachers, suffix)
             if distillation.targets == "cached":
-                asked = {"soft_targets": soft_targets}
+                teacher_inputs = {"soft_targets": soft_targets}
         if looked_into:
             dark_knowledge = DarkKnowledge(
                 soft_targets=soft_targets,
@@ -205,13 +210,13 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
                 **dag.data,
             )
             outputs = dag.add(pseudo_labels, f"PseudoLabels{suffix}")
-            transfer, asked = outputs["pseudo_labelled"], {"soft_targets": outputs["targets"]}
+            transfer, teacher_inputs = outputs["pseudo_labelled"], {"soft_targets": outputs["targets"]}
             ensemble = ONE_TEACHER
         # Of the rounds only the last student has the seed of the settings.
-        of = settings.student.model_copy(update={"seed": settings.student.seed + len(rounds) - number})
-        found[name] = _add_student(dag, name, of, ensemble, transfer, asked)
-        teachers = [found[name]]
-    return found
+        student = settings.student.model_copy(update={"seed": settings.student.seed + len(rounds) - number})
+        students[name] = _add_student(dag, name, student, ensemble, transfer, teacher_inputs)
+        teachers = [students[name]]
+    return students
 
 
 def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> BaseChannel:
@@ -229,9 +234,14 @@ def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> Bas
 
 
 def _add_student(
-    dag: Dag, name: str, of: Student, ensemble: WeightedEnsemble, transfer: BaseChannel | None, asked: dict
+    dag: Dag,
+    name: str,
+    student: Student,
+    ensemble: WeightedEnsemble,
+    transfer: BaseChannel | None,
+    teacher_inputs: dict,
 ) -> BaseChannel:
-    settings, distillation = dag.settings, of.distillation
+    settings, distillation = dag.settings, student.distillation
     module = settings.objective.rpartition(".")[0]  # of a user's own, whose code the cache has to see
     learning = DistillationConfig(
         objective=settings.objective,
@@ -242,17 +252,17 @@ def _add_student(
         ensemble=ensemble,
         code=code_fingerprint(module) if module else "",
     )
-    omitted = {"omit_classes": of.omit_classes}
-    base_model = dag.start_of(name, of)
+    omitted = {"omit_classes": student.omit_classes}
+    base_model = dag.start_of(name, student)
     start = {}
     if distillation.pretraining:
-        stage = of.model_copy(update=dict(distillation.pretraining))
+        stage = student.model_copy(update=dict(distillation.pretraining))
         soft = learning.model_copy(update={"alpha": SOFT_TARGETS_ALONE})
         first = dag.config(f"{name}.pretraining", "pretraining", stage, distillation=soft, **omitted)
-        base_model = dag.distillation_trainer(first, base_model, transfer, **asked)
+        base_model = dag.distillation_trainer(first, base_model, transfer, **teacher_inputs)
         start, transfer = {"start": Start(pretraining=first.name)}, None
-    config = dag.config(name, "student", of, distillation=learning, **omitted, **start)
-    return dag.distillation_trainer(config, base_model, transfer, **asked)
+    config = dag.config(name, "student", student, distillation=learning, **omitted, **start)
+    return dag.distillation_trainer(config, base_model, transfer, **teacher_inputs)
 
 
 def _add_comparison(

@@ -129,13 +129,13 @@ class Dag:
         return self.add(pushed, f"WarmStart.{name}")["model"]
 
     def evaluate(
-        self, name: str, model: BaseChannel, gate: Gate | None = None, other: BaseChannel | None = None
+        self, name: str, model: BaseChannel, gate: Gate | None = None, reference: BaseChannel | None = None
     ) -> dict[str, BaseChannel]:
-        """Adds an Evaluator of a model, against another one if there is a gate; returns its outputs."""
+        """Adds an Evaluator of a model, against a reference if there is a gate; returns its outputs."""
         evaluator = Evaluator(
             examples=self.evaluated,
             model=model,
-            baseline_model=other,
+            baseline_model=reference,
             eval_config=eval_config(self.settings, gate),
             example_splits=["eval"],
         )

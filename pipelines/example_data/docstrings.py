@@ -22,8 +22,8 @@ STANDARD_LIBRARY = "python"
 FAMILIES = {"keras": "tensorflow", "tf-keras": "tensorflow", "tensorflow-io-gcs-filesystem": "tensorflow"}
 LEFT_OUT = re.compile(r"(^|/)(tests?|testing|idlelib|lib2to3|site-packages|__pycache__)(/|$)|_test\.py$|_pb2")
 
-FEWEST_WORDS_ASKED, MOST_WORDS_ASKED = 4, 25
-FEWEST_WORDS_ANSWERED, MOST_WORDS_ANSWERED = 15, 80
+MIN_QUESTION_WORDS, MAX_QUESTION_WORDS = 4, 25
+MIN_PASSAGE_WORDS, MAX_PASSAGE_WORDS = 15, 80
 EVAL_SHARE = 0.2  # of the questions, at the least
 RANDOM_NEGATIVES = 2
 UNLABELLED_PER_QUESTION = 10
@@ -89,11 +89,11 @@ def docstrings_in(source: str, package: str, module: str) -> Iterator[Docstring]
         if not text or not text.isascii():
             continue
         summary, _, rest = text.partition("\n\n")
-        summary, passage = " ".join(summary.split()), " ".join(rest.split()[:MOST_WORDS_ANSWERED])
-        asked, answered = len(summary.split()), len(passage.split())
+        summary, passage = " ".join(summary.split()), " ".join(rest.split()[:MAX_PASSAGE_WORDS])
+        question_words, passage_words = len(summary.split()), len(passage.split())
         if not (summary + passage).isprintable():
             continue
-        if FEWEST_WORDS_ASKED <= asked <= MOST_WORDS_ASKED and answered >= FEWEST_WORDS_ANSWERED:
+        if MIN_QUESTION_WORDS <= question_words <= MAX_QUESTION_WORDS and passage_words >= MIN_PASSAGE_WORDS:
             kind = "class" if isinstance(node, ast.ClassDef) else "function"
             yield Docstring(package, module, question_of(summary, kind), passage)
 
@@ -104,7 +104,10 @@ def installed_sources() -> Iterator[tuple[str, Path]]:
     for path in sorted(standard.rglob("*.py")):
         if not LEFT_OUT.search(path.relative_to(standard).as_posix()):
             yield STANDARD_LIBRARY, path
-    installed = {re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(): one for one in metadata.distributions()}
+    installed = {
+        re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower(): distribution
+        for distribution in metadata.distributions()
+    }
     for name in sorted(set(installed) - set(NOT_SOURCES)):
         for file in sorted(installed[name].files or [], key=str):
             if file.suffix == ".py" and not LEFT_OUT.search(file.as_posix()):
@@ -113,19 +116,19 @@ def installed_sources() -> Iterator[tuple[str, Path]]:
 
 def collect(sources: Iterable[tuple[str, Path]]) -> list[Docstring]:
     """Returns the docstrings of the sources, each question and each beginning of a passage once."""
-    found: list[Docstring] = []
+    docstrings: list[Docstring] = []
     seen: set[str] = set()
     for package, path in sources:
         try:
-            several = list(docstrings_in(path.read_text(encoding="utf-8"), package, str(path)))
+            file_docstrings = list(docstrings_in(path.read_text(encoding="utf-8"), package, str(path)))
         except (SyntaxError, UnicodeDecodeError, ValueError, FileNotFoundError):  # templates, other languages' sources
             continue
-        for one in several:
-            keys = {_key(one.question, 99), _key(one.passage, 12)}
+        for docstring in file_docstrings:
+            keys = {_key(docstring.question, 99), _key(docstring.passage, 12)}
             if not keys & seen:
                 seen |= keys
-                found.append(one)
-    return found
+                docstrings.append(docstring)
+    return docstrings
 
 
 def _key(text: str, words: int) -> str:
@@ -143,19 +146,19 @@ def split_of_packages(docstrings: list[Docstring], seed: int = 1) -> dict[str, s
     The largest family and the standard library are always of the train split.
     """
     counts: dict[str, int] = defaultdict(int)
-    for one in docstrings:
-        counts[family_of(one.package)] += 1
+    for docstring in docstrings:
+        counts[family_of(docstring.package)] += 1
     largest = max(counts, key=counts.__getitem__)
     drawn = sorted(set(counts) - {largest, STANDARD_LIBRARY})
     random.Random(seed).shuffle(drawn)
-    wanted = EVAL_SHARE * len(docstrings)
-    of_eval: set[str] = set()
+    eval_count = EVAL_SHARE * len(docstrings)
+    eval_families: set[str] = set()
     for family in drawn:
-        if sum(counts[one] for one in of_eval) >= wanted:
+        if sum(counts[name] for name in eval_families) >= eval_count:
             break
-        of_eval.add(family)
-    packages = {one.package for one in docstrings}
-    return {one: "eval" if family_of(one) in of_eval else "train" for one in sorted(packages)}
+        eval_families.add(family)
+    packages = {docstring.package for docstring in docstrings}
+    return {package: "eval" if family_of(package) in eval_families else "train" for package in sorted(packages)}
 
 
 def similar(docstrings: list[Docstring], count: int) -> list[list[int]]:
@@ -164,16 +167,16 @@ def similar(docstrings: list[Docstring], count: int) -> list[list[int]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(stop_words="english", sublinear_tf=True, dtype=np.float32)
-    passages = vectorizer.fit_transform([one.passage for one in docstrings])
-    questions = vectorizer.transform([one.question for one in docstrings])
-    found = []
+    passages = vectorizer.fit_transform([docstring.passage for docstring in docstrings])
+    questions = vectorizer.transform([docstring.question for docstring in docstrings])
+    neighbours = []
     for begin in range(0, len(docstrings), HARD_AT_A_TIME):
         likeness = (questions[begin : begin + HARD_AT_A_TIME] @ passages.T).toarray()
         for row, own in enumerate(range(begin, begin + len(likeness))):
             likeness[row, own] = -1.0
         nearest = np.argsort(-likeness, axis=1, kind="stable")[:, :count]
-        found += nearest.tolist()
-    return found
+        neighbours += nearest.tolist()
+    return neighbours
 
 
 def candidates(docstrings: list[Docstring], nearest: list[list[int]], seed: int = 1) -> list[dict[str, object]]:
@@ -183,26 +186,27 @@ def candidates(docstrings: list[Docstring], nearest: list[list[int]], seed: int 
     """
     chance = random.Random(seed)
     of_module: dict[str, list[int]] = defaultdict(list)
-    for number, one in enumerate(docstrings):
-        of_module[one.module].append(number)
+    for number, docstring in enumerate(docstrings):
+        of_module[docstring.module].append(number)
     rows = []
-    for number, one in enumerate(docstrings):
-        others = {number: "own"}
-        beside = [other for other in of_module[one.module] if other != number]
+    for number, docstring in enumerate(docstrings):
+        kinds = {number: "own"}
+        beside = [candidate for candidate in of_module[docstring.module] if candidate != number]
         if beside:
-            others[chance.choice(beside)] = "same_module"
-        others.setdefault(next((other for other in nearest[number] if other not in others), number), "hard")
-        wanted = min(len(others) + RANDOM_NEGATIVES, len(docstrings))
-        while len(others) < wanted:
-            others.setdefault(chance.randrange(len(docstrings)), "random")
+            kinds[chance.choice(beside)] = "same_module"
+        kinds.setdefault(next((candidate for candidate in nearest[number] if candidate not in kinds), number), "hard")
+        candidate_count = min(len(kinds) + RANDOM_NEGATIVES, len(docstrings))
+        while len(kinds) < candidate_count:
+            kinds.setdefault(chance.randrange(len(docstrings)), "random")
         rows += [
-            _row(number, one, docstrings[other].passage, kind, int(other == number)) for other, kind in others.items()
+            _row(number, docstring, docstrings[candidate].passage, kind, int(candidate == number))
+            for candidate, kind in kinds.items()
         ]
     return rows
 
 
-def _row(number: int, asked: Docstring, passage: str, kind: str, relevant: int | str) -> dict[str, object]:
-    values = (number, asked.question, passage, kind, relevant, asked.package)
+def _row(number: int, docstring: Docstring, passage: str, kind: str, relevant: int | str) -> dict[str, object]:
+    values = (number, docstring.question, passage, kind, relevant, docstring.package)
     return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -223,7 +227,7 @@ def write_sample(folder: Path) -> dict[str, int]:
     return write(folder, SAMPLE)
 
 
-def write(folder: Path, most: int | None = None, seed: int = 1) -> dict[str, int]:
+def write(folder: Path, max_questions: int | None = None, seed: int = 1) -> dict[str, int]:
     """Writes pairs/train.csv, pairs/eval.csv, unlabelled/unlabelled.csv and provenance.json; returns their rows.
 
     Unlabelled pairs are questions of the train split with what a search could return: passages near by their words, and
@@ -231,23 +235,23 @@ def write(folder: Path, most: int | None = None, seed: int = 1) -> dict[str, int
 
     Args:
       folder: to write to.
-      most: questions, drawn at random; None: all there are.
+      max_questions: number of questions, drawn at random; None: all there are.
       seed: of the drawing.
     """
     everything = collect(installed_sources())
     split = split_of_packages(everything)
-    if most is not None and most < len(everything):
-        everything = random.Random(seed).sample(everything, most)
+    if max_questions is not None and max_questions < len(everything):
+        everything = random.Random(seed).sample(everything, max_questions)
     written = {}
     for name in ("train", "eval"):
-        own = [one for one in everything if split[one.package] == name]
+        own = [docstring for docstring in everything if split[docstring.package] == name]
         nearest = similar(own, UNLABELLED_PER_QUESTION)
         written[f"pairs/{name}.csv"] = _write(folder / "pairs" / f"{name}.csv", candidates(own, nearest))
         if name == "train":
             unlabelled = (
-                _row(number, one, own[other].passage, "unknown", "")
-                for number, one in enumerate(own)
-                for other in sorted([number, *nearest[number][1:]])  # the first one is a labelled pair
+                _row(number, docstring, own[neighbour].passage, "unknown", "")
+                for number, docstring in enumerate(own)
+                for neighbour in sorted([number, *nearest[number][1:]])  # the first one is a labelled pair
             )
             columns = [column for column in COLUMNS if column != "relevant"]
             written["unlabelled/unlabelled.csv"] = _write(folder / "unlabelled" / "unlabelled.csv", unlabelled, columns)
@@ -258,17 +262,19 @@ def write(folder: Path, most: int | None = None, seed: int = 1) -> dict[str, int
 def provenance(docstrings: list[Docstring], split: dict[str, str]) -> list[dict[str, object]]:
     """Returns, for each package, its version, licence, split and number of questions."""
     counts: dict[str, int] = defaultdict(int)
-    for one in docstrings:
-        counts[one.package] += 1
+    for docstring in docstrings:
+        counts[docstring.package] += 1
     rows = []
     for name, count in sorted(counts.items()):
         if name == STANDARD_LIBRARY:
             version, licence = sysconfig.get_python_version(), "PSF-2.0"
         else:
-            told = metadata.metadata(name)
-            version = told["Version"]
-            classifiers = [one for one in told.get_all("Classifier", []) if one.startswith("License ::")]
-            named = ", ".join(one.rpartition("::")[2].strip() for one in classifiers)
-            licence = told["License-Expression"] or named or next(iter((told["License"] or "").splitlines()), "")
+            fields = metadata.metadata(name)
+            version = fields["Version"]
+            classifiers = [
+                classifier for classifier in fields.get_all("Classifier", []) if classifier.startswith("License ::")
+            ]
+            named = ", ".join(classifier.rpartition("::")[2].strip() for classifier in classifiers)
+            licence = fields["License-Expression"] or named or next(iter((fields["License"] or "").splitlines()), "")
         rows.append({"package": name, "version": version, "licence": licence, "split": split[name], "questions": count})
     return rows

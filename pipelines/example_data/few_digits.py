@@ -19,13 +19,13 @@ def split_of_digits(labels: np.ndarray, seed: int = 1, per_class: int = LABELLED
       per_class: labelled digits of each class.
     """
     order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
-    rest = np.random.default_rng(seed).permutation(order[EVAL + VALIDATION :])
-    labelled = np.concatenate([rest[labels[rest] == one][:per_class] for one in np.unique(labels)])
+    pool = np.random.default_rng(seed).permutation(order[EVAL + VALIDATION :])
+    labelled = np.concatenate([pool[labels[pool] == digit][:per_class] for digit in np.unique(labels)])
     return {
         "eval": order[:EVAL],
         "validation": order[EVAL : EVAL + VALIDATION],
         "labelled": labelled,
-        "unlabelled": rest[~np.isin(rest, labelled)],
+        "unlabelled": pool[~np.isin(pool, labelled)],
     }
 
 

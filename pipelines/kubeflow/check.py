@@ -17,7 +17,7 @@ SCHEMA_VERSION = "2.1.0"
 PIPELINE_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")
 TASK_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # What fits into a custom resource of Kubernetes, in which the backend keeps it.
-MOST_BYTES = 1_000_000
+MAX_BYTES = 1_000_000
 
 
 def refuse_unfit(documents: list[dict[str, Any]]) -> None:
@@ -33,7 +33,7 @@ def refuse_unfit(documents: list[dict[str, Any]]) -> None:
 
 def reasons_against(documents: list[dict[str, Any]]) -> Iterator[str]:
     """Gives the reasons why the backend would not run the documents as they are meant."""
-    spec, *others = documents
+    spec, *platform_specs = documents
     try:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         for executor in spec.get("deploymentSpec", {}).get("executors", {}).values():
@@ -50,7 +50,7 @@ def reasons_against(documents: list[dict[str, Any]]) -> Iterator[str]:
     for label, executor in executors.items():
         yield from _reasons_against_executor(label, executor)
     yield from _reasons_against_tasks(spec, spec.get("root", {}), executors)
-    for document in others:
+    for document in platform_specs:
         if set(document) != {"platforms"} or set(document["platforms"]) != {"kubernetes"}:
             yield "the second document is not the Kubernetes platform spec"
             continue
@@ -58,8 +58,8 @@ def reasons_against(documents: list[dict[str, Any]]) -> Iterator[str]:
             if label not in executors:
                 yield f"the platform spec has an executor {label!r} that the pipeline has not"
     size = len(json_format.MessageToJson(json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())))
-    if size > MOST_BYTES:
-        yield f"found {size:,} bytes; expected at most {MOST_BYTES:,}, which Kubernetes keeps"
+    if size > MAX_BYTES:
+        yield f"found {size:,} bytes; expected at most {MAX_BYTES:,}, which Kubernetes keeps"
 
 
 def _reasons_against_executor(label: str, executor: dict[str, Any]) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _values(tree: Any) -> Iterator[Any]:
 
 def _reasons_against_tasks(spec: dict[str, Any], dag: dict[str, Any], executors: dict[str, Any]) -> Iterator[str]:
     """Gives the reasons against the tasks of a DAG, and of the DAGs in it; `dag` is a component, or the root."""
-    tasks, given = dag.get("dag", {}).get("tasks", {}), dag.get("inputDefinitions", {})
+    tasks, dag_inputs = dag.get("dag", {}).get("tasks", {}), dag.get("inputDefinitions", {})
     if not tasks:
         yield "it has no tasks"
     components = spec.get("components", {})
@@ -112,25 +112,25 @@ def _reasons_against_tasks(spec: dict[str, Any], dag: dict[str, Any], executors:
                 yield f"task {name!r}: its component has no parameter {key!r}"
             if "runtimeParameter" in source.get("runtimeValue", {}):
                 yield f"task {name!r}: the parameter {key!r} is a runtime parameter, which is not taken"
-            wanted = source.get("componentInputParameter")
-            if wanted is not None and wanted not in given.get("parameters", {}):
-                yield f"task {name!r}: the pipeline has no parameter {wanted!r}"
+            parameter = source.get("componentInputParameter")
+            if parameter is not None and parameter not in dag_inputs.get("parameters", {}):
+                yield f"task {name!r}: the pipeline has no parameter {parameter!r}"
             producer = source.get("taskOutputParameter")
             if producer and producer["outputParameterKey"] not in outputs_of(producer["producerTask"], "parameters"):
                 yield f"task {name!r}: nothing makes its parameter {key!r}"
         for key, source in task.get("inputs", {}).get("artifacts", {}).items():
             producer = source.get("taskOutputArtifact", {})
             made = outputs_of(producer.get("producerTask"), "artifacts")
-            known = source.get("componentInputArtifact") in given.get("artifacts", {})
+            known = source.get("componentInputArtifact") in dag_inputs.get("artifacts", {})
             if not known and producer.get("outputArtifactKey") not in made:
                 yield f"task {name!r}: nothing makes its input {key!r}"
-        for other in task.get("dependentTasks", []):
-            if other not in tasks:
-                yield f"task {name!r}: it waits for {other!r}, which is missing"
+        for dependency in task.get("dependentTasks", []):
+            if dependency not in tasks:
+                yield f"task {name!r}: it waits for {dependency!r}, which is missing"
         condition = task.get("triggerPolicy", {}).get("condition", "")
-        for wanted in re.findall(r"inputs\.parameter_values\['([^']*)'\]", condition):
-            if wanted not in task.get("inputs", {}).get("parameters", {}):
-                yield f"task {name!r}: its condition reads {wanted!r}, which is not an input of the task"
+        for parameter in re.findall(r"inputs\.parameter_values\['([^']*)'\]", condition):
+            if parameter not in task.get("inputs", {}).get("parameters", {}):
+                yield f"task {name!r}: its condition reads {parameter!r}, which is not an input of the task"
     try:
         TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()}).prepare()
     except CycleError as error:

@@ -111,16 +111,16 @@ def _set_limits(spec: dict[str, Any], kubeflow: Kubeflow) -> None:
                 "backoffFactor": retries.factor,
                 "backoffMaxDuration": f"{retries.most_back_off_seconds:g}s",
             }
-        of = _of_node(node, kubeflow.resources)
-        wanted = {
-            "cpuRequest": of.cpu_request,
-            "cpuLimit": of.cpu_limit,
-            "memoryRequest": of.memory_request_gb,
-            "memoryLimit": of.memory_limit_gb,
+        resources = _of_node(node, kubeflow.resources)
+        quantities = {
+            "cpuRequest": resources.cpu_request,
+            "cpuLimit": resources.cpu_limit,
+            "memoryRequest": resources.memory_request_gb,
+            "memoryLimit": resources.memory_limit_gb,
         }
-        limits: dict[str, Any] = {name: value for name, value in wanted.items() if value}
-        if of.gpus:
-            limits["accelerator"] = {"type": of.gpu_type, "count": str(of.gpus)}
+        limits: dict[str, Any] = {name: value for name, value in quantities.items() if value}
+        if resources.gpus:
+            limits["accelerator"] = {"type": resources.gpu_type, "count": str(resources.gpus)}
         if limits:
             label = spec["components"][task["componentRef"]["name"]]["executorLabel"]
             spec["deploymentSpec"]["executors"][label]["container"]["resources"] = limits
@@ -129,12 +129,12 @@ def _set_limits(spec: dict[str, Any], kubeflow: Kubeflow) -> None:
 def _platform(spec: dict[str, Any], kubeflow: Kubeflow) -> dict[str, Any] | None:
     executors = {}
     for node in spec["root"]["dag"]["tasks"]:
-        of = _of_node(node, kubeflow.resources)
+        resources = _of_node(node, kubeflow.resources)
         config: dict[str, Any] = {}
         if kubeflow.volumes:
             config["pvcMount"] = [{"constant": volume.claim, "mountPath": volume.mount} for volume in kubeflow.volumes]
-        if of.node_selector:
-            config["nodeSelector"] = {"labels": of.node_selector}
+        if resources.node_selector:
+            config["nodeSelector"] = {"labels": resources.node_selector}
         if config:
             executors[f"exec-{task_name(node)}"] = config
     if not executors:
@@ -152,9 +152,9 @@ def _renamed(spec: dict[str, Any]) -> dict[str, Any]:
             task["dependentTasks"] = [task_name(name) for name in task["dependentTasks"]]
         inputs = task.get("inputs", {})
         for source in [*inputs.get("artifacts", {}).values(), *inputs.get("parameters", {}).values()]:
-            for of in (source.get("taskOutputArtifact"), source.get("taskOutputParameter")):
-                if of:
-                    of["producerTask"] = task_name(of["producerTask"])
+            for producer in (source.get("taskOutputArtifact"), source.get("taskOutputParameter")):
+                if producer:
+                    producer["producerTask"] = task_name(producer["producerTask"])
         tasks[task_name(node)] = task
     spec["root"]["dag"]["tasks"] = tasks
     executors, labels = {}, {}

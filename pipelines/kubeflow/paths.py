@@ -32,8 +32,10 @@ def kubeflow_paths(settings: Settings) -> PipelinePaths:
         mounts = [volume.mount for volume in kubeflow.volumes]
         if any(PurePosixPath(path).is_relative_to(mount) for mount in mounts):
             return path
-        there = f"or lies in a mount of kubeflow.volumes ({', '.join(mounts) or 'there is none'})"
-        raise UserError(f"{key}: the cluster cannot see {path!r}; it sees what begins with {', '.join(SEEN)} {there}")
+        alternative = f"or lies in a mount of kubeflow.volumes ({', '.join(mounts) or 'there is none'})"
+        raise UserError(
+            f"{key}: the cluster cannot see {path!r}; it sees what begins with {', '.join(SEEN)} {alternative}"
+        )
 
     return PipelinePaths(
         root=root.rstrip("/"),

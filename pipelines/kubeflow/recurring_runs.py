@@ -161,7 +161,7 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
     same = [recurring for recurring in old if _settings(recurring) == _settings(body)]
     outcome: Literal["created", "changed", "unchanged"]
     if same:
-        kept, outcome = same[-1], "unchanged"
+        current, outcome = same[-1], "unchanged"
     else:
         old_ids = {recurring.recurring_run_id for recurring in old}
 
@@ -170,16 +170,16 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
             new = [recurring for recurring in recurring_runs if recurring.recurring_run_id not in old_ids]
             return new[-1] if new else None
 
-        kept = server.write(
+        current = server.write(
             "creating the schedule",
             lambda: server.recurring.create_recurring_run(body, _request_timeout=TIMEOUT),
             applied=find_new,
         )
         outcome = "changed" if old else "created"
     for recurring in old:
-        if recurring.recurring_run_id != kept.recurring_run_id:
+        if recurring.recurring_run_id != current.recurring_run_id:
             _delete(server, recurring.recurring_run_id)
-    return _described(server, kept), outcome
+    return _described(server, current), outcome
 
 
 def _trigger(timing: Timing) -> kfp_server_api.V2beta1Trigger:

@@ -2,7 +2,7 @@
 
 Missed times: of those that have passed while nothing could run, only the newest is run, or with catch_up all of them,
 one after the other. Overlap: a schedule has one run at a time; what becomes due meanwhile has been missed. A run that
-was killed is started again, where it stopped, up to MOST_ATTEMPTS times.
+was killed is started again, where it stopped, up to MAX_ATTEMPTS times.
 """
 
 import signal
@@ -21,7 +21,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.pipelines.schedules.store import Execution, LocalSchedule, Store, local_zone, stop
 from stillhouse.pipelines.schedules.timing import until
 
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_TO_STOP = 60.0
 
@@ -48,7 +48,7 @@ def due_now(schedule: LocalSchedule, history: list[Execution], now: datetime) ->
     since = schedule.created
     if scheduled:
         since, last = scheduled[-1]
-        if last.outcome in ("running", "interrupted") and last.attempt < MOST_ATTEMPTS:
+        if last.outcome in ("running", "interrupted") and last.attempt < MAX_ATTEMPTS:
             return Due(since, last.missed)
     times = schedule.timing.after(since, schedule.created, local_zone())
     passed = list(takewhile(lambda moment: moment <= now, times))

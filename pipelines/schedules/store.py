@@ -88,8 +88,8 @@ class Store:
         """The folder is made when something is written to it."""
         self.folder = folder.absolute()
 
-    def _path(self, name: str, what: str = "json") -> Path:
-        return self.folder / f"{name}.{what}"
+    def _path(self, name: str, suffix: str = "json") -> Path:
+        return self.folder / f"{name}.{suffix}"
 
     def log(self, name: str) -> Path:
         """Returns the file with the output of the runs that the scheduler starts."""
@@ -152,9 +152,9 @@ class Store:
         """
         self.get(name)
         with self.lock(name):
-            for what in ("json", "history.json", "log"):
-                remove_leftovers(self._path(name, what))
-                self._path(name, what).unlink(missing_ok=True)
+            for suffix in ("json", "history.json", "log"):
+                remove_leftovers(self._path(name, suffix))
+                self._path(name, suffix).unlink(missing_ok=True)
         self._path(name, "lock").unlink(missing_ok=True)
 
     def history(self, name: str) -> list[Execution]:

@@ -15,7 +15,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 # What Kubeflow's parser (robfig/cron v1) knows. It takes five fields for second, minute, hour, day and month.
 NAMES = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT"
 KNOWN = re.compile(rf"([0-9*/,?-]|{NAMES})+", re.IGNORECASE)
-LEAST_SECONDS = 60
+MIN_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def _seconds(every: str) -> int:
     if not match:
         raise UserError(f"--every {every!r}: expected a number and a unit, such as 30m, 6h, 1d or 2w")
     seconds = int(match[1]) * UNITS[match[2]]
-    if seconds < LEAST_SECONDS:
-        raise UserError(f"--every: found {every}; expected at least {LEAST_SECONDS}s")
+    if seconds < MIN_SECONDS:
+        raise UserError(f"--every: found {every}; expected at least {MIN_SECONDS}s")
     return seconds
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import parse_settings
-from stillhouse.pipelines.kubeflow.check import MOST_BYTES, reasons_against
+from stillhouse.pipelines.kubeflow.check import MAX_BYTES, reasons_against
 from stillhouse.pipelines.kubeflow.compile import as_yaml, compile_pipeline
 
 IMAGE = "registry.example/stillhouse:1.0"
@@ -221,7 +221,7 @@ EXECUTORS = (0, "deploymentSpec", "executors")
         ),
         (
             (0, "root", "inputDefinitions", "parameters", "push_path", "description"),
-            "x" * MOST_BYTES,
+            "x" * MAX_BYTES,
             "expected at most 1,000,000, which Kubernetes keeps",
         ),
         ((1, "platforms", "other"), {}, "the second document is not the Kubernetes platform spec"),

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from stillhouse.modules.errors import MachineError, UserError
-from stillhouse.pipelines.schedules.scheduler import MOST_ATTEMPTS, Due, Scheduler, due_now
+from stillhouse.pipelines.schedules.scheduler import MAX_ATTEMPTS, Due, Scheduler, due_now
 from stillhouse.pipelines.schedules.store import Execution, LocalSchedule, Store, lines_for_others
 
 START = datetime(2026, 11, 25, 14, 0, tzinfo=timezone.utc)
@@ -46,7 +46,7 @@ def test_with_catch_up_all_are_run_one_after_the_other():
 
 def test_a_run_that_was_killed_is_started_again_but_not_for_ever():
     history = []
-    for attempt in range(1, MOST_ATTEMPTS + 1):
+    for attempt in range(1, MAX_ATTEMPTS + 1):
         assert due_now(schedule(), history, START + 1.1 * HOUR) == Due(START + HOUR)
         history.append(run(START + HOUR, "running" if attempt == 1 else "interrupted", attempt=attempt))
     assert due_now(schedule(), history, START + 1.1 * HOUR) is None
