@@ -66,9 +66,9 @@ def _model_metrics(result: tfma.EvalResult) -> ModelMetrics:
                     if "doubleValue" in value:
                         values[name] = value["doubleValue"]
                     elif "boundedValue" in value:
-                        found = value["boundedValue"]
+                        bounded = value["boundedValue"]
                         # A bound that is zero is left out of the message.
-                        values[name] = found.get("value", 0.0)
-                        bounds[name] = (float(found.get("lowerBound", 0.0)), float(found.get("upperBound", 0.0)))
+                        values[name] = bounded.get("value", 0.0)
+                        bounds[name] = (float(bounded.get("lowerBound", 0.0)), float(bounded.get("upperBound", 0.0)))
         slices[_slice_name(key)], intervals[_slice_name(key)] = values, bounds
     return ModelMetrics(slices, intervals)

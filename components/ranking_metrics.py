@@ -24,12 +24,13 @@ def reciprocal_rank(relevant: np.ndarray, scores: np.ndarray) -> float:
     best = scores[relevant].max()
     above = int((scores > best).sum())
     equal = scores == best
-    others, own = int((equal & ~relevant).sum()), int((equal & relevant).sum())
-    # The first of `own` relevant ones comes after k of `others` with the probability that the k before it are others.
+    tied_irrelevant, tied_relevant = int((equal & ~relevant).sum()), int((equal & relevant).sum())
+    # The first of the tied relevant candidates comes after k irrelevant ones with the probability that the k before it
+    # are irrelevant.
     total, chance = Fraction(0), Fraction(1)
-    for k in range(others + 1):
-        left = others - k
-        first = chance * Fraction(own, own + left)
+    for k in range(tied_irrelevant + 1):
+        left = tied_irrelevant - k
+        first = chance * Fraction(tied_relevant, tied_relevant + left)
         total += first / (above + k + 1)
         chance -= first
     return float(total)

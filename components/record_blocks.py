@@ -48,17 +48,17 @@ class _WriteBlock(beam.DoFn):
             read([file]).skip(number * self._records_in_block).take(self._records_in_block).batch(self._batch_size)
         )
         path = os.path.join(self._folder, f"{os.path.basename(file)}{BLOCK}{number:05d}-of-{count:05d}.gz")
-        done, last_report_time = 0, time.monotonic()
+        written, last_report_time = 0, time.monotonic()
         # Beam may lose or duplicate a worker.
         with new_file(path) as unfinished, tf.io.TFRecordWriter(unfinished, "GZIP") as writer:
             for batch in records.prefetch(1):
                 for record in self._function(batch):
                     writer.write(record)
-                    done += 1
+                    written += 1
                 if time.monotonic() - last_report_time > SECONDS_BETWEEN_REPORTS:
                     last_report_time = time.monotonic()
-                    progress.advanced(os.path.basename(path), done, block_records)
-        yield done
+                    progress.advanced(os.path.basename(path), written, block_records)
+        yield written
 
 
 class WriteBlocks(beam.PTransform):

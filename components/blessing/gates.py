@@ -1,4 +1,4 @@
-"""Decides a gate: compares the student with one other model, overall and slice by slice."""
+"""Decides a gate: compares the student with a reference model, overall and slice by slice."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +11,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Gate:
-    """A gate's rule. Changes are student minus other, in the direction in which the metric gets better."""
+    """A gate's rule. Changes are student minus reference, in the direction in which the metric gets better."""
 
     name: str  # teacher, baseline or pushed
     metric: str  # short name, as stillhouse.components.evaluation.metric_name gives it
@@ -37,13 +37,13 @@ class Decision:
         return asdict(self)
 
 
-def _change(gate: Gate, student: dict[str, float], other: dict[str, float]) -> float:
-    difference = student[gate.metric] - other[gate.metric]
+def _change(gate: Gate, student: dict[str, float], reference: dict[str, float]) -> float:
+    difference = student[gate.metric] - reference[gate.metric]
     return -difference if gate.lower_is_better else difference
 
 
-def _compared(gate: Gate, student: dict[str, float], other: dict[str, float]) -> str:
-    return f"{gate.metric} {student[gate.metric]:.4f} against {other[gate.metric]:.4f}"
+def _compared(gate: Gate, student: dict[str, float], reference: dict[str, float]) -> str:
+    return f"{gate.metric} {student[gate.metric]:.4f} against {reference[gate.metric]:.4f}"
 
 
 def _limit(min_change: float) -> str:
@@ -54,7 +54,7 @@ def _slices(count: int, more: str = "") -> str:
     return f"{count} {more}slice{'' if count == 1 else 's'}"
 
 
-def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: ModelMetrics | None) -> Decision:
+def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, reference: ModelMetrics | None) -> Decision:
     """Returns the gate's decision.
 
     The overall threshold is TFMA's (`evaluator_blessed`); the thresholds of slices are checked here, because
@@ -64,12 +64,12 @@ def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: Mo
       gate: the rule.
       evaluator_blessed: whether the Evaluator blessed the student.
       student: the student's metrics.
-      other: the metrics of the model to compare with; None: no such model exists yet.
+      reference: the metrics of the model to compare with; None: no such model exists yet.
     """
-    if other is None:
+    if reference is None:
         return Decision(gate.name, True, "no pushed model to compare with yet", gate.metric)
-    change = _change(gate, student.overall, other.overall)
-    compared = _compared(gate, student.overall, other.overall)
+    change = _change(gate, student.overall, reference.overall)
+    compared = _compared(gate, student.overall, reference.overall)
     result: dict[str, Any] = {"metric": gate.metric, "change": change, "min_change": gate.min_change}
     if not evaluator_blessed:
         reason = f"{compared}: change {change:+.4f}, {_limit(gate.min_change)}"
@@ -81,14 +81,14 @@ def decide(gate: Gate, evaluator_blessed: bool, student: ModelMetrics, other: Mo
             if name == OVERALL or metrics[EXAMPLES] < gate.min_slice_examples:
                 continue
             judged += 1
-            slice_change = _change(gate, metrics, other.slices[name])
+            slice_change = _change(gate, metrics, reference.slices[name])
             if slice_change < per_slice - ROUNDING:
                 failed.append((slice_change, name))
     if per_slice is not None and failed:
         worst_change, worst = min(failed)
         more = f" (and {_slices(len(failed) - 1, 'more ')})" if len(failed) > 1 else ""
         reason = (
-            f"slice {worst}: {_compared(gate, student.slices[worst], other.slices[worst])}: change "
+            f"slice {worst}: {_compared(gate, student.slices[worst], reference.slices[worst])}: change "
             f"{worst_change:+.4f}, {_limit(per_slice)}{more}"
         )
         return Decision(gate.name, False, reason, **result)

@@ -44,7 +44,7 @@ class Executor(base_executor.BaseExecutor):
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         targets = artifact_utils.get_single_uri(input_dict["soft_targets"])
         pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "train"))
-        found = find_dark_knowledge(
+        dark_knowledge = find_dark_knowledge(
             ExampleFiles(example_files([pattern]), split_folder(targets, "train")),
             read_soft_targets_card(targets),
             transform.transformed_feature_spec(),
@@ -54,7 +54,7 @@ class Executor(base_executor.BaseExecutor):
             names=class_names(transform, label),
         )
         folder = artifact_utils.get_single_uri(output_dict["dark_knowledge"])
-        io_utils.write_string_file(os.path.join(folder, DARK_KNOWLEDGE), json.dumps(found, indent=1))
-        for at in found["temperatures"]:
-            name = f"similarity-T{at['temperature']:g}.svg"
-            io_utils.write_string_file(os.path.join(folder, name), similarity_figure(found["classes"], at))
+        io_utils.write_string_file(os.path.join(folder, DARK_KNOWLEDGE), json.dumps(dark_knowledge, indent=1))
+        for entry in dark_knowledge["temperatures"]:
+            name = f"similarity-T{entry['temperature']:g}.svg"
+            io_utils.write_string_file(os.path.join(folder, name), similarity_figure(dark_knowledge["classes"], entry))

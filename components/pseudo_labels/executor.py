@@ -62,8 +62,8 @@ class Executor(base_executor.BaseExecutor):
         """
         parameters = PseudoLabelsParameters.read(exec_properties)
         rule, ensemble, label = parameters.rule, parameters.ensemble, parameters.label
-        given = artifact_utils.get_single_uri(input_dict["soft_targets"])
-        card = read_soft_targets_card(given)
+        soft_targets = artifact_utils.get_single_uri(input_dict["soft_targets"])
+        card = read_soft_targets_card(soft_targets)
         graph = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         parser = ExampleParser(graph.transformed_feature_spec(), label, HEAD)
 
@@ -82,18 +82,21 @@ class Executor(base_executor.BaseExecutor):
         targets.split_names = artifact_utils.encode_split_names([TRAIN, TRANSFER])
         classes, written = card.shapes[LOGITS][1], {}
 
-        unlabelled, said = files_of("transfer_examples", TRANSFER), split_folder(given, TRANSFER)
-        found = [
-            teacher_of(batch) for file in unlabelled for batch in read(target_files(file, said)).batch(RECORDS_AT_ONCE)
+        unlabelled, targets_folder = files_of("transfer_examples", TRANSFER), split_folder(soft_targets, TRANSFER)
+        teacher_logits = [
+            teacher_of(batch)
+            for file in unlabelled
+            for batch in read(target_files(file, targets_folder)).batch(RECORDS_AT_ONCE)
         ]
-        confidence = np.concatenate([confidence_of(logits) for logits in found])
-        likeliest = np.concatenate([logits.argmax(axis=-1) for logits in found])
+        confidence = np.concatenate([confidence_of(logits) for logits in teacher_logits])
+        likeliest = np.concatenate([logits.argmax(axis=-1) for logits in teacher_logits])
         copies = copies_of(confidence, likeliest, rule["min_confidence"], rule["balance"])
         progress.note(_summary(confidence, likeliest, copies, rule))
 
         position, written[TRANSFER] = 0, 0
         for file in unlabelled:
-            batches = tf.data.Dataset.zip((read([file]), read(target_files(file, said)))).batch(RECORDS_AT_ONCE)
+            pairs = read([file]), read(target_files(file, targets_folder))
+            batches = tf.data.Dataset.zip(pairs).batch(RECORDS_AT_ONCE)
             records, answers = [], []
             for examples, of_teacher in batches:
                 logits = pseudo_logits(teacher_of(of_teacher), rule["kind"])
@@ -139,16 +142,16 @@ def _write(path: str, records: Iterable[bytes]) -> None:
 
 def _summary(confidence: np.ndarray, likeliest: np.ndarray, copies: np.ndarray, rule: dict[str, Any]) -> str:
     """Returns one line about the choice, for the run's output."""
-    taken, confident = copies > 0, confidence >= rule["min_confidence"]
+    chosen, confident = copies > 0, confidence >= rule["min_confidence"]
     line = (
         f"pseudo-labels, {rule['kind']}: {confident.sum():,} of {len(copies):,} unlabelled examples have a "
         f"confidence of at least {rule['min_confidence']:g}"
     )
     if rule["balance"]:
-        counts = np.bincount(likeliest[taken], weights=copies[taken])
+        counts = np.bincount(likeliest[chosen], weights=copies[chosen])
         present = counts[counts > 0]
         line += (
-            f"; took {present[0]:.0f} of each of {len(present)} classes, {copies[taken].sum() - taken.sum():,} of them "
-            "copies"
+            f"; took {present[0]:.0f} of each of {len(present)} classes, {copies[chosen].sum() - chosen.sum():,} of "
+            "them copies"
         )
     return line

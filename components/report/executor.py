@@ -32,7 +32,7 @@ from stillhouse.modules.models.serving import (
 )
 
 COMPARISON = "comparison.json"
-MOST_EXAMPLES = 20_000  # of the eval split, whose predictions are looked at
+MAX_EXAMPLES = 20_000  # of the eval split, whose predictions are looked at
 TRAINED = (
     "strategy",
     "replicas",
@@ -87,7 +87,7 @@ class Executor(base_executor.BaseExecutor):
                 rows.append((row, path_utils.serving_model_path(model.uri), metrics))
 
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
-        records = list(read_records(files).take(MOST_EXAMPLES).as_numpy_iterator())
+        records = list(read_records(files).take(MAX_EXAMPLES).as_numpy_iterator())
         label = parameters.label
         cards = [read_card(path) for _, path, _ in rows]
         loaded = [saved_models.load(path) for _, path, _ in rows]
@@ -99,7 +99,9 @@ class Executor(base_executor.BaseExecutor):
                     "name": row.name,
                     "role": row.role,
                     "metrics": {name: value for name, value in metrics.overall.items() if name != EXAMPLES},
-                    "intervals": {n: of for n, of in metrics.intervals.get(OVERALL, {}).items() if n != EXAMPLES},
+                    "intervals": {
+                        n: interval for n, interval in metrics.intervals.get(OVERALL, {}).items() if n != EXAMPLES
+                    },
                     "parameters": card["parameters"],
                     # None of them for a model that was not trained here, or is an ensemble.
                     **{name: card.get(name) for name in TRAINED},
@@ -129,7 +131,9 @@ class Executor(base_executor.BaseExecutor):
             },
             "min_slice_examples": settings["evaluation"]["gates"]["teacher"]["min_slice_examples"],
             "versions": {name: metadata.version(name) for name in ("stillhouse", "tfx", "tensorflow")},
-            "artifacts": {name: [one.uri for one in found] for name, found in sorted(input_dict.items())},
+            "artifacts": {
+                name: [artifact.uri for artifact in artifacts] for name, artifacts in sorted(input_dict.items())
+            },
             "commit": parameters.commit,
             "data": data_of(input_dict, has_spans="{SPAN}" in settings["data"]["path"]),
         }
@@ -159,14 +163,17 @@ def look_at_predictions(
       label: name of the label column.
     """
     labels = labels_of(loaded[0], records)
-    found = {model["name"]: probabilities_of(one, records, label) for model, one in zip(models, loaded, strict=True)}
-    classes = [str(name) for name in class_names or range(next(iter(found.values())).shape[1])]
+    probabilities = {
+        model["name"]: probabilities_of(saved_model, records, label)
+        for model, saved_model in zip(models, loaded, strict=True)
+    }
+    classes = [str(name) for name in class_names or range(next(iter(probabilities.values())).shape[1])]
     by_role = {model["role"]: model["name"] for model in models}
-    student, other = found[by_role["student"]], found[by_role.get("ensemble") or by_role["teacher"]]
-    differing = disagreements(labels, student, other)
+    student, reference = probabilities[by_role["student"]], probabilities[by_role.get("ensemble") or by_role["teacher"]]
+    differing = disagreements(labels, student, reference)
     examples = []
     for number in differing.pop("telling"):
-        ours, theirs = int(student[number].argmax()), int(other[number].argmax())
+        ours, theirs = int(student[number].argmax()), int(reference[number].argmax())
         examples.append(
             {
                 "number": number,
@@ -174,14 +181,14 @@ def look_at_predictions(
                 "student": classes[ours],
                 "student_probability": float(student[number, ours]),
                 "other": classes[theirs],
-                "other_probability": float(other[number, theirs]),
+                "other_probability": float(reference[number, theirs]),
                 "image": image_of(_features(records[number], label)),
             }
         )
     return {
         "classes": classes,
-        "confusion": {name: confusion_matrix(labels, of) for name, of in found.items()},
-        "calibration": {name: calibration(labels, of) for name, of in found.items()},
+        "confusion": {name: confusion_matrix(labels, predicted) for name, predicted in probabilities.items()},
+        "calibration": {name: calibration(labels, predicted) for name, predicted in probabilities.items()},
         "disagreements": differing | {"examples": examples},
     }
 

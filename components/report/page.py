@@ -112,14 +112,14 @@ def compared_slices(
     """
     sign = -1.0 if metric in LOWER else 1.0
     # The student is compared with the ensemble, not with its members.
-    reference = "ensemble" if any(model["role"] == "ensemble" for model in models) else "teacher"
-    others = [model for model in models if model["role"] in (reference, "baseline", "pushed")]
+    teacher_role = "ensemble" if any(model["role"] == "ensemble" for model in models) else "teacher"
+    references = [model for model in models if model["role"] in (teacher_role, "baseline", "pushed")]
     slices = []
     for name, values in student["slices"].items():
         changes = {
-            other["role"]: sign * (values[metric] - other["slices"][name][metric])
-            for other in others
-            if metric in other["slices"].get(name, {}) and metric in values
+            reference["role"]: sign * (values[metric] - reference["slices"][name][metric])
+            for reference in references
+            if metric in reference["slices"].get(name, {}) and metric in values
         }
         if changes:
             count = int(values[EXAMPLES])

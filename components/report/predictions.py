@@ -47,21 +47,21 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]
     return {"error": error, "bins": bins}
 
 
-def disagreements(labels: np.ndarray, student: np.ndarray, other: np.ndarray) -> dict[str, Any]:
-    """Returns the examples whose predicted classes differ between the student and the other model.
+def disagreements(labels: np.ndarray, student: np.ndarray, reference: np.ndarray) -> dict[str, Any]:
+    """Returns the examples whose predicted classes differ between the student and the reference model.
 
     Args:
       labels: int [examples].
       student: the student's probabilities, float [examples, classes].
-      other: the other model's probabilities, float [examples, classes].
+      reference: the reference model's probabilities, float [examples, classes].
 
     Returns:
       {"share", "student_right", "other_right": fractions of all examples, "telling": numbers of the examples on which
       both models are most confident, at most DISAGREEMENTS}.
     """
-    ours, theirs = student.argmax(axis=-1), other.argmax(axis=-1)
+    ours, theirs = student.argmax(axis=-1), reference.argmax(axis=-1)
     differ = np.flatnonzero(ours != theirs)
-    surest = np.argsort(-(student.max(axis=-1) * other.max(axis=-1))[differ], kind="stable")
+    surest = np.argsort(-(student.max(axis=-1) * reference.max(axis=-1))[differ], kind="stable")
     return {
         "share": len(differ) / len(labels),
         "student_right": float((ours[differ] == labels[differ]).sum()) / len(labels),

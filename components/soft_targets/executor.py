@@ -68,16 +68,16 @@ def answer_batches(paths: list[str], transform_graph: str, label: str, head: str
             return tf.constant([row.tobytes() for row in values.astype(np.float16)])
 
     def function(records: tf.Tensor) -> list[bytes]:
-        found = answers(records)
+        tensors = answers(records)
         faults = Faults(names, HEADS[head])
-        faults.count(found[LOGITS].numpy())
+        faults.count(tensors[LOGITS].numpy())
         Metrics.counter(COUNTERS, "examples").inc(faults.examples)
         for number in range(len(names)):
             Metrics.counter(COUNTERS, f"broken {number}").inc(int(faults.broken[number]))
             Metrics.counter(COUNTERS, f"probabilities {number}").inc(int(faults.probabilities[number]))
         if half:
-            found = {name: value if name == KEY else as_bytes(value.numpy()) for name, value in found.items()}
-        return encoder.encode(converter.convert({PREFIX + name: value for name, value in found.items()}))
+            tensors = {name: value if name == KEY else as_bytes(value.numpy()) for name, value in tensors.items()}
+        return encoder.encode(converter.convert({PREFIX + name: value for name, value in tensors.items()}))
 
     return function
 

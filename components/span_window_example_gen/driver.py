@@ -18,6 +18,6 @@ class Driver(FileBasedDriver):
         component_info: data_types.ComponentInfo,
     ) -> dict[str, Any]:
         """Returns the execution properties with the patterns and the fingerprint of the whole window."""
-        given = dict(exec_properties)
+        unresolved = dict(exec_properties)
         resolved = super().resolve_exec_properties(exec_properties, pipeline_info, component_info)
-        return resolved | widened(given, resolved["span"])
+        return resolved | widened(unresolved, resolved["span"])

@@ -28,42 +28,44 @@ def custom_config(spans: int) -> example_gen_pb2.CustomConfig:
 def _spans_of(properties: dict[str, Any]) -> int:
     config = example_gen_pb2.CustomConfig()
     proto_utils.json_to_proto(properties["custom_config"], config)
-    found = range_config_pb2.RangeConfig()
-    config.custom_config.Unpack(found)
-    return found.rolling_range.num_spans
+    range_config = range_config_pb2.RangeConfig()
+    config.custom_config.Unpack(range_config)
+    return range_config.rolling_range.num_spans
 
 
 def spans_in(base: str, patterns: Iterable[str]) -> list[int]:
     """Returns the numbers of the spans of which there are files for all `patterns` with {SPAN}, ascending."""
-    found = []
+    spans_of_patterns = []
     for pattern in patterns:
         path = os.path.join(base, pattern)
         parts = re.split(r"(\{SPAN\}|\{VERSION\}|\*)", path)
-        known = {"{SPAN}": r"(?P<span>\d+)", "{VERSION}": r"\d+", "*": "[^/]*"}
-        expression = re.compile("".join(known.get(part, re.escape(part)) for part in parts))
+        placeholders = {"{SPAN}": r"(?P<span>\d+)", "{VERSION}": r"\d+", "*": "[^/]*"}
+        expression = re.compile("".join(placeholders.get(part, re.escape(part)) for part in parts))
         files = map(os.fsdecode, fileio.glob(path.replace("{SPAN}", "*").replace("{VERSION}", "*")))
-        found.append({int(match["span"]) for file in files if (match := expression.fullmatch(file))})
-    return sorted(set.intersection(*found))
+        spans_of_patterns.append({int(match["span"]) for file in files if (match := expression.fullmatch(file))})
+    return sorted(set.intersection(*spans_of_patterns))
 
 
-def widened(properties: dict[str, Any], span: int) -> dict[str, Any]:
-    """Returns input_config and input_fingerprint of the window that ends at `span`.
+def widened(properties: dict[str, Any], newest_span: int) -> dict[str, Any]:
+    """Returns input_config and input_fingerprint of the window that ends at `newest_span`.
 
     Each split's pattern becomes those of its spans, one per line. Where there are fewer spans than the window has,
     those that are there are taken.
 
     Args:
       properties: execution properties of the ExampleGen, patterns with {SPAN} in them.
-      span: the newest in the window.
+      newest_span: the newest in the window.
     """
     config = example_gen_pb2.Input()
     proto_utils.json_to_proto(properties["input_config"], config)
     base = properties["input_base"]
-    known = [one for one in spans_in(base, [split.pattern for split in config.splits]) if one <= span]
+    existing_spans = [
+        span for span in spans_in(base, [split.pattern for split in config.splits]) if span <= newest_span
+    ]
     patterns: dict[str, list[str]] = {split.name: [] for split in config.splits}
     fingerprints: list[str] = []
-    for one in known[-_spans_of(properties) :]:
-        only = range_config_pb2.StaticRange(start_span_number=one, end_span_number=one)
+    for span in existing_spans[-_spans_of(properties) :]:
+        only = range_config_pb2.StaticRange(start_span_number=span, end_span_number=span)
         processor = FileBasedInputProcessor(base, config.splits, range_config_pb2.RangeConfig(static_range=only))
         number, version = processor.resolve_span_and_version()
         fingerprints.append(processor.get_input_fingerprint(number, version) or "")
@@ -74,5 +76,5 @@ def widened(properties: dict[str, Any], span: int) -> dict[str, Any]:
     digest = hashlib.sha256("\n".join(fingerprints).encode()).hexdigest()
     return {
         "input_config": proto_utils.proto_to_json(config),
-        "input_fingerprint": f"{len(fingerprints)} spans up to {span}: {digest}",
+        "input_fingerprint": f"{len(fingerprints)} spans up to {newest_span}: {digest}",
     }

@@ -43,7 +43,9 @@ def transform_batches(transform_graph: str, label: str) -> BatchFunction:
         transform_without_label, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False
     )
     outputs = transformed.get_concrete_function().structured_outputs
-    converter = TensorsToRecordBatchConverter({name: tf.TensorSpec.from_tensor(of) for name, of in outputs.items()})
+    converter = TensorsToRecordBatchConverter(
+        {name: tf.TensorSpec.from_tensor(output) for name, output in outputs.items()}
+    )
     encoder = RecordBatchToExamplesEncoder()
 
     def function(records: tf.Tensor) -> list[bytes]:
