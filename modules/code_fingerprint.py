@@ -63,10 +63,10 @@ def code_fingerprint(module: str, without: tuple[str, ...] = ()) -> str:
         names = _parents(name)
         for statement in imported:
             names += _modules(statement, package)
-        for other in names:
-            if other not in seen and counts(other.partition(".")[0]):
-                queue.append(other)
-            seen.add(other)
+        for dependency in names:
+            if dependency not in seen and counts(dependency.partition(".")[0]):
+                queue.append(dependency)
+            seen.add(dependency)
     return hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()[:16]
 
 
@@ -99,8 +99,8 @@ def _counts(package: str, root: str) -> bool:
     spec = _spec(package)
     if spec is None:
         return False
-    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    return any(not INSTALLED & set(Path(place).parts) for place in places)
+    locations = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return any(not INSTALLED & set(Path(location).parts) for location in locations)
 
 
 def _parents(module: str) -> list[str]:

@@ -36,14 +36,14 @@ def chain(blocks: int):
     return keras.Model(features, keras.layers.Dense(10, name="logits")(hidden))
 
 
-def places_of(way: Way, network) -> list[int]:
+def cut_indices_of(way: Way, network) -> list[int]:
     """Returns the units after which the network is cut."""
     from stillhouse.modules.large_models.rematerialisation import plan
     from stillhouse.modules.large_models.segments import cuts_after
 
     if way.cuts == "none":
         return []
-    return plan(network).places if way.cuts == "auto" else cuts_after(network, way.cuts, "benchmark")
+    return plan(network).cut_indices if way.cuts == "auto" else cuts_after(network, way.cuts, "benchmark")
 
 
 def stepper(blocks: int, way: Way, devices: list[str]):
@@ -70,26 +70,28 @@ def stepper(blocks: int, way: Way, devices: list[str]):
         # Blocks are equal, so there is nothing to measure.
         plain = chain(blocks)
         ends = [f"block_{blocks * stage // way.stages}" for stage in range(1, way.stages)]
-        places = cuts_after(plain, ends, "benchmark")
+        cut_indices = cuts_after(plain, ends, "benchmark")
         stage_of = []
         for number, layer in enumerate(plain.layers[1:], start=1):
-            stage_of += [bisect_left(places, number)] * len(layer.weights)
-        stages = Stages(Partition(places, [], []), [devices], way.micro_batches, Parallelism(), stage_of)
+            stage_of += [bisect_left(cut_indices, number)] * len(layer.weights)
+        stages = Stages(Partition(cut_indices, [], []), [devices], way.micro_batches, Parallelism(), stage_of)
         with stages.variables_on_stages(), strategy.scope():
             network = chain(blocks)
         more = {
             "make_pipeline": lambda model: Pipeline(
-                model, places, [devices], way.micro_batches, "gpipe", rematerialise=True
+                model, cut_indices, [devices], way.micro_batches, "gpipe", rematerialise=True
             )
         }
     else:
         with strategy.scope():
             network = chain(blocks)
-        places = places_of(way, network)
-        if places and way.swap:
-            more["prepare_forward"] = lambda model: Swapped(model, places, "benchmark", host=CHIEF.format(replica=0))
-        elif places:
-            more["prepare_forward"] = lambda model: Rematerialised(model, places, "benchmark")
+        cut_indices = cut_indices_of(way, network)
+        if cut_indices and way.swap:
+            more["prepare_forward"] = lambda model: Swapped(
+                model, cut_indices, "benchmark", host=CHIEF.format(replica=0)
+            )
+        elif cut_indices:
+            more["prepare_forward"] = lambda model: Rematerialised(model, cut_indices, "benchmark")
     with strategy.scope():
         learner = Learner(network, **more)
         learner.compile(optimizer=keras.optimizers.Adam(1e-4))

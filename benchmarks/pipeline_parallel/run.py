@@ -67,8 +67,8 @@ def measure(stages: int, micro_batches: list[int], clocked: bool = False) -> dic
         return loss, {"loss": loss}
 
     def pipeline_of(schedule: str, micro_batches: int) -> Pipeline:
-        places = [per_stage * stage for stage in range(1, stages)]
-        return Pipeline(network, places, [devices], micro_batches, schedule)
+        cut_indices = [per_stage * stage for stage in range(1, stages)]
+        return Pipeline(network, cut_indices, [devices], micro_batches, schedule)
 
     if clocked:
         (number,) = micro_batches

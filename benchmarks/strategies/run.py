@@ -143,7 +143,7 @@ def bare(folder: Path, work: Path) -> list[float]:
 
     from stillhouse.modules.models.task import build_model
     from stillhouse.modules.training.config import TrainingConfig
-    from stillhouse.modules.training.plan import MOST_STEPS_PER_EXECUTION
+    from stillhouse.modules.training.plan import MAX_STEPS_PER_EXECUTION
 
     arguments = training(folder, work, {"strategy": {"name": "one_device"}}, EPOCHS)
     config = TrainingConfig.model_validate(arguments.custom_config)
@@ -162,7 +162,7 @@ def bare(folder: Path, work: Path) -> list[float]:
         keras.optimizers.Adam(config.optimizer.learning_rate),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        steps_per_execution=min(steps, MOST_STEPS_PER_EXECUTION),
+        steps_per_execution=min(steps, MAX_STEPS_PER_EXECUTION),
     )
     ends = []
     noted = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: ends.append(time.perf_counter()))

@@ -10,7 +10,7 @@ from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import CLUSTER_STRATEGIES, Strategy
 
 # A smaller variable is kept whole on one parameter server.
-LEAST_SHARD_BYTES = 256 << 10
+MIN_SHARD_BYTES = 256 << 10
 SECONDS_TO_REACH_A_TPU = 5.0
 
 
@@ -36,14 +36,14 @@ def prepare_devices(replicas: int) -> None:
         ) from error
 
 
-def local_devices(wanted: int | None) -> list[str]:
+def local_devices(requested_count: int | None) -> list[str]:
     """Returns the names of so many devices: GPUs if there are enough, else logical CPU devices; None: all GPUs, or one.
 
     Raises:
       UserError: there are fewer.
     """
     gpus = tf.config.list_logical_devices("GPU")
-    count = wanted or len(gpus) or 1
+    count = requested_count or len(gpus) or 1
     if count > len(gpus):
         prepare_devices(count)
         available = tf.config.list_logical_devices("CPU")
@@ -95,7 +95,7 @@ def _of_processes(name: str, settings: Strategy, cluster: ClusterSpec) -> tf.dis
     if name == "multi_worker_mirrored":
         return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=_resolver(cluster))
     partitioner = tf.distribute.experimental.partitioners.MinSizePartitioner(
-        min_shard_bytes=LEAST_SHARD_BYTES, max_shards=settings.parameter_servers or 1
+        min_shard_bytes=MIN_SHARD_BYTES, max_shards=settings.parameter_servers or 1
     )
     return tf.distribute.ParameterServerStrategy(_resolver(cluster), variable_partitioner=partitioner)
 

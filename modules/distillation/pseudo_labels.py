@@ -54,8 +54,8 @@ def copies_of(
     Raises:
       UserError: no example reaches the threshold.
     """
-    kept = np.flatnonzero(confidence >= min_confidence)
-    if not len(kept):
+    confident = np.flatnonzero(confidence >= min_confidence)
+    if not len(confident):
         highest = confidence.max() if len(confidence) else 0.0
         raise UserError(
             f"student.distillation.pseudo_labels.min_confidence: found {min_confidence:g}; expected at most "
@@ -63,13 +63,13 @@ def copies_of(
         )
     copies = np.zeros(len(confidence), np.int64)
     if not balance:
-        copies[kept] = 1
+        copies[confident] = 1
         return copies
     random = np.random.default_rng(seed)
-    present_classes = np.unique(classes[kept])
-    count_per_class = max(1, round(len(kept) / len(present_classes)))
+    present_classes = np.unique(classes[confident])
+    count_per_class = max(1, round(len(confident) / len(present_classes)))
     for present_class in present_classes:
-        own = kept[classes[kept] == present_class]
+        own = confident[classes[confident] == present_class]
         own = own[np.argsort(-confidence[own], kind="stable")][:count_per_class]
         copies[own] = 1
         np.add.at(copies, random.choice(own, count_per_class - len(own)), 1)

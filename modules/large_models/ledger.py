@@ -36,7 +36,7 @@ def kept_tensors(network: keras.Model, batch: int) -> dict[Any, int]:
       network: functional or sequential.
       batch: number of examples.
     """
-    kept: dict[Any, int] = {}
+    sizes: dict[Any, int] = {}
 
     def step(*tensors):
         inputs = list(tensors)
@@ -52,11 +52,11 @@ def kept_tensors(network: keras.Model, batch: int) -> dict[Any, int]:
         for captured in traced.captured_inputs:
             if is_activation(captured) and captured.dtype != tf.variant:
                 owner = _owner(captured)
-                kept[owner.ref()] = (owner.shape.num_elements() or 0) * owner.dtype.size
+                sizes[owner.ref()] = (owner.shape.num_elements() or 0) * owner.dtype.size
 
     specs = [tf.TensorSpec(shape_of(tensor, batch), tensor.dtype) for tensor in network.inputs]
     tf.function(step, autograph=False).get_concrete_function(*specs)
-    return kept
+    return sizes
 
 
 def _owner(tensor: tf.Tensor) -> tf.Tensor:
@@ -71,7 +71,7 @@ def kept_bytes(network: keras.Model, batch: int) -> int:
     return sum(kept_tensors(network, batch).values())
 
 
-def _taken_bytes(segment: Segment, batch: int) -> int:
+def _input_bytes(segment: Segment, batch: int) -> int:
     return batch * sum(bytes_of(tensor) for tensor in segment.network.inputs)
 
 
@@ -85,11 +85,11 @@ def activations(network: keras.Model, forward: Any, batch: int) -> int:
     """
     if not isinstance(forward, Rematerialised | Swapped):
         return kept_bytes(network, batch)
-    segments = cut(network, forward.places)
-    kept = [kept_bytes(segment.network, batch) for segment in segments]
+    segments = cut(network, forward.cut_indices)
+    segment_bytes = [kept_bytes(segment.network, batch) for segment in segments]
     if isinstance(forward, Swapped):
-        return max(map(sum, pairwise(kept)), default=kept[0])
-    return sum(_taken_bytes(segment, batch) for segment in segments[1:]) + max(kept)
+        return max(map(sum, pairwise(segment_bytes)), default=segment_bytes[0])
+    return sum(_input_bytes(segment, batch) for segment in segments[1:]) + max(segment_bytes)
 
 
 def whole_ledger(network: keras.Model, optimizer: Any, forward: Any, batch: int) -> dict[str, int]:
@@ -105,27 +105,34 @@ def whole_ledger(network: keras.Model, optimizer: Any, forward: Any, batch: int)
 
 
 def ledgers_of_stages(
-    network: keras.Model, optimizer: Any, places: Sequence[int], kept: Sequence[int], rematerialise: bool, batch: int
+    network: keras.Model,
+    optimizer: Any,
+    cut_indices: Sequence[int],
+    in_flight: Sequence[int],
+    rematerialise: bool,
+    batch: int,
 ) -> list[dict[str, int]]:
     """Returns the ledger of each stage.
 
     Args:
       network: the network as built.
       optimizer: its state is assumed to be distributed over the stages like the parameters.
-      places: the indices of the units after which the network is cut.
-      kept: the number of micro-batches whose activations each stage keeps.
+      cut_indices: the indices of the units after which the network is cut.
+      in_flight: the number of micro-batches whose activations each stage keeps.
       rematerialise: whether a stage keeps only its inputs of these micro-batches, and all activations of one.
       batch: examples per micro-batch.
     """
     seen: set[int] = set()
     trainable = bytes_of_variables(network.trainable_weights)
     ledgers = []
-    for segment, in_flight in zip(cut(network, places), kept, strict=True):
+    for segment, micro_batches in zip(cut(network, cut_indices), in_flight, strict=True):
         own = [weight for weight in segment.network.weights if id(weight) not in seen]
         seen |= {id(weight) for weight in own}
         gradients = bytes_of_variables([weight for weight in own if weight.trainable])
         state = bytes_of_variables(optimizer.variables) * gradients // max(1, trainable)
         one_batch = kept_bytes(segment.network, batch)
-        all_batches = in_flight * _taken_bytes(segment, batch) + one_batch if rematerialise else in_flight * one_batch
+        all_batches = (
+            micro_batches * _input_bytes(segment, batch) + one_batch if rematerialise else micro_batches * one_batch
+        )
         ledgers.append(asdict(Ledger(bytes_of_variables(own), gradients, state, all_batches)))
     return ledgers

@@ -35,21 +35,23 @@ def micro_batches_of(settings: Parallelism, batch_size: int, examples: int) -> i
             f"parallelism.replicas: found {replicas}; expected a divisor of batch_size {batch_size}; change one of them"
         )
     whole, batch_size = batch_size, batch_size // replicas
-    wanted = MICRO_BATCHES_PER_STAGE * settings.stages
+    min_count = MICRO_BATCHES_PER_STAGE * settings.stages
     dividing = [number for number in range(1, batch_size + 1) if batch_size % number == 0]
-    found = settings.micro_batches or next((number for number in dividing if number >= wanted), batch_size)
-    of = f"the batch of {batch_size} examples" if replicas == 1 else f"a replica's {batch_size} examples of a batch"
-    if batch_size % found:
+    count = settings.micro_batches or next((number for number in dividing if number >= min_count), batch_size)
+    batch_description = (
+        f"the batch of {batch_size} examples" if replicas == 1 else f"a replica's {batch_size} examples of a batch"
+    )
+    if batch_size % count:
         near = ", ".join(map(str, dividing))
-        raise UserError(f"parallelism.micro_batches: found {found}; expected a divisor of {of}: {near}")
-    rest = examples % whole
-    of_last = rest - (replicas - 1) * -(-rest // replicas)
-    if rest and of_last < found:
+        raise UserError(f"parallelism.micro_batches: found {count}; expected a divisor of {batch_description}: {near}")
+    remainder = examples % whole
+    last_replica_examples = remainder - (replicas - 1) * -(-remainder // replicas)
+    if remainder and last_replica_examples < count:
         raise UserError(
-            f"parallelism.micro_batches: found {found}; expected at most {max(0, of_last)}, a replica's examples of "
-            f"the last batch ({rest} of {examples} examples); lower it or change batch_size"
+            f"parallelism.micro_batches: found {count}; expected at most {max(0, last_replica_examples)}, a "
+            f"replica's examples of the last batch ({remainder} of {examples} examples); lower it or change batch_size"
         )
-    return found
+    return count
 
 
 def stage_devices(settings: Parallelism, cluster: ClusterSpec | None = None) -> list[list[str]]:
@@ -125,17 +127,17 @@ class Stages:
             for k in range(self.settings.stages)
         ]
 
-    def pipeline(self, network: keras.Model, who: str) -> Pipeline:
+    def pipeline(self, network: keras.Model, name: str) -> Pipeline:
         """Returns the network in its stages."""
         settings = self.settings
         return Pipeline(
             network,
-            self.partition.places,
+            self.partition.cut_indices,
             self.devices,
             self.micro_batches,
             settings.schedule,
             settings.rematerialise,
-            who,
+            name,
         )
 
     @contextmanager
@@ -162,12 +164,13 @@ def plan_stages(
     micro_batches: int,
     batch_size: int,
     devices: list[list[str]],
-    who: str,
+    name: str,
 ) -> Stages:
     """Measures the network that `build` makes and returns its stages.
 
     Raises:
-      UserError: it cannot be cut into so many stages, or they do not fit the budget; `who` names it.
+      UserError: it cannot be cut into so many stages, or they do not fit the budget; the message has the
+        network's `name`.
     """
     made: list[tf.Variable] = []
 
@@ -178,32 +181,32 @@ def plan_stages(
     with tf.variable_creator_scope(noted):
         network = build()
     costs = measure(network, batch_size // settings.replicas // micro_batches)
-    kept = micro_batches if settings.schedule == "gpipe" else min(micro_batches, settings.stages)
+    in_flight = micro_batches if settings.schedule == "gpipe" else min(micro_batches, settings.stages)
     if isinstance(settings.balance, list):
-        places = _places_of(settings.balance, settings.stages, [cost.name for cost in costs])
-        partition = partition_at(costs, places, kept)
+        cut_indices = _cut_indices_of(settings.balance, settings.stages, [cost.name for cost in costs])
+        partition = partition_at(costs, cut_indices, in_flight)
     else:
         budget = None if settings.memory_budget_mb is None else int(settings.memory_budget_mb * 1e6)
-        partition = balance(costs, settings.stages, settings.balance, kept, budget)
-    pipeline = Stages(partition, devices, micro_batches, settings, []).pipeline(network, who)
+        partition = balance(costs, settings.stages, settings.balance, in_flight, budget)
+    pipeline = Stages(partition, devices, micro_batches, settings, []).pipeline(network, name)
     stage_of: dict[int, int] = {}
     for stage, variables in enumerate(pipeline.variables_of_stages):
         # By their handles: a layer in mixed precision wraps its variables.
         stage_of |= {id(variable.handle): stage for variable in variables}
-    bounds = [0, *partition.places, len(costs)]
+    bounds = [0, *partition.cut_indices, len(costs)]
     parts = ", ".join(
         f"{end - begin} layers {seconds * 1000:.1f} ms {size / 1e6:.1f} MB"
         for begin, end, seconds, size in zip(bounds, bounds[1:], partition.seconds, partition.bytes, strict=False)
     )
     replicas = f"{settings.replicas} replicas of " if settings.replicas > 1 else ""
     progress.note(
-        f"{who}: {replicas}{settings.stages} stages ({parts}), {micro_batches} micro-batches, {settings.schedule}: "
+        f"{name}: {replicas}{settings.stages} stages ({parts}), {micro_batches} micro-batches, {settings.schedule}: "
         f"bubble {partition.bubble(micro_batches):.0%}, maximum speed-up {partition.speed_up(micro_batches):.2f}"
     )
     return Stages(partition, devices, micro_batches, settings, [stage_of.get(id(variable.handle)) for variable in made])
 
 
-def _places_of(counts: list[int], stages: int, names: list[str]) -> list[int]:
+def _cut_indices_of(counts: list[int], stages: int, names: list[str]) -> list[int]:
     if len(counts) != stages or sum(counts) != len(names) or min(counts) < 1:
         raise UserError(
             f"parallelism.balance: found {counts}; expected {stages} numbers of at least 1 with the sum "

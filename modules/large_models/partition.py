@@ -28,7 +28,7 @@ class Cost:
 class Partition:
     """Cuts of a network into stages, and their expected cost."""
 
-    places: list[int]  # indices of the units after which to cut
+    cut_indices: list[int]  # indices of the units after which to cut
     seconds: list[float]  # per micro-batch, by stage
     bytes: list[int]  # by stage
 
@@ -115,28 +115,28 @@ def balance(
                 f"parallelism.memory_budget_mb: found {budget / 1e6:,.1f}; expected at least {smallest / 1e6:,.1f} for "
                 f"{stages} stages; raise it"
             )
-    places = _best(weight, memory, stages, budget)
-    return partition_at(costs, places, micro_batches, copies)
+    cut_indices = _best(weight, memory, stages, budget)
+    return partition_at(costs, cut_indices, micro_batches, copies)
 
 
-def partition_at(costs: Sequence[Cost], places: list[int], micro_batches: int = 1, copies: int = 3) -> Partition:
-    """Returns the partition at `places`, with its expected costs; arguments as for `balance`."""
+def partition_at(costs: Sequence[Cost], cut_indices: list[int], micro_batches: int = 1, copies: int = 3) -> Partition:
+    """Returns the partition at `cut_indices`, with its expected costs; arguments as for `balance`."""
     memory = [cost.parameter_bytes * copies + cost.activation_bytes * micro_batches for cost in costs]
-    return Partition(places, _sums([cost.seconds for cost in costs], places), _sums(memory, places))
+    return Partition(cut_indices, _sums([cost.seconds for cost in costs], cut_indices), _sums(memory, cut_indices))
 
 
-def _sums(values: Sequence[float], places: Sequence[int]) -> list:
-    bounds = [0, *places, len(values)]
+def _sums(values: Sequence[float], cut_indices: Sequence[int]) -> list:
+    bounds = [0, *cut_indices, len(values)]
     return [sum(values[begin:end]) for begin, end in pairwise(bounds)]
 
 
 def _best(weight: Sequence[float], memory: Sequence[int], stages: int, budget: int | None) -> list[int]:
     """Returns the cuts that minimise the largest sum of `weight`, of those whose sums of `memory` meet the budget."""
     count = len(weight)
-    total, taken = [0.0], [0]
+    total_weight, total_bytes = [0.0], [0]
     for unit_weight, unit_bytes in zip(weight, memory, strict=True):
-        total.append(total[-1] + unit_weight)
-        taken.append(taken[-1] + unit_bytes)
+        total_weight.append(total_weight[-1] + unit_weight)
+        total_bytes.append(total_bytes[-1] + unit_bytes)
     # best[end]: the minimal largest stage of the first `end` units, in the number of stages of this iteration.
     best = [0.0] + [float("inf")] * count
     choices = []
@@ -144,15 +144,15 @@ def _best(weight: Sequence[float], memory: Sequence[int], stages: int, budget: i
         after, choice = [float("inf")] * (count + 1), [0] * (count + 1)
         for end in range(1, count + 1):
             for begin in range(end):
-                if budget is not None and taken[end] - taken[begin] > budget:
+                if budget is not None and total_bytes[end] - total_bytes[begin] > budget:
                     continue
-                largest = max(best[begin], total[end] - total[begin])
+                largest = max(best[begin], total_weight[end] - total_weight[begin])
                 if largest < after[end]:
                     after[end], choice[end] = largest, begin
         best = after
         choices.append(choice)
-    places, end = [], count
+    cut_indices, end = [], count
     for choice in reversed(choices[1:]):
         end = choice[end]
-        places.append(end)
-    return places[::-1]
+        cut_indices.append(end)
+    return cut_indices[::-1]

@@ -63,14 +63,14 @@ def max_in_flight(schedule: str, stage: int, stages: int, micro_batches: int) ->
 def global_order(schedule: str, stages: int, micro_batches: int) -> list[Pass]:
     """Returns the passes of all stages in an order in which each pass follows those it needs."""
     queues = [order_of(schedule, stage, stages, micro_batches) for stage in range(stages)]
-    done: set[Pass] = set()
+    completed: set[Pass] = set()
     order = []
     while any(queues):
-        ready = [queue for queue in queues if queue and needs(queue[0], stages) <= done]
+        ready = [queue for queue in queues if queue and needs(queue[0], stages) <= completed]
         assert ready, f"the schedule {schedule} waits for itself"
         for queue in ready:
             order.append(queue.pop(0))
-        done |= set(order)
+        completed |= set(order)
     return order
 
 
@@ -93,7 +93,7 @@ class Pipeline:
     def __init__(
         self,
         network: keras.Model,
-        places: Sequence[int],
+        cut_indices: Sequence[int],
         devices: Sequence[Sequence[str]],
         micro_batches: int,
         schedule: str = "gpipe",
@@ -104,7 +104,7 @@ class Pipeline:
 
         Args:
           network: functional or sequential.
-          places: the indices of the units after which to cut; one fewer than stages.
+          cut_indices: the indices of the units after which to cut; one fewer than stages.
           devices: the stages' devices, by replica.
           micro_batches: M.
           schedule: one of SCHEDULES.
@@ -116,7 +116,7 @@ class Pipeline:
         """
         refuse_activity_regularisers(network, name, "parallelism")
         self._network = network
-        self._segments = cut(network, places)
+        self._segments = cut(network, cut_indices)
         self._devices = devices
         self._micro_batches = micro_batches
         self._rematerialise = rematerialise
@@ -210,26 +210,28 @@ class _Run:
             self.times.append(began)
         return ready
 
-    def _ended(self, stage: int, done: list[tf.Tensor]) -> None:
+    def _ended(self, stage: int, results: list[tf.Tensor]) -> None:
         """Records the results of a stage's last pass."""
-        self._last[stage] = done
+        self._last[stage] = results
         if self._clocked:
-            with tf.control_dependencies(done):
+            with tf.control_dependencies(results):
                 ended = tf.timestamp()
             self.times.append(tf.stack([self.times.pop(), ended]))
-            self._last[stage] = [*done, ended]
+            self._last[stage] = [*results, ended]
 
     def forward(self, stage: int, number: int, inputs: dict[str, tf.Tensor], batch: Any) -> None:
         """Runs the forward pass of a micro-batch in a stage; in the last one also the loss and its gradients."""
         segment = self._segments[stage]
         values = self._values.setdefault(number, {key: inputs[name] for key, name in self._names.items()})
         with tf.device(self._devices[stage]):
-            taken = self._in_turn(stage, [values[key] for key in segment.takes])
+            stage_inputs = self._in_turn(stage, [values[key] for key in segment.takes])
             with tf.GradientTape() as tape:
-                tape.watch([tensor for tensor in taken if tensor.dtype.is_floating])
-                outputs = recomputed(segment, taken) if self._rematerialise else segment(taken, training=True)
+                tape.watch([tensor for tensor in stage_inputs if tensor.dtype.is_floating])
+                outputs = (
+                    recomputed(segment, stage_inputs) if self._rematerialise else segment(stage_inputs, training=True)
+                )
             values |= dict(zip(segment.gives, outputs, strict=True))
-            self._tapes[stage, number] = tape, taken, outputs
+            self._tapes[stage, number] = tape, stage_inputs, outputs
             if stage == len(self._segments) - 1:
                 self._loss(number, values, batch)
             self._ended(stage, list(outputs))
@@ -262,7 +264,7 @@ class _Run:
 
     def backward(self, stage: int, number: int) -> None:
         """Runs the backward pass of a micro-batch in a stage."""
-        segment, (tape, taken, outputs) = self._segments[stage], self._tapes.pop((stage, number))
+        segment, (tape, stage_inputs, outputs) = self._segments[stage], self._tapes.pop((stage, number))
         gradients = self._gradients[number]
         own = [variable for variable in segment.network.trainable_variables if id(variable) in self._indices]
         with tf.device(self._devices[stage]):
@@ -271,9 +273,9 @@ class _Run:
                 for key, output in zip(segment.gives, outputs, strict=True)
             ]
             upstream = self._in_turn(stage, upstream)
-            results = tape.gradient(outputs, taken + own, output_gradients=upstream)
+            results = tape.gradient(outputs, stage_inputs + own, output_gradients=upstream)
             for key, gradient in zip(segment.takes, results, strict=False):
                 self._add_to(gradients, key, gradient)
-            for variable, gradient in zip(own, results[len(taken) :], strict=True):
+            for variable, gradient in zip(own, results[len(stage_inputs) :], strict=True):
                 self._add(variable, gradient)
             self._ended(stage, [tf.convert_to_tensor(gradient) for gradient in results if gradient is not None])

@@ -32,18 +32,18 @@ TRIALS = 64
 class Plan:
     """Cuts of a network, and the memory of its activations in bytes per example."""
 
-    places: list[int]  # indices of the units after which to cut
+    cut_indices: list[int]  # indices of the units after which to cut
     peak: int  # tensors between segments, and the largest segment
     whole: int  # all activations
 
 
-def estimate(network: keras.Model, places: Sequence[int]) -> Plan:
-    """Returns the plan with the cuts at `places` and its memory.
+def estimate(network: keras.Model, cut_indices: Sequence[int]) -> Plan:
+    """Returns the plan with the cuts at `cut_indices` and its memory.
 
     The size of an activation is that of a layer's output; tensors inside a layer are not counted.
     """
     inner, boundary = sizes_of(network)
-    return Plan(list(places), _peak(inner, boundary, places), sum(inner))
+    return Plan(list(cut_indices), _peak(inner, boundary, cut_indices), sum(inner))
 
 
 def plan(network: keras.Model, budget: int | None = None) -> Plan:
@@ -62,8 +62,8 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
     for trial in range(1, TRIALS + 1):
         limit = max(max(inner), whole * trial // TRIALS)
         tried.setdefault(limit, _cheapest_cuts(inner, boundary, limit))
-    plans = [Plan(places, _peak(inner, boundary, places), whole) for places in tried.values()]
-    best = min(plans, key=lambda candidate: (candidate.peak, len(candidate.places)))
+    plans = [Plan(cut_indices, _peak(inner, boundary, cut_indices), whole) for cut_indices in tried.values()]
+    best = min(plans, key=lambda candidate: (candidate.peak, len(candidate.cut_indices)))
     if budget is None:
         return best
     fitting = [candidate for candidate in plans if candidate.peak <= budget]
@@ -71,7 +71,7 @@ def plan(network: keras.Model, budget: int | None = None) -> Plan:
         raise UserError(
             f"memory.activation_budget_mb: found {budget:,} bytes per example; expected {best.peak:,} or more; raise it"
         )
-    return min(fitting, key=lambda candidate: (len(candidate.places), candidate.peak))
+    return min(fitting, key=lambda candidate: (len(candidate.cut_indices), candidate.peak))
 
 
 def sizes_of(network: keras.Model) -> tuple[list[int], list[int]]:
@@ -81,10 +81,10 @@ def sizes_of(network: keras.Model) -> tuple[list[int], list[int]]:
     return [unit.bytes for unit in units], between
 
 
-def _peak(inner: list[int], boundary: list[int], places: Sequence[int]) -> int:
-    bounds = [0, *places, len(inner)]
+def _peak(inner: list[int], boundary: list[int], cut_indices: Sequence[int]) -> int:
+    bounds = [0, *cut_indices, len(inner)]
     largest = max(sum(inner[begin:end]) for begin, end in pairwise(bounds))
-    return sum(boundary[cut_index - 1] for cut_index in places) + largest
+    return sum(boundary[cut_index - 1] for cut_index in cut_indices) + largest
 
 
 def _cheapest_cuts(inner: list[int], boundary: list[int], limit: int) -> list[int]:
@@ -101,34 +101,34 @@ def _cheapest_cuts(inner: list[int], boundary: list[int], limit: int) -> list[in
             cost = best[begin] + (boundary[begin - 1] if begin else 0)
             if cost < best[end]:
                 best[end], before[end] = cost, begin
-    places, cut_index = [], before[count]
+    cut_indices, cut_index = [], before[count]
     while cut_index:
-        places.append(cut_index)
+        cut_indices.append(cut_index)
         cut_index = before[cut_index]
-    return places[::-1]
+    return cut_indices[::-1]
 
 
 class Rematerialised:
     """A network that keeps only the tensors between its segments from the forward pass of training."""
 
-    def __init__(self, network: keras.Model, places: Sequence[int], name: str):
-        """Cuts the network after the units at `places`.
+    def __init__(self, network: keras.Model, cut_indices: Sequence[int], name: str):
+        """Cuts the network after the units at `cut_indices`.
 
         Raises:
           UserError: a layer has an activity regulariser, whose loss would be lost; `name` is the network's.
         """
         refuse_activity_regularisers(network, name, "memory.rematerialise")
         self._network = network
-        self.places = list(places)
-        self._segments = cut(network, places)
+        self.cut_indices = list(cut_indices)
+        self._segments = cut(network, cut_indices)
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor | list[tf.Tensor]:
         """Returns the network's outputs from {input: [batch, ...]}."""
         last = len(self._segments) - 1
 
-        def run(number: int, segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
+        def run(number: int, segment: Segment, segment_inputs: list[tf.Tensor]) -> list[tf.Tensor]:
             recompute = training and number < last
-            return recomputed(segment, taken) if recompute else segment(taken, training)
+            return recomputed(segment, segment_inputs) if recompute else segment(segment_inputs, training)
 
         return run_segments(self._network, self._segments, inputs, run)
 
@@ -151,7 +151,7 @@ def in_turn(input_gradients: list, variable_gradients: list) -> tuple[list, list
         return delayed, variable_gradients
 
 
-def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
+def recomputed(segment: Segment, segment_inputs: list[tf.Tensor]) -> list[tf.Tensor]:
     """Returns the outputs of a segment, whose gradient recomputes it.
 
     The second pass starts from the same state as the first, so that dropout has the same mask, and restores the state
@@ -186,4 +186,4 @@ def recomputed(segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
 
         return outputs, backward
 
-    return tf.nest.flatten(forward(*taken))
+    return tf.nest.flatten(forward(*segment_inputs))

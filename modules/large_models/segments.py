@@ -89,15 +89,15 @@ class Segment:
     takes: list[int]
     gives: list[int]
 
-    def __call__(self, taken: list[tf.Tensor], training: bool) -> list[tf.Tensor]:
+    def __call__(self, inputs: list[tf.Tensor], training: bool) -> list[tf.Tensor]:
         """Returns the values of `gives` from those of `takes`."""
-        return tf.nest.flatten(self.network(taken, training=training))
+        return tf.nest.flatten(self.network(inputs, training=training))
 
 
-def cut(network: keras.Model, places: Sequence[int]) -> list[Segment]:
-    """Returns the network as segments, cut after each of `places` (1: after the first unit), in order."""
+def cut(network: keras.Model, cut_indices: Sequence[int]) -> list[Segment]:
+    """Returns the network as segments, cut after each of `cut_indices` (1: after the first unit), in order."""
     units, outputs = units_of(network), tf.nest.flatten(network.outputs)
-    bounds = [0, *places, len(units)]
+    bounds = [0, *cut_indices, len(units)]
     segments = []
     for begin, end in pairwise(bounds):
         own, later = units[begin:end], units[end:]

@@ -36,26 +36,26 @@ def refuse_host_as_device(devices: Sequence[str], name: str) -> None:
             )
 
 
-def estimate_swap(network: keras.Model, places: Sequence[int]) -> Plan:
-    """Returns the plan with the swap at `places` and its memory on the device, that of two neighbouring blocks."""
+def estimate_swap(network: keras.Model, cut_indices: Sequence[int]) -> Plan:
+    """Returns the plan with the swap at `cut_indices` and its memory on the device, that of two neighbouring blocks."""
     inner, _ = sizes_of(network)
-    blocks = [sum(inner[begin:end]) for begin, end in pairwise([0, *places, len(inner)])]
-    return Plan(list(places), max(map(sum, pairwise(blocks)), default=sum(inner)), sum(inner))
+    blocks = [sum(inner[begin:end]) for begin, end in pairwise([0, *cut_indices, len(inner)])]
+    return Plan(list(cut_indices), max(map(sum, pairwise(blocks)), default=sum(inner)), sum(inner))
 
 
 class Swapped:
     """A network whose blocks' activations are offloaded to the host."""
 
-    def __init__(self, network: keras.Model, places: Sequence[int], name: str, host: str = HOST):
-        """Cuts the network into blocks after the units at `places`.
+    def __init__(self, network: keras.Model, cut_indices: Sequence[int], name: str, host: str = HOST):
+        """Cuts the network into blocks after the units at `cut_indices`.
 
         Raises:
           UserError: a layer has an activity regulariser, whose loss would be lost; `name` is the network's.
         """
         refuse_activity_regularisers(network, name, "memory.swap")
         self._network = network
-        self.places = list(places)
-        self._segments = cut(network, places)
+        self.cut_indices = list(cut_indices)
+        self._segments = cut(network, cut_indices)
         self._host = host
 
     def __call__(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor | list[tf.Tensor]:
@@ -63,12 +63,12 @@ class Swapped:
         begun: dict[int, list[tf.Tensor]] = {}  # by segment: tensors that exist when its backward pass begins
         last = len(self._segments) - 1
 
-        def run(number: int, segment: Segment, taken: list[tf.Tensor]) -> list[tf.Tensor]:
+        def run(number: int, segment: Segment, segment_inputs: list[tf.Tensor]) -> list[tf.Tensor]:
             if not training:
-                return segment(taken, training=False)
+                return segment(segment_inputs, training=False)
             if number == last:
-                return _noted(segment(taken, training=True), number, begun)
-            return _swapped(segment, taken, number, begun, self._host)
+                return _noted(segment(segment_inputs, training=True), number, begun)
+            return _swapped(segment, segment_inputs, number, begun, self._host)
 
         return run_segments(self._network, self._segments, inputs, run)
 
@@ -88,7 +88,7 @@ def _noted(outputs: list[tf.Tensor], number: int, begun: dict[int, list[tf.Tenso
 
 
 def _swapped(
-    segment: Segment, taken: list[tf.Tensor], number: int, begun: dict[int, list[tf.Tensor]], host: str
+    segment: Segment, segment_inputs: list[tf.Tensor], number: int, begun: dict[int, list[tf.Tensor]], host: str
 ) -> list[tf.Tensor]:
     """Returns the outputs of a segment, whose gradient reads the activations from the host."""
 
@@ -118,7 +118,7 @@ def _swapped(
 
         return outputs, backward
 
-    return tf.nest.flatten(forward(*taken))
+    return tf.nest.flatten(forward(*segment_inputs))
 
 
 def is_activation(captured: tf.Tensor) -> bool:

@@ -52,8 +52,8 @@ def pretrained(base_model: str, name: str, build: Callable[[], keras.Model], lay
             )
     copied = 0
     for weight in network.weights:
-        layer, _, rest = weight.name.partition("/")
-        source = pretrained_variables.get(f"{layers.get(layer, layer)}/{rest}")
+        layer, _, weight_name = weight.name.partition("/")
+        source = pretrained_variables.get(f"{layers.get(layer, layer)}/{weight_name}")
         if source is None:
             continue
         if source.shape != weight.shape:
@@ -112,12 +112,12 @@ def last_pushed(
     return network
 
 
-def _changed_files(here: str, there: str) -> list[str]:
+def _changed_files(new_folder: str, old_folder: str) -> list[str]:
     """Returns the names of the files that differ between two folders."""
 
     def contents(folder: str) -> dict[str, bytes]:
         names = tf.io.gfile.listdir(folder) if tf.io.gfile.exists(folder) else []
         return {name: tf.io.gfile.GFile(os.path.join(folder, name), "rb").read() for name in names}
 
-    old, new = contents(there), contents(here)
+    old, new = contents(old_folder), contents(new_folder)
     return sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))

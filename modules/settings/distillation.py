@@ -138,14 +138,14 @@ class Distillation(Section):
         sure = Schedule(start=1.0, end=1.0)
         if (self.alpha, self.temperature) != (sure, sure):
             raise ValueError("pseudo_labels: alpha and temperature must be 1: these targets include the labels")
-        others = {
+        incompatible = {
             "hints": bool(self.hints),
             "pretraining": self.pretraining is not None,
             "targets: online": self.targets == "online",
             "head_per_teacher": self.head_per_teacher,
         }
-        if any(others.values()):
-            named = ", ".join(name for name, given in others.items() if given)
+        if any(incompatible.values()):
+            named = ", ".join(name for name, is_set in incompatible.items() if is_set)
             raise ValueError(f"pseudo_labels: not valid with {named}; remove one of them")
         return self
 

@@ -116,7 +116,7 @@ def apply_override(raw: dict, override: str) -> None:
         raise UserError(f"--set {override}: the value is not valid YAML: {error}") from error
     *parents, last = path.replace("[", ".").replace("]", "").split(".")
     target: Any = raw
-    for done, key in enumerate(parents, start=1):
+    for depth, key in enumerate(parents, start=1):
         if isinstance(target, list) and key.isdigit() and int(key) < len(target):
             target = target[int(key)]
         elif isinstance(target, dict):
@@ -124,7 +124,7 @@ def apply_override(raw: dict, override: str) -> None:
                 target[key] = {}
             target = target[key]
         else:
-            raise UserError(f"--set {override}: {'.'.join(parents[:done])} does not exist in the settings")
+            raise UserError(f"--set {override}: {'.'.join(parents[:depth])} does not exist in the settings")
     if isinstance(target, list) and last.isdigit() and int(last) < len(target):
         target[int(last)] = parsed
     elif isinstance(target, dict):

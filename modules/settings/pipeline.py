@@ -77,7 +77,7 @@ class Settings(Section):
             )
         if self.head != "classification":
             unfit = {"pseudo_labels": distillation.pseudo_labels, "head_per_teacher": distillation.head_per_teacher}
-            for name in (name for name, given in unfit.items() if given):
+            for name in (name for name, value in unfit.items() if value):
                 raise ValueError(
                     f"student.distillation.{name}: only valid with head: classification, found {self.head}; remove it"
                 )
@@ -115,25 +115,30 @@ class Settings(Section):
         return self
 
     def _check_starts(self) -> None:
-        known: list[str] = []
-        for name, of in self.pretraining.items():
-            where = f"pretraining.{name}"
+        existing_names: list[str] = []
+        for name, pretraining in self.pretraining.items():
+            key_path = f"pretraining.{name}"
             if not re.fullmatch(PRETRAINING_NAME, name):
-                raise ValueError(f"{where}: found {name!r}; expected letters, digits and underscores")
+                raise ValueError(f"{key_path}: found {name!r}; expected letters, digits and underscores")
+            start, distillation = pretraining.start, pretraining.distillation
             named = {
-                f"{where}.start.pretraining": of.start.pretraining if of.start else None,
-                f"{where}.distillation.teacher": of.distillation.teacher if of.distillation else None,
+                f"{key_path}.start.pretraining": start.pretraining if start else None,
+                f"{key_path}.distillation.teacher": distillation.teacher if distillation else None,
             }
             for key, value in named.items():
-                if value and value not in known:
-                    raise ValueError(f"{key}: found {value!r}; expected an earlier entry: {', '.join(known) or 'none'}")
-            known.append(name)
-        trainings: dict[str, Training] = {f"teachers[{number}]": each for number, each in enumerate(self.teachers)}
-        for where, training in (trainings | {"student": self.student}).items():
-            if training.start and training.start.pretraining not in known:
+                if value and value not in existing_names:
+                    raise ValueError(
+                        f"{key}: found {value!r}; expected an earlier entry: {', '.join(existing_names) or 'none'}"
+                    )
+            existing_names.append(name)
+        trainings: dict[str, Training] = {
+            f"teachers[{number}]": teacher for number, teacher in enumerate(self.teachers)
+        }
+        for key_path, training in (trainings | {"student": self.student}).items():
+            if training.start and training.start.pretraining not in existing_names:
                 raise ValueError(
-                    f"{where}.start.pretraining: found {training.start.pretraining!r}; expected an entry of "
-                    f"pretraining: {', '.join(known) or 'none'}"
+                    f"{key_path}.start.pretraining: found {training.start.pretraining!r}; expected an entry of "
+                    f"pretraining: {', '.join(existing_names) or 'none'}"
                 )
 
     @property
@@ -183,5 +188,5 @@ class Settings(Section):
     def devices(self) -> int:
         """Returns the largest number of devices that a training job needs in one process."""
         trainings = self.trainings()
-        stages = [1 if of.parallelism.processes else of.parallelism.stages for of in trainings]
+        stages = [1 if training.parallelism.processes else training.parallelism.stages for training in trainings]
         return max([training.strategy.devices or 1 for training in trainings] + stages)

@@ -117,11 +117,11 @@ class Teacher(Training):
 
     @model_validator(mode="after")
     def _check_source(self):
-        kept = {"saved_model", "signature", "output", "outputs", "weight"}
-        of_no_use = (kept - {"weight"}) if self.saved_model is None else set(Teacher.model_fields) - kept
-        # A file may spell out defaults, as that which a run leaves behind does.
+        saved_model_fields = {"saved_model", "signature", "output", "outputs", "weight"}
         fields = Teacher.model_fields
-        unused = {name for name in self.model_fields_set & of_no_use if getattr(self, name) != fields[name].default}
+        invalid = (saved_model_fields - {"weight"}) if self.saved_model is None else set(fields) - saved_model_fields
+        # A file may spell out defaults, as that which a run leaves behind does.
+        unused = {name for name in self.model_fields_set & invalid if getattr(self, name) != fields[name].default}
         if unused:
             names = ", ".join(sorted(unused))
             if self.saved_model is None:

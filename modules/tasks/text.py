@@ -99,10 +99,10 @@ def build_language_model(
       vocabulary, length, layers, width, heads, dropout: as for the classifiers.
       segments: whether the encoder has segments, as the teacher's.
     """
-    tokens, matches, *rest = _inputs(length, TOKENS, MATCHES, *([SEGMENTS] if segments else []))
+    tokens, matches, *segment_inputs = _inputs(length, TOKENS, MATCHES, *([SEGMENTS] if segments else []))
     masked = keras.Input([None], dtype="int64", name=POSITIONS)
     embeddings, hidden = encoder(
-        tokens, matches, rest[0] if segments else None, vocabulary, layers, width, heads, dropout
+        tokens, matches, segment_inputs[0] if segments else None, vocabulary, layers, width, heads, dropout
     )
     logits = VocabularyLogits(embeddings, width, name="vocabulary")([hidden, masked])
-    return keras.Model([tokens, matches, *rest, masked], logits)
+    return keras.Model([tokens, matches, *segment_inputs, masked], logits)

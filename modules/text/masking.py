@@ -50,11 +50,11 @@ class Masking:
         originals = tf.gather(ids, positions, axis=1, batch_dims=1)
 
         draw = tf.random.stateless_uniform(tf.shape(originals), seeds[1])
-        others = tf.random.stateless_uniform(
+        random_ids = tf.random.stateless_uniform(
             tf.shape(originals), seeds[2], len(RESERVED), self.largest + 1, dtype=tf.int64
         )
         replaced = tf.where(draw < MASKED_SHARE, tf.constant(MASK, tf.int64), originals)
-        replaced = tf.where(draw >= 1.0 - OTHER_SHARE, others, replaced)
+        replaced = tf.where(draw >= 1.0 - OTHER_SHARE, random_ids, replaced)
         replaced = tf.where(chosen, replaced, originals)
         rows = tf.broadcast_to(tf.range(shape[0])[:, None], tf.shape(positions))
         masked = tf.tensor_scatter_nd_update(ids, tf.stack([rows, positions], axis=-1), replaced)

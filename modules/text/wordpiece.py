@@ -126,15 +126,15 @@ def joined(pieces: Sequence[tf.RaggedTensor], length: int) -> tuple[tf.Tensor, t
     room = length - len(pieces) - 1
     sizes = [text_pieces.row_lengths() for text_pieces in pieces]
     if len(pieces) == 1:
-        kept = [tf.minimum(sizes[0], room)]
+        kept_sizes = [tf.minimum(sizes[0], room)]
     else:
         first = tf.minimum(sizes[0], tf.maximum(room - sizes[1], (room + 1) // 2))
-        kept = [first, tf.minimum(sizes[1], room - first)]
+        kept_sizes = [first, tf.minimum(sizes[1], room - first)]
     position = tf.range(length, dtype=tf.int64)[None]
     ids = tf.where(position == 0, tf.constant(BEGIN, tf.int64), tf.constant(PADDING, tf.int64))
     ids = tf.repeat(ids, tf.shape(sizes[0])[0], axis=0)
     segments, begin = tf.zeros_like(ids), tf.ones_like(sizes[0])
-    for number, (text_pieces, size) in enumerate(zip(pieces, kept, strict=True)):
+    for number, (text_pieces, size) in enumerate(zip(pieces, kept_sizes, strict=True)):
         within = position - begin[:, None]
         dense = text_pieces.to_tensor(PADDING, shape=[None, length])
         moved = tf.gather(dense, tf.clip_by_value(within, 0, length - 1), axis=1, batch_dims=1)

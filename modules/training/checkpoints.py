@@ -99,17 +99,17 @@ class Checkpoints(keras.callbacks.Callback):
                 progress.note(f"checkpoint {path} is corrupt ({fault}); using the previous one")
                 continue
             path = os.path.join(own, f"{NAME}-{step}")
-            other = UserError(
+            mismatch = UserError(
                 f"{self._folder}: its checkpoints belong to another model or training job; remove the folder"
             )
             try:
                 status = self._checkpoint.read(path)
                 status.assert_existing_objects_matched()
             except (AssertionError, ValueError, tf.errors.InvalidArgumentError) as error:
-                raise other from error
+                raise mismatch from error
             state = self._state.value
             if state["of"] != identity:
-                raise other
+                raise mismatch
             self.step, self.history = state["step"], state["history"]
             return
 

@@ -165,8 +165,8 @@ def _looked_through(
         example_parts = ExampleFiles(files[split], targets)
         if card and targets:
             check_match(example_parts.examples, targets, card)
-        kept = options.cache == "disk" or any(map(is_parquet, example_parts.examples))
-        return on_disk(example_parts, options.cache_folder) if kept else example_parts
+        needs_copy = options.cache == "disk" or any(map(is_parquet, example_parts.examples))
+        return on_disk(example_parts, options.cache_folder) if needs_copy else example_parts
 
     source = Source(part("train"), part("transfer") if files["transfer"] else None, config.shard, config.omit_classes)
     in_memory = options.cache == "memory" and config.strategy.name != "parameter_server"

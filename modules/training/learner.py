@@ -201,7 +201,7 @@ class Learner(keras.Model):
             gradients, totals = accumulate(passed, batch, self._micro_batches, self.learnt, of_pass)
         if self._reports_staleness:
             with tf.control_dependencies([part for part in gradients if part is not None]):
-                others = self.optimizer.iterations.read_value() - before
+                staleness = self.optimizer.iterations.read_value() - before
         if scales_loss(self.optimizer):
             gradients = self.optimizer.get_unscaled_gradients(gradients)
         self.optimizer.apply_gradients(zip(gradients, self.learnt, strict=True))
@@ -210,7 +210,7 @@ class Learner(keras.Model):
         counts |= dict.fromkeys(["hard_loss", self._head.quality], labelled)
         totals[INPUT_WAIT], counts[INPUT_WAIT] = waited, tf.ones([])
         if self._reports_staleness:
-            totals[STALENESS], counts[STALENESS] = tf.cast(others, tf.float32), tf.ones([])
+            totals[STALENESS], counts[STALENESS] = tf.cast(staleness, tf.float32), tf.ones([])
         self._means.update_state(totals, counts)
         return self._means.result()
 

@@ -29,10 +29,10 @@ class Steps:
 
 def run_fit(steps: Steps) -> None:
     """Trains by Keras fit, from the first step to the end of the last epoch."""
-    done, within = divmod(steps.first, steps.per_epoch)
+    first_epoch, within = divmod(steps.first, steps.per_epoch)
     # The rest of an interrupted epoch is a separate fit, Keras's only way to a shorter epoch.
-    parts = [(done, done + 1, steps.per_epoch - within)] if within else []
-    parts.append((done + len(parts), steps.epochs, steps.per_epoch))
+    parts = [(first_epoch, first_epoch + 1, steps.per_epoch - within)] if within else []
+    parts.append((first_epoch + len(parts), steps.epochs, steps.per_epoch))
     step = steps.first
     for begin, end, of_epoch in parts:
         if begin >= steps.epochs:
@@ -53,9 +53,9 @@ def run_custom(steps: Steps) -> None:
     learner = steps.learner
     callbacks = keras.callbacks.CallbackList(list(steps.callbacks), model=learner)
     call, settle = _calls(learner, steps.strategy, _distributed(steps.strategy, steps.datasets(steps.first)))
-    done, within = divmod(steps.first, steps.per_epoch)
+    first_epoch, within = divmod(steps.first, steps.per_epoch)
     callbacks.on_train_begin()
-    for epoch in range(done, steps.epochs):
+    for epoch in range(first_epoch, steps.epochs):
         learner.means.reset_state()
         callbacks.on_epoch_begin(epoch)
         left = steps.per_epoch - within

@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a clu
     from tfx.components.trainer.fn_args_utils import FnArgs
 
 # Between operations. A worker on one core would have one, which waits for the shared input while others wait for it.
-LEAST_THREADS = 4
-MOST_CHARACTERS = 500  # of an error reported to the supervisor; the log has all of it
+MIN_THREADS = 4
+MAX_CHARACTERS = 500  # of an error reported to the supervisor; the log has all of it
 
 
 class _ToSupervisor(logging.Handler):
@@ -40,7 +40,7 @@ def gist(message: str) -> str:
     lines = [line for line in lines if line and not line.startswith("[[")]
     if not lines:
         return ""
-    return lines[-1 if lines[0] == "Graph execution error:" else 0][:MOST_CHARACTERS]
+    return lines[-1 if lines[0] == "Graph execution error:" else 0][:MAX_CHARACTERS]
 
 
 def run(job_file: str, failure_file: str | None) -> None:
@@ -65,7 +65,7 @@ def run(job_file: str, failure_file: str | None) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(LEAST_THREADS, os.cpu_count() or 1)))
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(max(MIN_THREADS, os.cpu_count() or 1)))
     failure = sys.argv[2] if len(sys.argv) > 2 else None
     if failure:
         end_with_parent()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a clu
 
 # Steps in one call of the compiled training loop. More of them save the way through Python, which is longer than a
 # step of a small model; a Ctrl-C waits for the call to end.
-MOST_STEPS_PER_EXECUTION = 32
+MAX_STEPS_PER_EXECUTION = 32
 
 # Of an epoch, at the least, where calls are handed out to workers.
 CALLS_PER_WORKER = 8
@@ -101,7 +101,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
 
 
 def _steps_per_call(config: TrainingConfig, strategy: tf.distribute.Strategy, steps: int) -> int:
-    steps_per_call = min(steps, MOST_STEPS_PER_EXECUTION)
+    steps_per_call = min(steps, MAX_STEPS_PER_EXECUTION)
     if is_asynchronous(strategy):  # a call is done by one worker; an epoch has to keep all of them busy
         return max(1, min(steps_per_call, steps // ((config.strategy.workers or 1) * CALLS_PER_WORKER)))
     return steps_per_call

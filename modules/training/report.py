@@ -109,7 +109,7 @@ def ledgers_of(
     ledgers = ledgers_of_stages(
         network,
         learner.optimizer,
-        stages.partition.places,
+        stages.partition.cut_indices,
         stages.in_flight,
         settings.rematerialise,
         micro_batch,

@@ -151,9 +151,9 @@ def test_two_neighbouring_blocks_are_on_the_device_at_a_time():
 def test_segments_one_after_the_other_are_the_network():
     network = deep(norm=True)
     x, _ = data()
-    for places in ([1], [2, 4], list(range(1, len(units_of(network))))):
+    for cut_indices in ([1], [2, 4], list(range(1, len(units_of(network))))):
         known = {id(network.inputs[0]): tf.constant(x)}
-        for segment in cut(network, places):
+        for segment in cut(network, cut_indices):
             taken = [known[key] for key in segment.takes]
             known |= dict(zip(segment.gives, tf.nest.flatten(segment.network(taken)), strict=True))
         np.testing.assert_allclose(known[id(network.outputs[0])], network(x), rtol=1e-6)
@@ -173,13 +173,13 @@ def test_equal_layers_are_cut_into_about_the_root_of_their_number(layers):
     root, of_layer = layers**0.5, 8 * 4
     assert found.whole == layers * of_layer
     assert found.peak <= 2 * root * of_layer  # Chen et al.: √n between segments, and √n in one
-    assert abs(len(found.places) + 1 - root) <= root / 4 + 1
+    assert abs(len(found.cut_indices) + 1 - root) <= root / 4 + 1
 
 
 def test_the_estimate_of_a_plan_is_what_stays_and_the_largest_segment():
     network = chain(6)
     found = estimate(network, cuts_after(network, ["dense_1", "dense_3"], "Teacher-1"))
-    assert (found.places, found.peak) == ([2, 4], (2 + 2) * 32)
+    assert (found.cut_indices, found.peak) == ([2, 4], (2 + 2) * 32)
 
 
 def test_no_cut_is_made_where_much_crosses():
@@ -188,14 +188,14 @@ def test_no_cut_is_made_where_much_crosses():
     hidden = keras.layers.Dense(8, name="narrow")(keras.layers.Concatenate()(wide))
     network = keras.Model(features, keras.layers.Dense(8, name="last")(keras.layers.Dense(8)(hidden)))
     place = cuts_after(network, ["narrow"], "x")[0]
-    assert plan(network).places[0] == place
+    assert plan(network).cut_indices[0] == place
 
 
 def test_a_budget_gets_the_fewest_segments_that_meet_it_or_a_refusal_with_the_least_that_would():
     network, of_layer = chain(64), 8 * 4
     generous, tight = plan(network, 40 * of_layer), plan(network, 17 * of_layer)
     assert generous.peak <= 40 * of_layer
-    assert len(generous.places) < len(tight.places)
+    assert len(generous.cut_indices) < len(tight.cut_indices)
     with pytest.raises(UserError, match=r"found 320 bytes per example; expected \d+ or more"):
         plan(network, 10 * of_layer)
 

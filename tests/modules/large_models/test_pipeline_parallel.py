@@ -85,8 +85,8 @@ def costs_of(seconds, parameters=None):
     return [Cost(f"layer_{n}", s, p, 0) for n, (s, p) in enumerate(zip(seconds, parameters, strict=True))]
 
 
-def slowest(values, places):
-    bounds = [0, *places, len(values)]
+def slowest(values, cut_indices):
+    bounds = [0, *cut_indices, len(values)]
     return max(sum(values[begin:end]) for begin, end in pairwise(bounds))
 
 
@@ -96,9 +96,9 @@ def slowest(values, places):
 )
 def test_the_partition_is_the_best_of_all(layers, stages, draw):
     seconds, parameters = [one for one, _ in layers], [of for _, of in layers]
-    every = [list(places) for places in combinations(range(1, len(layers)), stages - 1)]
+    every = [list(cut_indices) for cut_indices in combinations(range(1, len(layers)), stages - 1)]
     found = balance(costs_of(seconds, parameters), stages, copies=1)
-    assert max(found.seconds) == slowest(seconds, found.places) == min(slowest(seconds, one) for one in every)
+    assert max(found.seconds) == slowest(seconds, found.cut_indices) == min(slowest(seconds, one) for one in every)
     by_memory = balance(costs_of(seconds, parameters), stages, by="memory", copies=1)
     least = min(slowest(parameters, one) for one in every)
     assert max(by_memory.bytes) == least
@@ -125,12 +125,12 @@ def test_a_measured_network_has_its_parameters_and_activations():
     assert sum(cost.parameter_bytes for cost in whole) == network.count_params() * 4  # a shared layer counts once
 
 
-def staged(places, micro_batches, schedule="gpipe", rematerialise=False, devices=DEVICES):
-    return lambda network: Pipeline(network, places, [devices], micro_batches, schedule, rematerialise)
+def staged(cut_indices, micro_batches, schedule="gpipe", rematerialise=False, devices=DEVICES):
+    return lambda network: Pipeline(network, cut_indices, [devices], micro_batches, schedule, rematerialise)
 
 
 @pytest.mark.parametrize(
-    ("places", "micro_batches", "schedule", "rematerialise", "distillation"),
+    ("cut_indices", "micro_batches", "schedule", "rematerialise", "distillation"),
     [
         ([3], 1, "gpipe", False, None),
         ([3], 4, "gpipe", False, DISTILLATION),
@@ -141,12 +141,12 @@ def staged(places, micro_batches, schedule="gpipe", rematerialise=False, devices
     ],
 )
 def test_the_updates_are_those_of_the_network_in_one_piece(
-    places, micro_batches, schedule, rematerialise, distillation
+    cut_indices, micro_batches, schedule, rematerialise, distillation
 ):
     """A skip connection, a layer that two stages share, a regulariser, a last batch that is smaller."""
-    devices = [DEVICES[stage % 2] for stage in range(len(places) + 1)]
+    devices = [DEVICES[stage % 2] for stage in range(len(cut_indices) + 1)]
     expected = train(strategy_of(1), deep, distillation=distillation)
-    pipeline = staged(places, micro_batches, schedule, rematerialise, devices)
+    pipeline = staged(cut_indices, micro_batches, schedule, rematerialise, devices)
     assert_same(train(strategy_of(1), deep, distillation=distillation, pipeline=pipeline), expected)
 
 

@@ -27,7 +27,7 @@ def run(finished):
 @pytest.fixture
 def config(run, finished, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(finished.folder)
-    monkeypatch.setattr(plan, "MOST_STEPS_PER_EXECUTION", 2)
+    monkeypatch.setattr(plan, "MAX_STEPS_PER_EXECUTION", 2)
     return training_config(
         run,
         True,
