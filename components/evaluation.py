@@ -9,6 +9,7 @@ OVERALL = ""  # the slice of all examples
 CANDIDATE = "candidate"
 BASELINE = "baseline"
 EXAMPLES = "example_count"
+MISSING = "(missing)"  # the value of a slice column in examples that have none
 # What the classes of metrics are called in comparison.json; others are their class names in snake case.
 METRIC_NAMES = {
     "SparseCategoricalAccuracy": "accuracy",
@@ -64,11 +65,11 @@ def _model_metrics(result: tfma.EvalResult) -> ModelMetrics:
                     if name.endswith("_diff"):
                         continue
                     if "doubleValue" in value:
-                        values[name] = value["doubleValue"]
+                        values[name] = float(value["doubleValue"])  # "NaN" where it is undefined
                     elif "boundedValue" in value:
                         bounded = value["boundedValue"]
                         # A bound that is zero is left out of the message.
-                        values[name] = bounded.get("value", 0.0)
+                        values[name] = float(bounded.get("value", 0.0))
                         bounds[name] = (float(bounded.get("lowerBound", 0.0)), float(bounded.get("upperBound", 0.0)))
         slices[_slice_name(key)], intervals[_slice_name(key)] = values, bounds
     return ModelMetrics(slices, intervals)

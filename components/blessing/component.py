@@ -7,7 +7,7 @@ from tfx.types import BaseChannel, standard_artifacts
 
 from stillhouse.components.base import declare, fill
 from stillhouse.components.blessing.executor import BlessingParameters, Executor
-from stillhouse.components.blessing.gates import Gate
+from stillhouse.components.blessing.gates import FidelityRule, Gate
 
 
 class Blessing(base_component.BaseComponent):
@@ -16,7 +16,7 @@ class Blessing(base_component.BaseComponent):
     SPEC_CLASS = declare(
         "BlessingSpec",
         BlessingParameters,
-        inputs={"model": standard_artifacts.Model},
+        inputs={"model": standard_artifacts.Model, "predictions": standard_artifacts.InferenceResult},
         outputs={"blessing": standard_artifacts.ModelBlessing},
     )
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
@@ -27,6 +27,9 @@ class Blessing(base_component.BaseComponent):
         gates: Sequence[Gate],
         evaluations: Sequence[BaseChannel],
         blessings: Sequence[BaseChannel],
+        predictions: BaseChannel,
+        fidelity: FidelityRule | None = None,
+        slice_columns: Sequence[Sequence[str]] = (),
     ):
         """Builds the node.
 
@@ -34,12 +37,16 @@ class Blessing(base_component.BaseComponent):
           model: the student.
           gates: one per Evaluator.
           evaluations, blessings: the Evaluators' outputs, in the gates' order.
+          predictions: of all models that the gates compare.
+          fidelity: the gate on the student's agreement with its teacher; None: none.
+          slice_columns: the columns of each kind of slice.
         """
         super().__init__(
             spec=fill(
                 type(self),
-                BlessingParameters(gates=list(gates)),
+                BlessingParameters(gates=list(gates), fidelity=fidelity, slice_columns=slice_columns),
                 model=model,
+                predictions=predictions,
                 evaluation=evaluations,
                 evaluator_blessing=blessings,
             )

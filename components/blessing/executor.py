@@ -1,4 +1,4 @@
-"""Reads the evaluations and writes the blessing."""
+"""Reads the evaluations and the predictions, and writes the blessing."""
 
 import json
 import os
@@ -12,16 +12,21 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from stillhouse.components.base import Parameters, numbered_artifacts
-from stillhouse.components.blessing.gates import Gate, decide
-from stillhouse.components.evaluation import BASELINE, CANDIDATE, read_evaluation
+from stillhouse.components.blessing.gates import Decision, FidelityRule, Gate, decide, decide_fidelity
+from stillhouse.components.evaluation import BASELINE, CANDIDATE, OVERALL, read_evaluation
+from stillhouse.components.predictions.fidelity import fidelity
+from stillhouse.components.predictions.paired import CONFIDENCE, PairedChange, PairedTests
+from stillhouse.components.predictions.table import STUDENT, PredictionTable, read_predictions
 
 DECISIONS = "decisions.json"
 
 
 class BlessingParameters(Parameters):
-    """The gates, in the order of the Evaluators."""
+    """The gates, in the order of the Evaluators; `fidelity` is None without that gate."""
 
     gates: list[Gate]
+    fidelity: FidelityRule | None
+    slice_columns: list[list[str]]
 
 
 class Executor(base_executor.BaseExecutor):
@@ -34,15 +39,19 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes output_dict["blessing"] as the stock Evaluator does."""
-        gates = BlessingParameters.read(exec_properties).gates
+        parameters = BlessingParameters.read(exec_properties)
         evaluations = numbered_artifacts(input_dict, "evaluation")
         blessings = numbered_artifacts(input_dict, "evaluator_blessing")
+        table = read_predictions(artifact_utils.get_single_uri(input_dict["predictions"]))
         decisions = []
-        for gate, evaluation, blessed in zip(gates, evaluations, blessings, strict=True):
+        for gate, evaluation, blessed in zip(parameters.gates, evaluations, blessings, strict=True):
             metrics = read_evaluation(evaluation.uri)
-            decisions.append(
-                decide(gate, model_utils.is_model_blessed(blessed), metrics[CANDIDATE], metrics.get(BASELINE))
-            )
+            paired = paired_changes(gate, table) if BASELINE in metrics else {}
+            candidate, other = metrics[CANDIDATE], metrics.get(BASELINE)
+            is_blessed = model_utils.is_model_blessed(blessed)
+            decisions.append(decide(gate, is_blessed, candidate, other, paired, table.empty_columns()))
+        if parameters.fidelity:
+            decisions.append(_decide_fidelity(parameters.fidelity, table, parameters.slice_columns))
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         io_utils.write_string_file(
             os.path.join(blessing.uri, DECISIONS), json.dumps([decision.to_dict() for decision in decisions], indent=1)
@@ -55,3 +64,28 @@ class Executor(base_executor.BaseExecutor):
         )
         io_utils.write_string_file(os.path.join(blessing.uri, name), "")
         blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
+
+
+def paired_changes(gate: Gate, table: PredictionTable) -> dict[str, PairedChange | None]:
+    """Returns the student's paired change on OVERALL and every slice, at the gate's confidence or 95 %."""
+
+    def change(part: PredictionTable) -> PairedChange | None:
+        tests = PairedTests(part, gate.metric, gate.lower_is_better)
+        return tests.change(STUDENT, gate.other, gate.confidence or CONFIDENCE)
+
+    changes = {OVERALL: change(table)}
+    if gate.min_change_per_slice is not None:
+        for columns in gate.slice_columns:
+            for name, rows in table.slice_rows(columns).items():
+                if len(rows) >= gate.min_slice_examples:
+                    changes[name] = change(table.part(rows))
+    return changes
+
+
+def _decide_fidelity(rule: FidelityRule, table: PredictionTable, slice_columns: list[list[str]]) -> Decision:
+    slices = {
+        name: fidelity(table.part(rows), rule.other)
+        for columns in slice_columns
+        for name, rows in table.slice_rows(columns).items()
+    }
+    return decide_fidelity(rule, fidelity(table, rule.other), slices)

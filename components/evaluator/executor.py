@@ -5,9 +5,11 @@ from typing import Any
 from tfx import types
 from tfx.components.evaluator import executor
 from tfx.dsl.io import fileio
+from tfx.types.standard_component_specs import MODULE_PATH_KEY
 from tfx.utils import path_utils
 
 from stillhouse.components import multi_label_metrics, ranking_metrics
+from stillhouse.components.evaluator import missing_values
 
 BASELINE = "baseline_model"
 # Metrics of ours, which TFMA imports by name; what they compute is part of the code of an evaluation.
@@ -23,8 +25,9 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """As the stock executor's."""
+        """As the stock executor's, with a slice of the examples that have no value of a slice column."""
         baseline = input_dict.get(BASELINE)
         if baseline and not fileio.exists(path_utils.serving_model_dir(baseline[0].uri)):
             input_dict = {key: artifacts for key, artifacts in input_dict.items() if key != BASELINE}
-        super().Do(input_dict, output_dict, exec_properties)
+        extractors = {MODULE_PATH_KEY: missing_values.__name__}
+        super().Do(input_dict, output_dict, exec_properties | extractors)

@@ -47,6 +47,7 @@ class Report(base_component.BaseComponent):
             "blessing": standard_artifacts.ModelBlessing,
             "infra_blessing": standard_artifacts.InfraBlessing,
             "pushed_model": standard_artifacts.PushedModel,
+            "predictions": standard_artifacts.InferenceResult,
             "statistics": standard_artifacts.ExampleStatistics,
             "schema": standard_artifacts.Schema,
             "anomalies": standard_artifacts.ExampleAnomalies,
@@ -65,9 +66,11 @@ class Report(base_component.BaseComponent):
         blessing: types.BaseChannel,
         infra_blessing: types.BaseChannel,
         pushed_model: types.BaseChannel,
+        predictions: types.BaseChannel,
         statistics: types.BaseChannel,
         schema: types.BaseChannel,
         anomalies: types.BaseChannel,
+        gate_metric: str,
         settings: str,
         commit: str,
         dark_knowledge: types.BaseChannel | None = None,
@@ -80,20 +83,26 @@ class Report(base_component.BaseComponent):
           models: what is compared.
           examples: the raw ones.
           blessing, infra_blessing, pushed_model: what was decided about the student.
+          predictions: of all models.
           statistics, schema, anomalies: of the examples.
+          gate_metric: short name of the metric of the gates.
           settings: as JSON.
           commit: of the version control that the pipeline stands in; "": none.
           dark_knowledge: what the soft targets of classes reveal, if that was looked into.
         """
         rows = [ComparedRow(name=model.name, role=model.role, side=model.side) for model in models]
+        parameters = ReportParameters(
+            pipeline=pipeline, label=label, models=rows, gate_metric=gate_metric, settings=settings, commit=commit
+        )
         super().__init__(
             spec=fill(
                 type(self),
-                ReportParameters(pipeline=pipeline, label=label, models=rows, settings=settings, commit=commit),
+                parameters,
                 examples=examples,
                 blessing=blessing,
                 infra_blessing=infra_blessing,
                 pushed_model=pushed_model,
+                predictions=predictions,
                 statistics=statistics,
                 schema=schema,
                 anomalies=anomalies,

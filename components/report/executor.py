@@ -1,10 +1,13 @@
 """Writes comparison.json and report.html."""
 
+import itertools
 import json
 import os
+from dataclasses import asdict
 from importlib import metadata
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tfx import types
 from tfx.dsl.components.base import base_executor
@@ -15,7 +18,17 @@ from tfx.utils import io_utils, path_utils
 from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.blessing.executor import DECISIONS
 from stillhouse.components.dark_knowledge.executor import DARK_KNOWLEDGE
-from stillhouse.components.evaluation import EXAMPLES, OVERALL, read_evaluation
+from stillhouse.components.evaluation import (
+    EXAMPLES,
+    LOWER_IS_BETTER,
+    MISSING,
+    OVERALL,
+    metric_name,
+    read_evaluation,
+)
+from stillhouse.components.predictions.fidelity import fidelity, never_predicted
+from stillhouse.components.predictions.paired import PairedTests
+from stillhouse.components.predictions.table import STUDENT, PredictionTable, read_predictions
 from stillhouse.components.report.data import data_of
 from stillhouse.components.report.page import DETAILS, PAGE, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
@@ -23,8 +36,6 @@ from stillhouse.components.serving_check.executor import DECISION
 from stillhouse.modules.models import saved_models
 from stillhouse.modules.models.card import read_card
 from stillhouse.modules.models.serving import (
-    labels_of,
-    probabilities_of,
     read_records,
     single_example_latencies,
     size_in_bytes,
@@ -32,7 +43,7 @@ from stillhouse.modules.models.serving import (
 )
 
 COMPARISON = "comparison.json"
-MAX_EXAMPLES = 20_000  # of the eval split, whose predictions are looked at
+LOWER = {metric_name(name) for name in LOWER_IS_BETTER}
 TRAINED = (
     "strategy",
     "replicas",
@@ -58,6 +69,7 @@ class ReportParameters(Parameters):
     pipeline: str
     label: str
     models: list[ComparedRow]
+    gate_metric: str
     settings: str
     commit: str
 
@@ -87,11 +99,12 @@ class Executor(base_executor.BaseExecutor):
                 rows.append((row, path_utils.serving_model_path(model.uri), metrics))
 
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
-        records = list(read_records(files).take(MAX_EXAMPLES).as_numpy_iterator())
+        first = next(iter(read_records(files).take(1).as_numpy_iterator()))
+        table = read_predictions(artifact_utils.get_single_uri(input_dict["predictions"]))
         label = parameters.label
         cards = [read_card(path) for _, path, _ in rows]
         loaded = [saved_models.load(path) for _, path, _ in rows]
-        latencies = single_example_latencies(loaded, without_feature(records[0], label))
+        latencies = single_example_latencies(loaded, without_feature(first, label))
         models = []
         for (row, path, metrics), card, (median, slow) in zip(rows, cards, latencies, strict=True):
             models.append(
@@ -111,6 +124,8 @@ class Executor(base_executor.BaseExecutor):
                     "slices": {name: values for name, values in metrics.slices.items() if name != OVERALL},
                 }
             )
+        reference = next(row.name for role in ("ensemble", "teacher") for row, *_ in rows if row.role == role)
+        names = [row.name for row, *_ in rows]
         pushed, settings = input_dict["pushed_model"][0], json.loads(parameters.settings)
         comparison = {
             "pipeline": parameters.pipeline,
@@ -123,6 +138,9 @@ class Executor(base_executor.BaseExecutor):
             "pushed": pushed.get_string_custom_property("pushed_destination")
             if pushed.get_int_custom_property("pushed")
             else None,
+            "pairs": compared_pairs(table, names, parameters.gate_metric),
+            "fidelity": _fidelity(table, reference, settings["evaluation"]["slices"]),
+            "warnings": _warnings(table, reference),
             "settings": settings,
         }
         details = {
@@ -140,7 +158,7 @@ class Executor(base_executor.BaseExecutor):
         if input_dict.get("dark_knowledge"):
             details["dark_knowledge"] = _read_json(input_dict["dark_knowledge"][0], DARK_KNOWLEDGE)
         if cards[0]["head"] == "classification":
-            details |= look_at_predictions(models, loaded, cards[0]["class_names"], records, label)
+            details |= look_at_predictions(table, names, reference, files, label)
         for output, name, content in (
             ("comparison", COMPARISON, json.dumps(comparison, indent=1)),
             ("comparison", DETAILS, json.dumps(details)),
@@ -150,39 +168,86 @@ class Executor(base_executor.BaseExecutor):
             io_utils.write_string_file(os.path.join(folder, name), content)
 
 
+def compared_pairs(table: PredictionTable, names: list[str], metric: str) -> list[dict[str, Any]]:
+    """Returns the paired tests of all pairs of models, the student's first.
+
+    Args:
+      table: predictions of the models.
+      names: of the models, in the order of the comparison.
+      metric: short name.
+    """
+    tests = PairedTests(table, metric, metric in LOWER)
+    ordered = sorted(names, key=lambda name: name != STUDENT)  # stable: the others keep their order
+    pairs = []
+    for number, model in enumerate(ordered):
+        for other in ordered[number + 1 :]:
+            paired = tests.change(model, other)
+            if paired:
+                pairs.append(
+                    {"model": model, "other": other, "metric": metric, **asdict(paired), "verdict": paired.verdict}
+                )
+    return pairs
+
+
+def _fidelity(table: PredictionTable, reference: str, slices: list[str | list[str]]) -> dict[str, Any] | None:
+    if table.head == "regression":
+        return None
+    columns = [[entry] if isinstance(entry, str) else entry for entry in slices]
+    by_slice = {name: rows for entry in columns for name, rows in table.slice_rows(entry).items()}
+    return {
+        "reference": reference,
+        **asdict(fidelity(table, reference)),
+        "slices": {name: asdict(fidelity(table.part(rows), reference)) for name, rows in sorted(by_slice.items())},
+    }
+
+
+def _warnings(table: PredictionTable, reference: str) -> list[str]:
+    """Returns what no gate has decided on, in words."""
+    warnings = []
+    for name, (predicted, labelled) in never_predicted(table, reference).items():
+        warnings.append(
+            f"class {name}: the student never predicts it; {reference} does for {predicted:,} and {labelled:,} of "
+            f"{len(table):,} eval examples have it"
+        )
+    for column in table.slices:
+        missing = sum(cell == [MISSING] for cell in table.slices[column])
+        if missing:
+            warnings.append(
+                f"slice {column}={MISSING}: {missing:,} of {len(table):,} eval examples have no value of {column}"
+            )
+    return warnings
+
+
 def look_at_predictions(
-    models: list[dict[str, Any]], loaded: list[Any], class_names: list[str] | None, records: list[bytes], label: str
+    table: PredictionTable, names: list[str], reference: str, files: str, label: str
 ) -> dict[str, Any]:
     """Returns confusion and calibration of each model, and where the student and its teacher (ensemble) disagree.
 
     Args:
-      models: rows of the comparison.
-      loaded: their SavedModels, classifiers.
-      class_names: by class; None: their numbers.
-      records: raw examples, with their labels.
+      table: predictions of classifiers.
+      names: of the models, in the order of the comparison.
+      reference: name of the teacher or the ensemble.
+      files: pattern of the raw examples, in the table's order.
       label: name of the label column.
     """
-    labels = labels_of(loaded[0], records)
-    probabilities = {
-        model["name"]: probabilities_of(saved_model, records, label)
-        for model, saved_model in zip(models, loaded, strict=True)
-    }
-    classes = [str(name) for name in class_names or range(next(iter(probabilities.values())).shape[1])]
-    by_role = {model["role"]: model["name"] for model in models}
-    student, reference = probabilities[by_role["student"]], probabilities[by_role.get("ensemble") or by_role["teacher"]]
-    differing = disagreements(labels, student, reference)
-    examples = []
-    for number in differing.pop("telling"):
-        ours, theirs = int(student[number].argmax()), int(reference[number].argmax())
+    width = max(answers.shape[1] for answers in table.models.values())
+    known = np.flatnonzero((table.labels >= 0) & (table.labels < width))
+    classes = table.classes or [str(number) for number in range(width)]
+    labels, probabilities = table.labels[known], {name: table.models[name][known] for name in names}
+    differing = disagreements(labels, probabilities[STUDENT], probabilities[reference])
+    telling = [int(known[position]) for position in differing.pop("telling")]
+    examples, features = [], _features_of(files, set(telling), label)
+    for number in telling:
+        ours, theirs = (int(table.models[name][number].argmax()) for name in (STUDENT, reference))
         examples.append(
             {
                 "number": number,
-                "label": classes[labels[number]],
+                "label": classes[table.labels[number]],
                 "student": classes[ours],
-                "student_probability": float(student[number, ours]),
+                "student_probability": float(table.models[STUDENT][number, ours]),
                 "other": classes[theirs],
-                "other_probability": float(reference[number, theirs]),
-                "image": image_of(_features(records[number], label)),
+                "other_probability": float(table.models[reference][number, theirs]),
+                "image": image_of(features[number]),
             }
         )
     return {
@@ -191,6 +256,14 @@ def look_at_predictions(
         "calibration": {name: calibration(labels, predicted) for name, predicted in probabilities.items()},
         "disagreements": differing | {"examples": examples},
     }
+
+
+def _features_of(files: str, numbers: set[int], label: str) -> dict[int, dict[str, list]]:
+    """Returns the features of the examples at some positions."""
+    if not numbers:
+        return {}
+    records = itertools.islice(read_records(files).as_numpy_iterator(), max(numbers) + 1)
+    return {number: _features(record, label) for number, record in enumerate(records) if number in numbers}
 
 
 def _features(record: bytes, label: str) -> dict[str, list]:

@@ -126,11 +126,6 @@ def labels_of(model: Any, records: Sequence[bytes]) -> np.ndarray:
     return np.concatenate([next(iter(part.values())).numpy() for part in parts])
 
 
-def probabilities_of(model: Any, records: Sequence[bytes], label: str) -> np.ndarray:
-    """Returns a loaded classifier's probabilities for raw examples, sent without their label: [examples, classes]."""
-    return predictions_of(model, records, label, "probabilities")
-
-
 def predictions_of(model: Any, records: Sequence[bytes], label: str, key: str) -> np.ndarray:
     """Returns a loaded SavedModel's output `key` for raw examples, sent without their label.
 

@@ -7,6 +7,7 @@ from stillhouse.modules.settings.evaluation import (
     RANKING_METRICS,
     REPORTED_METRICS,
     BaselineGate,
+    Evaluation,
     PushedGate,
     TeacherGate,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "BaselineGate",
     "Checkpoints",
     "Data",
+    "Evaluation",
     "Hint",
     "Ingestion",
     "Kubeflow",

@@ -10,9 +10,11 @@ from stillhouse.modules.settings.section import Section
 class Data(Section):
     """Location of the examples and the label to predict."""
 
-    path: str = Field(description="Folder of the data; may contain {SPAN} and {VERSION}: the newest is read.")
+    path: str = Field(
+        min_length=1, description="Folder of the data; may contain {SPAN} and {VERSION}: the newest is read."
+    )
     format: Literal["csv", "tfrecord", "parquet"] = Field("csv", description="Format of the files in the folder.")
-    label: str = Field(description="Name of the label column.")
+    label: str = Field(min_length=1, description="Name of the label column.")
     splits: dict[str, int | str] = Field(
         {"train": 4, "eval": 1},
         description="Splits train and eval: integer weights (split by hash), or file patterns below path.",

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from stillhouse.modules.settings.section import Section
 from stillhouse.modules.settings.training import Optimizer, Training
@@ -153,7 +153,14 @@ class Distillation(Section):
 class Student(Training):
     """The student."""
 
-    omit_classes: list[int] = Field(
+    omit_classes: list[Annotated[int, Field(ge=0)]] = Field(
         [], description="Class ids excluded from the training of student and baseline (Hinton's omitted digit)."
     )
     distillation: Distillation = Field(Distillation(), description="How the student learns from the teachers.")
+
+    @field_validator("omit_classes")
+    @classmethod
+    def _check_omitted(cls, classes):
+        if len(set(classes)) < len(classes):
+            raise ValueError("a class is named twice")
+        return classes

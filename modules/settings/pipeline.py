@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from stillhouse.modules.settings.data import Beam, Data, Ingestion, Shard
 from stillhouse.modules.settings.distillation import OBJECTIVES, Student
-from stillhouse.modules.settings.evaluation import METRICS, Evaluation, Push
+from stillhouse.modules.settings.evaluation import BOUNDED_METRICS, METRICS, Evaluation, Push
 from stillhouse.modules.settings.kubeflow import Kubeflow
 from stillhouse.modules.settings.pretraining import Pretraining
 from stillhouse.modules.settings.scaling import CLUSTER_STRATEGIES
@@ -112,7 +112,33 @@ class Settings(Section):
                     f"student.distillation.hints: teacher {hint.teacher} is a saved_model, whose hidden layers are "
                     "not accessible; remove the hint"
                 )
+        self._check_limits()
         return self
+
+    def _check_limits(self) -> None:
+        """Refuses limits that no student can fail."""
+        gates, bounded = self.evaluation.gates, self.metric in BOUNDED_METRICS
+        for name, gate in {"teacher": gates.teacher, "pushed": gates.pushed}.items():
+            no_limit = self.evaluation.slices and gate and "max_drop_per_slice" not in gate.model_fields_set
+            if self.head == "regression" and no_limit:
+                raise ValueError(
+                    f"evaluation.gates.{name}.max_drop_per_slice: slices of a regression need a limit in the unit of "
+                    f"{self.metric}; set it, or null for none"
+                )
+            drops = {key: getattr(gate, key) for key in ("max_drop", "max_drop_per_slice")} if gate else {}
+            for key, drop in drops.items():
+                if bounded and drop is not None and drop >= 1:
+                    raise ValueError(
+                        f"evaluation.gates.{name}.{key}: found {drop:g}, but {self.metric} is between 0 and 1, so that "
+                        "no student can fail; expected less than 1"
+                    )
+        if gates.baseline and bounded and not -1 < gates.baseline.min_gain <= 1:
+            raise ValueError(
+                f"evaluation.gates.baseline.min_gain: found {gates.baseline.min_gain:g}, but {self.metric} is between "
+                "0 and 1; expected more than -1 and at most 1, or baseline: null for no gate"
+            )
+        if gates.fidelity and self.head == "regression":
+            raise ValueError("evaluation.gates.fidelity: not valid with head: regression; remove it")
 
     def _check_starts(self) -> None:
         existing_names: list[str] = []

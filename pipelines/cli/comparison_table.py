@@ -25,7 +25,38 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
     for gate in comparison["gates"]:
         verdict = "[green]passed[/green] " if gate["passed"] else "[red]failed[/red] "
         console.print(f"  {gate['name']:<9} {verdict}  {escape(gate['reason'])}", highlight=False, soft_wrap=True)
+    for line in paired_lines(comparison):
+        console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    for warning in comparison.get("warnings", []):
+        console.print(f"  [yellow]warning[/yellow]   {escape(warning)}", highlight=False, soft_wrap=True)
     if comparison["pushed"]:
         console.print(f"pushed to {escape(comparison['pushed'])}", highlight=False, soft_wrap=True)
     else:
         console.print("not pushed: a gate failed; the served version is unchanged")
+
+
+def paired_lines(comparison: dict[str, Any]) -> list[str]:
+    """Returns in words how sure the student's differences from twin and teacher are, and its fidelity."""
+    names = {model["role"]: model["name"] for model in comparison["models"]}
+    others = filter(None, [names.get("baseline"), names.get("ensemble") or names.get("teacher"), names.get("pushed")])
+    lines = []
+    for other in others:
+        pair = next(
+            (p for p in comparison.get("pairs", []) if (p["model"], p["other"]) == (names["student"], other)), None
+        )
+        if pair:
+            words = {
+                "better": f"Student is better than {other}",
+                "worse": f"Student is worse than {other}",
+                "undecided": f"no difference between Student and {other} is shown",
+            }
+            lines.append(
+                f"{words[pair['verdict']]}: {pair['metric']} {pair['change']:+.4f}, {pair['confidence']:.0%} interval "
+                f"{pair['low']:+.4f} to {pair['high']:+.4f}, p = {pair['p']:.2g} ({pair['test']})"
+            )
+    if fidelity := comparison.get("fidelity"):
+        lines.append(
+            f"fidelity: the student predicts as {fidelity['reference']} does on {fidelity['agreement']:.1%} of the "
+            f"eval examples, KL divergence {fidelity['kl']:.4f} nats"
+        )
+    return lines

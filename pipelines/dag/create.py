@@ -10,10 +10,12 @@ from tfx.types import BaseChannel
 from stillhouse.components.blessing import Blessing
 from stillhouse.components.dark_knowledge import DarkKnowledge
 from stillhouse.components.ensemble import Ensemble
-from stillhouse.components.evaluation import BASELINE, CANDIDATE
+from stillhouse.components.evaluation import BASELINE, CANDIDATE, metric_name
 from stillhouse.components.example_validator import ExampleValidator
 from stillhouse.components.imported_teacher import ImportedTeacher
 from stillhouse.components.last_pushed import LastPushed
+from stillhouse.components.predictions import Predictions
+from stillhouse.components.predictions.table import STUDENT
 from stillhouse.components.pseudo_labels import PseudoLabels
 from stillhouse.components.pusher import Pusher
 from stillhouse.components.pusher.executor import teacher_folder
@@ -25,7 +27,7 @@ from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
 from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Start, Student, WeightedEnsemble
 from stillhouse.modules.training.config import DistillationConfig, MaskingConfig
-from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate
+from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, fidelity_rule
 from stillhouse.pipelines.dag.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
 from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
 
@@ -287,31 +289,46 @@ def _add_comparison(
     else:
         reference, reference_name, reference_role = teachers[0], names[0], "teacher"
 
-    gate = drop_gate("teacher", settings, gates.teacher)
+    gate = drop_gate("teacher", reference_name, settings, gates.teacher)
     against_teacher = dag.evaluate("teacher", student, gate, reference)
-    passed = [(gate, against_teacher)]
+    judged = [(gate, against_teacher)]
     compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
     for name, model in zip(students, rounds):  # noqa: B905  the last student comes below
         compared.append(ComparedModel(name, "round", model, dag.evaluate(name, model)["evaluation"], CANDIDATE))
     if gates.baseline and baseline:
-        gate = baseline_gate(settings, gates.baseline)
+        gate = baseline_gate("Baseline", settings, gates.baseline)
         against = dag.evaluate("baseline", student, gate, baseline)
-        passed.append((gate, against))
+        judged.append((gate, against))
         compared.append(ComparedModel("Baseline", "baseline", baseline, against["evaluation"], BASELINE))
-    compared.append(ComparedModel("Student", "student", student, against_teacher["evaluation"], CANDIDATE))
+    compared.append(ComparedModel(STUDENT, "student", student, against_teacher["evaluation"], CANDIDATE))
     if gates.pushed:
-        gate = drop_gate("pushed", settings, gates.pushed)
+        gate = drop_gate("pushed", "Pushed", settings, gates.pushed)
         last_pushed = dag.add(LastPushed(push_path=paths.push_path, student=student))["model"]
         against = dag.evaluate("pushed", student, gate, last_pushed)
-        passed.append((gate, against))
+        judged.append((gate, against))
         compared.append(ComparedModel("Pushed", "pushed", last_pushed, against["evaluation"], BASELINE))
 
+    slice_columns = settings.evaluation.slice_columns()
+    predictions = dag.add(
+        Predictions(
+            models=[model.model for model in compared],
+            names=[model.name for model in compared],
+            examples=dag.evaluated,
+            label=label,
+            head=settings.head,
+            slice_columns=[column for columns in slice_columns for column in columns],
+            query=settings.evaluation.query,
+        )
+    )["predictions"]
     blessing = dag.add(
         Blessing(
             model=student,
-            gates=[gate for gate, _ in passed],
-            evaluations=[outputs["evaluation"] for _, outputs in passed],
-            blessings=[outputs["blessing"] for _, outputs in passed],
+            gates=[gate for gate, _ in judged],
+            evaluations=[outputs["evaluation"] for _, outputs in judged],
+            blessings=[outputs["blessing"] for _, outputs in judged],
+            predictions=predictions,
+            fidelity=fidelity_rule(reference_name, settings),
+            slice_columns=slice_columns,
         )
     )["blessing"]
     serving_check = ServingCheck(
@@ -340,6 +357,8 @@ def _add_comparison(
         blessing=blessing,
         infra_blessing=infra_blessing,
         pushed_model=pushed_model,
+        predictions=predictions,
+        gate_metric=metric_name(settings.metric),
         settings=settings.model_dump_json(by_alias=True),
         commit=paths.commit,
         **dag.described,

@@ -3,7 +3,7 @@
 import tensorflow_model_analysis as tfma
 
 from stillhouse.components import multi_label_metrics, ranking_metrics
-from stillhouse.components.blessing.gates import ROUNDING, Gate
+from stillhouse.components.blessing.gates import ROUNDING, FidelityRule, Gate
 from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
 from stillhouse.modules.models.export import evaluation_label
 from stillhouse.modules.models.heads import HEADS
@@ -18,21 +18,32 @@ from stillhouse.modules.settings import (
 )
 
 
-def drop_gate(name: str, settings: Settings, limits: TeacherGate | PushedGate) -> Gate:
-    """Returns the gate of `limits`."""
+def drop_gate(name: str, other: str, settings: Settings, limits: TeacherGate | PushedGate) -> Gate:
+    """Returns the gate of `limits` against the model named `other`."""
     per_slice = limits.max_drop_per_slice
     return Gate(
         name,
+        other,
         **_metric(settings),
         min_change=-limits.max_drop,
         min_change_per_slice=None if per_slice is None else -per_slice,
         min_slice_examples=limits.min_slice_examples,
+        undefined_slices=limits.undefined_slices,
+        allow_no_slice=limits.allow_no_slice,
+        slice_columns=settings.evaluation.slice_columns(),
+        confidence=limits.confidence,
     )
 
 
-def baseline_gate(settings: Settings, limits: BaselineGate) -> Gate:
-    """Returns the gate against the undistilled twin."""
-    return Gate("baseline", **_metric(settings), min_change=limits.min_gain)
+def baseline_gate(other: str, settings: Settings, limits: BaselineGate) -> Gate:
+    """Returns the gate against the undistilled twin, the model named `other`."""
+    return Gate("baseline", other, **_metric(settings), min_change=limits.min_gain, confidence=limits.confidence)
+
+
+def fidelity_rule(other: str, settings: Settings) -> FidelityRule | None:
+    """Returns the rule of the fidelity to the model named `other`; None: no such gate is set."""
+    limits = settings.evaluation.gates.fidelity
+    return FidelityRule(other, **limits.model_dump()) if limits else None
 
 
 def _metric(settings: Settings) -> dict:
@@ -66,7 +77,7 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
         specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
     if ranking:
         specs.append(tfma.MetricsSpec(metrics=ranking, query_key=evaluation.query))
-    slices = [[columns] if isinstance(columns, str) else columns for columns in evaluation.slices]
+    slices = [tfma.SlicingSpec(feature_keys=columns) for columns in evaluation.slice_columns()]
     return tfma.EvalConfig(
         model_specs=[
             tfma.ModelSpec(
@@ -75,7 +86,7 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
                 label_key=evaluation_label(settings.data.label),
             )
         ],
-        slicing_specs=[tfma.SlicingSpec(), *(tfma.SlicingSpec(feature_keys=columns) for columns in slices)],
+        slicing_specs=[tfma.SlicingSpec(), *slices],
         metrics_specs=specs,
         options=tfma.Options(
             include_default_metrics={"value": False},

@@ -3,6 +3,7 @@
 import tf_keras as keras
 
 from stillhouse.modules.distillation.objectives import find_objective
+from stillhouse.modules.errors import UserError
 from stillhouse.modules.large_models.check import check_network
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.imported import saved_width
@@ -11,7 +12,7 @@ from stillhouse.modules.models.task import build_model, find_augment, load_task
 from stillhouse.modules.models.teachers import check_widths
 from stillhouse.modules.settings import Pretraining, Settings, Training
 from stillhouse.pipelines.dag.create import saved_teachers
-from stillhouse.pipelines.local.data_check import check_data, check_transfer
+from stillhouse.pipelines.local.data_check import check_data, check_evaluation_columns, check_transfer
 from stillhouse.pipelines.local.paths import saved_models
 
 
@@ -22,6 +23,7 @@ def check_settings(settings: Settings) -> None:
       UserError: the first thing that is not as the settings say.
     """
     check_data(settings.data)
+    check_evaluation_columns(settings.data, settings.evaluation)
     check_transfer(settings.data)
     load_task(settings.task)
     head, existing = HEADS[settings.head], saved_teachers(settings, saved_models(settings))
@@ -53,8 +55,21 @@ def check_settings(settings: Settings) -> None:
         name: saved_width(existing[name], head) if model is None else head.width(model.output_shape[-1])
         for name, model in teachers.items()
     }
-    check_widths(widths, head.width(student.output_shape[-1]))
+    width = head.width(student.output_shape[-1])
+    check_widths(widths, width)
+    _check_omitted(settings.student.omit_classes, width)
     for hint in settings.student.distillation.hints:
         name = f"Teacher-{hint.teacher}"
         layer_output(teachers[name], hint.teacher_layer, name)
         layer_output(student, hint.student_layer, "the student")
+
+
+def _check_omitted(classes: list[int], width: int) -> None:
+    """Raises UserError if classes are omitted that the student does not have, or all of them."""
+    unknown = [number for number in classes if number >= width]
+    if unknown:
+        raise UserError(
+            f"student.omit_classes: found {unknown[0]}; expected class ids below {width}, the student's width"
+        )
+    if len(classes) == width:
+        raise UserError(f"student.omit_classes: found all {width} classes; nothing would be left to learn; remove some")

@@ -1,13 +1,17 @@
 """What can be said about the data before a run, and what was wrong with it after ExampleGen has failed."""
 
 import csv
+import difflib
 import glob
+import itertools
 import os
 import re
 from collections.abc import Iterator
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.settings import Data
+from stillhouse.modules.settings import Data, Evaluation
+
+FIRST_RECORDS = 100  # of a TFRecord file, whose features are its columns: a record leaves out what it has no value of
 
 
 def check_transfer(data: Data) -> None:
@@ -70,6 +74,28 @@ def check_data(data: Data) -> None:
             )
 
 
+def check_evaluation_columns(data: Data, evaluation: Evaluation) -> None:
+    """Checks that the columns of slices and query are in the data, as far as headers and first records tell.
+
+    Raises:
+      UserError: a column is in no file.
+    """
+    keys = {column: "evaluation.slices" for columns in evaluation.slice_columns() for column in columns}
+    if evaluation.query:
+        keys[evaluation.query] = "evaluation.query"
+    if not keys:
+        return
+    files = data_files(data)
+    columns = {column for name in files for column in _columns(data.format, name)}
+    for column, key in keys.items():
+        if column not in columns:
+            near = difflib.get_close_matches(column, columns, n=1)
+            question = f" (did you mean {near[0]!r}?)" if near else ""
+            raise UserError(
+                f"{key}: the data have no column {column!r}{question}; they have: {', '.join(sorted(columns))}"
+            )
+
+
 def _columns(format: str, name: str) -> list[str]:
     columns_of = {"csv": _csv_columns, "parquet": _parquet_columns, "tfrecord": _tfrecord_columns}
     return columns_of[format](name)
@@ -114,13 +140,16 @@ def _parquet_columns(name: str) -> list[str]:
 def _tfrecord_columns(name: str) -> list[str]:
     import tensorflow as tf
 
-    record = next(_tfrecords(name), None)
-    if record is None:
+    columns: set[str] = set()
+    count = 0
+    for count, record in enumerate(itertools.islice(_tfrecords(name), FIRST_RECORDS), start=1):
+        try:
+            columns |= set(tf.train.Example.FromString(record).features.feature)
+        except Exception as error:  # protobuf's DecodeError has several homes
+            raise UserError(f"{name}: record {count} is not a tf.Example: {error}") from error
+    if not count:
         raise UserError(f"{name}: the file has no records")
-    try:
-        return sorted(tf.train.Example.FromString(record).features.feature)
-    except Exception as error:  # protobuf's DecodeError has several homes
-        raise UserError(f"{name}: record 1 is not a tf.Example: {error}") from error
+    return sorted(columns)
 
 
 def _tfrecords(name: str) -> Iterator[bytes]:

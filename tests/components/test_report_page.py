@@ -81,6 +81,13 @@ def made_up(classes=3, teachers=1, slices=4, baseline=True, pushed="serving/x/1"
     ]
     comparison = {"pipeline": name, "eval_examples": 500, "models": models, "gates": gates, "pushed": pushed}
     comparison["settings"] = {"name": NASTY}
+    test = {"metric": "accuracy", "change": -0.07, "low": -0.09, "high": -0.05, "p": 0.001, "verdict": "worse"}
+    comparison["pairs"] = [{"model": "Student", "other": row["name"], **test} for row in models[:-1]]
+    if len(models) > 2:
+        undecided = {"low": -0.1, "high": 0.1, "p": 0.5, "verdict": "undecided"}
+        comparison["pairs"].append({"model": models[0]["name"], "other": models[1]["name"], **test, **undecided})
+    comparison["fidelity"] = {"reference": models[0]["name"], "agreement": 0.9, "kl": 0.05, "examples": 500}
+    comparison["warnings"] = [f"class {NASTY}: the student never predicts it"]
     random = np.random.RandomState(1)
     labels = random.randint(0, classes, 500)
     names = [NASTY if number == 1 else f"class {number}" for number in range(classes)]

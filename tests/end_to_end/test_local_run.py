@@ -53,6 +53,13 @@ def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
     assert student["parameters"] == 4 * 3 + 3 + 3 * 3 + 3
     assert student["latency_ms"] > 0
     assert student["bytes"] > 0
+    pairs = {pair["other"]: pair for pair in result["pairs"] if pair["model"] == "Student"}
+    assert set(pairs) == {"Teacher-1", "Teacher-2", "Ensemble", "Baseline"}
+    metrics = {model["name"]: model["metrics"]["accuracy"] for model in result["models"]}
+    for other, pair in pairs.items():
+        assert pair["change"] == pytest.approx(metrics["Student"] - metrics[other], abs=1e-6)
+        assert pair["low"] <= pair["change"] <= pair["high"]
+    assert 0.5 < result["fidelity"]["agreement"] <= 1
     assert {gate["name"]: gate["passed"] for gate in result["gates"]} == dict.fromkeys(
         ("teacher", "baseline", "pushed", "serving"), True
     )
@@ -142,7 +149,7 @@ def test_an_unchanged_pipeline_runs_no_component_again_and_makes_a_damaged_compa
     done = copy.stillhouse("run", "blobs.yaml")
     assert done.returncode == 0
     assert nodes(done, " s") == []
-    assert len(nodes(done, "from cache")) == 22
+    assert len(nodes(done, "from cache")) == 23
     after = comparison(copy)
     assert after.pop("run_id") != before.pop("run_id")
     assert after == before

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import subprocess
 import sys
@@ -50,6 +51,48 @@ def refuse(raw):
             "student.distillation.temperature: found 0; expected a value greater than 0",
         ),
         ({"teachers": []}, "teachers: found []; expected at least 1 item (Teachers"),
+        (
+            {"evaluation": {"gates": {"teacher": {"max_drop": 3.0}}}},
+            "evaluation.gates.teacher.max_drop: found 3, but SparseCategoricalAccuracy is between 0 and 1",
+        ),
+        (
+            {"evaluation": {"gates": {"pushed": {"max_drop_per_slice": 1.0}}}},
+            "evaluation.gates.pushed.max_drop_per_slice: found 1, but",
+        ),
+        (
+            {"evaluation": {"gates": {"baseline": {"min_gain": -1.0}}}},
+            "evaluation.gates.baseline.min_gain: found -1, but",
+        ),
+        (
+            {"evaluation": {"gates": {"teacher": {"max_drop": math.inf}}}},
+            "evaluation.gates.teacher.max_drop: found inf; expected a finite number",
+        ),
+        (
+            {"evaluation": {"gates": {"baseline": {"min_gain": math.nan}}}},
+            "evaluation.gates.baseline.min_gain: found nan; expected a finite number",
+        ),
+        ({"student": {"distillation": {"alpha": math.nan}}}, "student.distillation.alpha.start: found nan"),
+        ({"student": {"distillation": {"temperature": math.inf}}}, "student.distillation.temperature.start: found inf"),
+        ({"student": {"optimizer": {"learning_rate": math.nan}}}, "student.optimizer.learning_rate: found nan"),
+        ({"teachers": [{"weight": math.inf}]}, "teachers[0].weight: found inf"),
+        ({"evaluation": {"slices": [[]]}}, "evaluation.slices[0]"),
+        ({"evaluation": {"slices": ["tree", ["tree"]]}}, "evaluation.slices: found tree twice"),
+        ({"evaluation": {"slices": [["a", "a"]]}}, "evaluation.slices: found a, a twice"),
+        (
+            {"student": {"omit_classes": [-1]}},
+            "student.omit_classes[0]: found -1; expected a value greater than or equal to 0",
+        ),
+        ({"student": {"omit_classes": [1, 1]}}, "student.omit_classes: found [1, 1]; expected"),
+        ({"push": {"path": ""}}, "push.path: found ''"),
+        ({"data": {"path": "data", "label": ""}}, "data.label: found ''"),
+        (
+            {"evaluation": {"gates": {"fidelity": {}}}},
+            "evaluation.gates.fidelity: found {}; expected at least one limit: min_agreement, min_agreement_per_slice or",
+        ),
+        (
+            {"head": "regression", "evaluation": {"slices": ["tree"]}},
+            "evaluation.gates.teacher.max_drop_per_slice: slices of a regression need a limit",
+        ),
         (
             {"ingestion": {"cache": "tape"}},
             "ingestion.cache: found 'tape'; expected 'auto', 'memory', 'disk' or 'none'",
@@ -271,7 +314,7 @@ def test_a_number_is_a_schedule_that_does_not_change():
 
 
 def test_metric_and_objective_follow_the_head():
-    settings = parse_settings(blobs.settings(head="regression"), "x")
+    settings = parse_settings(blobs.settings(head="regression", evaluation={}), "x")
     assert (settings.metric, settings.objective) == ("MeanAbsoluteError", "squared_error")
 
 

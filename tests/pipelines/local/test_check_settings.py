@@ -49,6 +49,9 @@ def test_what_is_right_passes(check):
             {"teachers": [{"copies": 2}, {"builder": "build_wide"}]},
             "differ: Teacher-1 3, Teacher-2 3, Teacher-3 4, the student 3",
         ),
+        ({"student": {"omit_classes": [7]}}, "student.omit_classes: found 7; expected class ids below 3"),
+        ({"student": {"omit_classes": [0, 1, 2]}}, "student.omit_classes: found all 3 classes; nothing would be left"),
+        ({"evaluation": {"slices": ["shop"]}}, "evaluation.slices: the data have no column 'shop'"),
         ({"teachers": [{"builder": "build_giant"}]}, "the task module 'blobs_task' has no function 'build_giant'"),
         (
             {"teachers": [{"parallelism": {"stages": 9}}]},

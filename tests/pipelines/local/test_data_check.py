@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.settings import Data
-from stillhouse.pipelines.local.data_check import check_data, find_fault
+from stillhouse.modules.settings import Data, Evaluation
+from stillhouse.pipelines.local.data_check import check_data, check_evaluation_columns, find_fault
 
 
 @pytest.fixture
@@ -112,3 +112,32 @@ def test_a_folder_that_matches_but_is_no_span_is_named(tmp_path):
         blobs.write_csv(tmp_path / f"span-{span}" / "x.csv", blobs.rows(3))
     with pytest.raises(UserError, match=r"data.path: .*span-old matches .*\{SPAN\} and \{VERSION\} are numbers"):
         check_data(data(tmp_path / "span-{SPAN}"))
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        (
+            {"slices": ["tere"]},
+            r"evaluation.slices: the data have no column 'tere' \(did you mean 'tree'\?\); they have",
+        ),
+        ({"slices": ["a", ["tree", "shop"]]}, "evaluation.slices: the data have no column 'shop'; they have: a, b"),
+        ({"query": "question"}, "evaluation.query: the data have no column 'question'"),
+    ],
+)
+def test_columns_of_slices_and_query_have_to_be_in_the_data(csv, evaluation, message):
+    with pytest.raises(UserError, match=message):
+        check_evaluation_columns(data(csv.parent), Evaluation.model_validate(evaluation))
+
+
+def test_a_column_that_the_first_record_lacks_is_found_in_a_later_one(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as writer:
+        for names in (["tree"], ["tree", "shop"]):
+            example = tf.train.Example()
+            for name in names:
+                example.features.feature[name].int64_list.value.append(1)
+            writer.write(example.SerializeToString())
+    records = data(tmp_path, format="tfrecord")
+    check_evaluation_columns(records, Evaluation(slices=["shop"]))
+    with pytest.raises(UserError, match="'shops'"):
+        check_evaluation_columns(records, Evaluation(slices=["shops"]))

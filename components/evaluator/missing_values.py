@@ -1,0 +1,39 @@
+"""An extractor for TFMA: examples without a value of a slice column form a slice of their own.
+
+TFMA puts an example that lacks the column of a slice into no slice; a student could be bad on all of them, unseen.
+"""
+
+import copy
+
+import apache_beam as beam
+import numpy as np
+import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
+
+from stillhouse.components.evaluation import MISSING
+
+
+def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
+    """Returns TFMA's default extractors with ours before the one that forms slices; TFX's Evaluator calls it."""
+    extractors = tfma.default_extractors(
+        eval_shared_model=eval_shared_model,
+        eval_config=eval_config,
+        tensor_adapter_config=tensor_adapter_config,
+    )
+    columns = sorted({column for spec in eval_config.slicing_specs for column in spec.feature_keys})
+    stages = [extractor.stage_name for extractor in extractors]
+    fill = tfma.extractors.Extractor("FillMissingValues", beam.Map(_filled, columns))
+    extractors.insert(stages.index(SLICE_KEY_EXTRACTOR_STAGE_NAME), fill)
+    return extractors
+
+
+def _filled(extracts, columns: list[str]):
+    features = dict(extracts[tfma.FEATURES_KEY])
+    for column in columns:
+        value = features.get(column)
+        value = getattr(value, "values", value)  # of a sparse or ragged tensor
+        if value is None or not np.size(value):
+            features[column] = np.array([MISSING.encode()])
+    filled = copy.copy(extracts)
+    filled[tfma.FEATURES_KEY] = features
+    return filled
