@@ -87,7 +87,7 @@ def refuse(raw):
         ({"data": {"path": "data", "label": ""}}, "data.label: found ''"),
         (
             {"evaluation": {"gates": {"fidelity": {}}}},
-            "evaluation.gates.fidelity: found {}; expected at least one limit: min_agreement, min_agreement_per_slice or",
+            "evaluation.gates.fidelity: found {}; expected at least one limit: min_agreement, min_agreement_per_slice",
         ),
         (
             {"head": "regression", "evaluation": {"slices": ["tree"]}},
