@@ -124,6 +124,7 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     from stillhouse.components.evaluation import BASELINE, CANDIDATE
     from stillhouse.components.evaluator import Evaluator
     from stillhouse.components.last_pushed import LastPushed
+    from stillhouse.components.predictions import Predictions
     from stillhouse.components.report import ComparedModel, Report
     from stillhouse.components.serving_check import ServingCheck
     from stillhouse.modules.settings import load_settings
@@ -192,17 +193,36 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
 
     evaluators = [evaluator(f"Evaluator.Teacher-{i}", of) for i, of in enumerate(teachers, start=1)]
     others = {"teacher": ensemble, "baseline": baseline, "pushed": last_pushed}
-    gates = [Gate(name, "accuracy", False, -1.0) for name in others]
+    names = {"teacher": "Ensemble", "baseline": "Baseline", "pushed": "Pushed"}
+    gates = [Gate(name, names[name], "accuracy", False, -1.0) for name in others]
     judges = [
         evaluator(f"Evaluator.{gate.name}", model, gate, node.outputs["model"])
         for gate, node in zip(gates, others.values(), strict=True)
     ]
     evaluations = [node.outputs["evaluation"] for node in judges]
+    compared = [
+        *(
+            ComparedModel(f"Teacher-{i}", "teacher", of, node.outputs["evaluation"], CANDIDATE)
+            for i, (of, node) in enumerate(zip(teachers, evaluators, strict=True), start=1)
+        ),
+        ComparedModel("Ensemble", "ensemble", ensemble.outputs["model"], evaluations[0], BASELINE),
+        ComparedModel("Baseline", "baseline", baseline.outputs["model"], evaluations[1], BASELINE),
+        ComparedModel("Student", "student", model, evaluations[0], CANDIDATE),
+        ComparedModel("Pushed", "pushed", last_pushed.outputs["model"], evaluations[2], BASELINE),
+    ]
+    predictions = Predictions(
+        models=[each.model for each in compared],
+        names=[each.name for each in compared],
+        examples=examples,
+        label=LABEL,
+        head="classification",
+    )
     blessing = Blessing(
         model=model,
         gates=gates,
         evaluations=evaluations,
         blessings=[node.outputs["blessing"] for node in judges],
+        predictions=predictions.outputs["predictions"],
     )
     serving_check = ServingCheck(model=model, examples=examples, evaluation=evaluations[0], label=LABEL)
     pusher = tfx.components.Pusher(
@@ -213,15 +233,6 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
             filesystem=tfx.proto.PushDestination.Filesystem(base_directory=push_path)
         ),
     )
-    compared = [
-        *(
-            ComparedModel(f"Teacher-{i}", "teacher", of, node.outputs["evaluation"], CANDIDATE)
-            for i, (of, node) in enumerate(zip(teachers, evaluators, strict=True), start=1)
-        ),
-        ComparedModel("Ensemble", "ensemble", ensemble.outputs["model"], evaluations[0], BASELINE),
-        ComparedModel("Baseline", "baseline", baseline.outputs["model"], evaluations[1], BASELINE),
-        ComparedModel("Student", "student", model, evaluations[0], CANDIDATE),
-    ]
     report = Report(
         pipeline="stock",
         label=LABEL,
@@ -230,6 +241,13 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
         blessing=blessing.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
+        predictions=predictions.outputs["predictions"],
+        statistics=statistics_gen.outputs["statistics"],
+        schema=schema,
+        anomalies=validator.outputs["anomalies"],
+        gate_metric="accuracy",
+        settings=settings.model_dump_json(by_alias=True),
+        commit="",
     )
     return tfx.dsl.Pipeline(
         pipeline_name="stock",
@@ -247,6 +265,7 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
             last_pushed,
             *evaluators,
             *judges,
+            predictions,
             blessing,
             serving_check,
             pusher,
