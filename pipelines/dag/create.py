@@ -44,7 +44,7 @@ def student_names(settings: Settings) -> list[str]:
     """Returns the names of the nodes of students: those of the rounds before the last, and the last."""
     pseudo_labels = settings.student.distillation.pseudo_labels
     rounds = pseudo_labels.rounds if pseudo_labels else 1
-    return [*(f"Student-{number}" for number in range(1, rounds)), "Student"]
+    return [*(f"Student-{number}" for number in range(1, rounds)), STUDENT]
 
 
 def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str, SavedTeacher]:
@@ -267,17 +267,29 @@ def _add_student(
     return dag.distillation_trainer(config, base_model, transfer, **teacher_inputs)
 
 
+def _evaluate_without_gate(dag: Dag, role: str, models: dict[str, BaseChannel]) -> list[ComparedModel]:
+    """Evaluates models in pairs: an Evaluator takes a candidate and a baseline, for little more than one costs."""
+    compared, names = [], list(models)
+    for first in range(0, len(names), 2):
+        pair = names[first : first + 2]
+        second = models[pair[1]] if len(pair) > 1 else None
+        evaluation = dag.evaluate(".".join(pair), models[pair[0]], reference=second)["evaluation"]
+        compared += [
+            ComparedModel(name, role, models[name], evaluation, side)
+            for name, side in zip(pair, (CANDIDATE, BASELINE), strict=False)
+        ]
+    return compared
+
+
 def _add_comparison(
     dag: Dag, teachers: list[BaseChannel], baseline: BaseChannel | None, students: dict[str, BaseChannel]
 ) -> None:
     settings, paths, gates = dag.settings, dag.paths, dag.settings.evaluation.gates
     names, label = teacher_names(settings), settings.data.label
-    *rounds, student = students.values()
+    student = students[STUDENT]
     compared: list[ComparedModel] = []
     if len(teachers) > 1:
-        for name, model in zip(names, teachers, strict=True):
-            evaluation = dag.evaluate(name, model)["evaluation"]
-            compared.append(ComparedModel(name, "teacher", model, evaluation, CANDIDATE))
+        compared += _evaluate_without_gate(dag, "teacher", dict(zip(names, teachers, strict=True)))
         joined = Ensemble(
             teachers=teachers,
             transform_graph=dag.data["transform_graph"],
@@ -293,8 +305,7 @@ def _add_comparison(
     against_teacher = dag.evaluate("teacher", student, gate, reference)
     judged = [(gate, against_teacher)]
     compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
-    for name, model in zip(students, rounds):  # noqa: B905  the last student comes below
-        compared.append(ComparedModel(name, "round", model, dag.evaluate(name, model)["evaluation"], CANDIDATE))
+    compared += _evaluate_without_gate(dag, "round", {name: students[name] for name in list(students)[:-1]})
     if gates.baseline and baseline:
         gate = baseline_gate("Baseline", settings, gates.baseline)
         against = dag.evaluate("baseline", student, gate, baseline)

@@ -131,7 +131,7 @@ class Dag:
     def evaluate(
         self, name: str, model: BaseChannel, gate: Gate | None = None, reference: BaseChannel | None = None
     ) -> dict[str, BaseChannel]:
-        """Adds an Evaluator of a model, against a reference if there is a gate; returns its outputs."""
+        """Adds an Evaluator of a model, and of a reference that a gate may compare it with; returns its outputs."""
         evaluator = Evaluator(
             examples=self.evaluated,
             model=model,

@@ -10,16 +10,15 @@ import numpy as np
 import pandas as pd
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto import metadata_store_pb2
-from tfx.utils import io_utils, path_utils
 
+from stillhouse.components.predictions.table import TABLE, PredictionTable, read_predictions
 from stillhouse.components.report.executor import COMPARISON
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.models import saved_models
-from stillhouse.modules.models.card import read_card
 from stillhouse.modules.models.heads import HEADS
-from stillhouse.modules.models.serving import labels_of, predictions_of, read_records
 from stillhouse.pipelines.dag.create import sqlite
 from stillhouse.pipelines.local.paths import METADATA
+
+PREDICTIONS = "predictions"  # the input of the nodes that read the table
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,16 @@ class FinishedRun:
         """One row per gate, by its name: passed, reason, and where a metric was compared metric, change, min_change."""
         return pd.DataFrame(self.comparison["gates"]).set_index("name")
 
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """One row per pair of models, by both: the paired test of the gates' metric, as comparison.json has it."""
+        return pd.DataFrame(self.comparison["pairs"]).set_index(["model", "other"])
+
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """One row per eval example: its label, and what each model serves for it.
 
-        Computed when it is first asked for, by the run's SavedModels. The columns are `label` and for each model
+        The columns are `label` and for each model
         - classification: `MODEL.class`, the class with the largest probability, and `MODEL.probability`; label and
           classes by name where the label column holds strings;
         - several labels: `MODEL.probabilities`, float32 [labels] in each row, as `label` is int64 [labels];
@@ -69,22 +73,16 @@ class FinishedRun:
         Raises:
           UserError: the run's artifacts or its metadata store are gone.
         """
-        names, models, pattern = self._artifacts()
-        cards = [read_card(path) for path in models]
-        loaded = [saved_models.load(path) for path in models]
-        records = list(read_records(pattern).as_numpy_iterator())
-        head, class_names = HEADS[cards[0]["head"]], cards[0]["class_names"]
-        label = self.comparison["settings"]["data"]["label"]
-        labels = labels_of(loaded[0], records)
-        is_classification = head.name == "classification"
-        columns = {"label": _named(labels, class_names) if is_classification else _cells(labels)}
-        for name, model in zip(names, loaded, strict=True):
-            served = predictions_of(model, records, label, head.prediction_key)
+        table = self._predictions()
+        is_classification = table.head == "classification"
+        columns = {"label": _named(table.labels, table.classes) if is_classification else _cells(table.labels)}
+        for name in self._names:
+            answers = table.models[name]
             if is_classification:
-                columns[f"{name}.class"] = _named(served.argmax(axis=-1), class_names)
-                columns[f"{name}.probability"] = served.max(axis=-1)
+                columns[f"{name}.class"] = _named(answers.argmax(axis=-1), table.classes)
+                columns[f"{name}.probability"] = answers.max(axis=-1)
             else:
-                columns[f"{name}.{head.prediction_key}"] = _cells(served)
+                columns[f"{name}.{HEADS[table.head].prediction_key}"] = _cells(answers)
         return pd.DataFrame(columns).rename_axis("example")
 
     @property
@@ -95,8 +93,7 @@ class FinishedRun:
     def _names(self) -> pd.Index:
         return pd.Index([model["name"] for model in self._models], name="name")
 
-    def _artifacts(self) -> tuple[list[str], list[str], str]:
-        """Returns the models' names, the folders of their SavedModels, and the file pattern of the eval examples."""
+    def _predictions(self) -> PredictionTable:
         path = self.root / METADATA
         gone = UserError(
             f"{self.root}: the artifacts of run {self.comparison['run_id']} are gone; expected its metadata store and "
@@ -106,17 +103,10 @@ class FinishedRun:
             raise gone
         store = MetadataStore(sqlite(str(path)))
         run = store.get_context_by_type_and_name("pipeline_run", self.comparison["run_id"])
-        executions = store.get_executions_by_context(run.id) if run else []
-        for execution in executions:
+        for execution in store.get_executions_by_context(run.id) if run else []:
             inputs = _inputs(store, execution)
-            if "model_1" not in inputs or "models" not in execution.custom_properties:
-                continue
-            rows = json.loads(execution.custom_properties["models"].string_value)
-            # The model pushed before is an artifact without a model in the first run, and in no comparison.
-            uris = {row["name"]: inputs[f"model_{number}"] for number, row in enumerate(rows, start=1)}
-            models = [path_utils.serving_model_path(uris[name]) for name in self._names]
-            if all(Path(model).is_dir() for model in models):
-                return list(self._names), models, io_utils.all_files_pattern(f"{inputs['examples']}/Split-eval")
+            if PREDICTIONS in inputs and (Path(inputs[PREDICTIONS]) / TABLE).is_file():
+                return read_predictions(inputs[PREDICTIONS])
         raise gone
 
 
@@ -134,7 +124,8 @@ def _inputs(store: MetadataStore, execution: metadata_store_pb2.Execution) -> di
 
 
 def _named(classes: np.ndarray, names: list[str] | None) -> list[Any]:
-    return [names[number] for number in classes] if names else classes.tolist()
+    """Returns the classes' names; None for a label that the student's vocabulary does not have."""
+    return [names[number] if 0 <= number < len(names) else None for number in classes] if names else classes.tolist()
 
 
 def _cells(values: np.ndarray) -> list[Any]:

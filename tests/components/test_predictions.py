@@ -100,10 +100,10 @@ def test_the_bootstrap_agrees_with_the_normal_approximation(metric, monkeypatch)
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """Of models that are equally good, 95 % intervals hold no change in about 95 of 100 draws of the examples."""
     held = 0
-    for seed in range(200):
-        change = PairedTests(table_of(150, seed=seed, Student=1.0, Other=1.0), "loss", True).change("Student", "Other")
+    for seed in range(100):
+        change = PairedTests(table_of(60, seed=seed, Student=1.0, Other=1.0), "loss", True).change("Student", "Other")
         held += change.low <= 0 <= change.high
-    assert 178 <= held <= 199
+    assert 87 <= held <= 100
 
 
 def test_unit_values_have_the_metric_as_their_mean():

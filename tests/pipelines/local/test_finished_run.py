@@ -23,6 +23,7 @@ def test_models_metrics_slices_and_gates_are_those_of_the_comparison(run):
     of_student = run.slices.loc["Student"]
     assert list(of_student.index) == ["tree=ash", "tree=birch", "tree=cedar"]
     assert of_student["example_count"].sum() == run.comparison["eval_examples"]
+    assert run.pairs.loc[("Student", "Ensemble"), "verdict"] in ("better", "worse", "undecided")
     assert run.gates.loc[["teacher", "baseline", "serving"], "passed"].all()
 
 
