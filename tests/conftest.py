@@ -19,6 +19,13 @@ import forking
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """Groups tests for pytest-xdist: those on the finished run share one worker, and so one run; others go by file."""
+    for item in items:
+        group = "finished" if "finished" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_fork_server_is_left():
     with forking.RESOURCES:

@@ -33,7 +33,12 @@ class SomeParameters(Parameters):
 
 
 VALUES = SomeParameters(
-    name="x", count=3, kind="b", weights=[0.5, 1.0], gates=[Gate("teacher", "auc", False, -0.1)], more={"y": [1]}
+    name="x",
+    count=3,
+    kind="b",
+    weights=[0.5, 1.0],
+    gates=[Gate("teacher", "Ensemble", "auc", False, -0.1)],
+    more={"y": [1]},
 )
 
 

@@ -1,5 +1,6 @@
 """Trainings of several processes on this machine, and what happens when one of them dies by kill -9."""
 
+import functools
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import numpy as np
@@ -58,7 +60,7 @@ def tasks(of: int | None = None) -> dict[tuple[str, int], psutil.Process]:
 class Trained:
     """The outcome of a training by run_fn."""
 
-    def __init__(self, arguments: FnArgs, notes: list[str], killed_after: int | None):
+    def __init__(self, arguments: FnArgs, notes: list[str], killed_after: list[int]):
         self.card = read_card(arguments.serving_model_dir)
         self.notes = notes
         self.killed_after = killed_after  # epochs
@@ -67,41 +69,50 @@ class Trained:
 
 
 class Watch(logging.Handler):
-    """Does something when an epoch is done, and keeps the notes."""
+    """Does things when epochs are done, each once, and keeps the notes."""
 
-    def __init__(self, epoch: int | None, action):
+    def __init__(self, actions: dict[int, Callable[[], None]]):
         super().__init__(logging.INFO)
-        self.notes, self._epoch, self._action = [], epoch, action
+        self.notes, self._actions = [], dict(actions)
 
     def emit(self, record):
         if hasattr(record, "note") and "cache: " not in record.note:
             self.notes.append(record.note)
         done = getattr(record, "epoch_done", None)
-        if done and self._epoch is not None and done["epoch"] >= self._epoch:
-            self._epoch = None
-            self._action()
+        # One at a time: what is started anew reports epochs that were done before.
+        epoch = min(self._actions, default=None)
+        if done and epoch is not None and done["epoch"] >= epoch:
+            self._actions.pop(epoch)()
 
 
-def trained(run, folder, strategy, kill=None, train_files=None, **changes) -> Trained:
-    """Trains, and kills the task `kill` in a random epoch."""
+def trained(run, folder, strategy, kill=(), train_files=None, **changes) -> Trained:
+    """Trains, and kills the tasks `kill`, one after another, each in a random epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"batch_size": 31, "checkpoint_folder": str(folder / "checkpoints")} | changes
     config = training_config(run, True, strategy=strategy, **settings)
     arguments = run.fn_args(folder)
     arguments.train_files = train_files or arguments.train_files
     arguments.custom_config = config.model_dump(mode="json")
-    epoch = random.randint(3, config.epochs // 2) if kill else None
-    watch = Watch(epoch, lambda: os.kill(tasks()[kill].pid, signal.SIGKILL))
+    # Apart, so that what was killed is back before the next is.
+    part = (config.epochs - 4) // max(1, len(kill))
+    epochs = [3 + number * part + random.randint(0, max(0, part - 4)) for number in range(len(kill))]
+    actions = {
+        epoch: functools.partial(lambda task: os.kill(tasks()[task].pid, signal.SIGKILL), task)
+        for epoch, task in zip(epochs, kill, strict=True)
+    }
+    watch = Watch(actions)
     progress.LOGGER.addHandler(watch)
     progress.LOGGER.setLevel(logging.INFO)
     try:
         run_fn(arguments)
     finally:
         progress.LOGGER.removeHandler(watch)
-    return Trained(arguments, watch.notes, epoch)
+    return Trained(arguments, watch.notes, epochs)
 
 
-@pytest.mark.parametrize(("loop", "targets"), [("fit", "cached"), ("custom", "online")])
+@pytest.mark.parametrize(
+    ("loop", "targets"), [pytest.param("fit", "cached", marks=pytest.mark.soak), ("custom", "online")]
+)
 def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop, targets):
     changes = {"loop": loop}
     if targets == "online":
@@ -109,11 +120,16 @@ def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop, targets
     alone, card = train(training_config(run, True, batch_size=31, **changes), run.fn_args(tmp_path))
     found = trained(run, tmp_path, SYNCHRONOUS, **changes)
     assert (found.card["replicas"], found.card["restarts"]) == (2, 0)
-    np.testing.assert_allclose(found.card["history"]["loss"], card["history"]["loss"], rtol=1e-5)
-    for ours, theirs in zip(found.weights, alone.get_weights(), strict=True):
+    assert_same(found, card["history"]["loss"], alone.get_weights())
+
+
+def assert_same(found: Trained, losses: list[float], weights: list[np.ndarray]) -> None:
+    np.testing.assert_allclose(found.card["history"]["loss"], losses, rtol=1e-5)
+    for ours, theirs in zip(found.weights, weights, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_workers_that_share_the_files_read_their_own_ones_and_train_as_well(run, tmp_path):
     (whole,) = (run.examples / "Split-train").iterdir()
     records = list(tf.data.TFRecordDataset(str(whole), "GZIP").as_numpy_iterator())
@@ -130,71 +146,76 @@ def test_workers_that_share_the_files_read_their_own_ones_and_train_as_well(run,
     assert found.card["history"]["accuracy"][-1] > 0.85
 
 
-LONG = {"epochs": 30, "builder": "build_with_dropout", "checkpoints": {"every_steps": EVERY, "keep": 2}}
+LONG = {"epochs": 30, "checkpoints": {"every_steps": EVERY, "keep": 2}}
 
 
-@pytest.fixture(scope="module")
-def undisturbed(run, finished, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(finished.folder)
-        return trained(run, tmp_path_factory.mktemp("undisturbed"), SYNCHRONOUS, **LONG)
-
-
-@pytest.mark.parametrize(("loop", "index"), [("fit", 1), pytest.param("custom", 0, marks=pytest.mark.soak)])
-def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_nothing(
-    run, undisturbed, tmp_path, loop, index
-):
-    found = trained(run, tmp_path, SYNCHRONOUS, kill=("worker", index), loop=loop, **LONG)
+def assert_resumed(found: Trained, index: int) -> None:
     assert found.card["restarts"] == 1
     assert found.notes[0].startswith(f"Student: worker {index}: ended by SIGKILL; restarting")
     resumed = int(re.search(r"resuming at step (\d+) of 450", found.notes[1])[1])
     # The epoch that was done when the worker was killed, less the interval and a call of the compiled loop.
-    assert resumed >= found.killed_after * STEPS - EVERY - STEPS
+    assert resumed >= found.killed_after[0] * STEPS - EVERY - STEPS
+
+
+def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_nothing(run, tmp_path):
+    alone, card = train(training_config(run, True, batch_size=31, **LONG), run.fn_args(tmp_path))
+    found = trained(run, tmp_path / "cluster", SYNCHRONOUS, kill=[("worker", 1)], **LONG)
+    assert_resumed(found, 1)
+    assert_same(found, card["history"]["loss"], alone.get_weights())
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("loop", "index"), [("fit", 1), ("custom", 0)])
+def test_a_killed_worker_changes_no_random_numbers(run, tmp_path, loop, index):
+    """Dropout differs between the workers, so the reference is a cluster too."""
+    dropout = LONG | {"builder": "build_with_dropout"}
+    undisturbed = trained(run, tmp_path / "undisturbed", SYNCHRONOUS, **dropout)
+    found = trained(run, tmp_path, SYNCHRONOUS, kill=[("worker", index)], loop=loop, **dropout)
+    assert_resumed(found, index)
     assert found.card["history"].keys() == undisturbed.card["history"].keys()
-    np.testing.assert_allclose(found.card["history"]["loss"], undisturbed.card["history"]["loss"], rtol=1e-5)
-    for ours, theirs in zip(found.weights, undisturbed.weights, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert_same(found, undisturbed.card["history"]["loss"], undisturbed.weights)
 
 
 @pytest.mark.parametrize(
-    ("role", "loop"),
+    ("kill", "loop"),
     [
-        pytest.param(("worker", 1), "fit", marks=pytest.mark.soak),
-        (("worker", 1), "custom"),
-        (("ps", 0), "custom"),
-        (("chief", 0), "fit"),
+        ([("worker", 1), ("ps", 0), ("chief", 0)], "custom"),
+        pytest.param([("worker", 1)], "fit", marks=pytest.mark.soak),
+        pytest.param([("chief", 0), ("ps", 1)], "fit", marks=pytest.mark.soak),
     ],
-    ids=lambda value: value if isinstance(value, str) else value[0],
+    ids=["each-in-turn-custom", "worker-fit", "chief-ps-fit"],
 )
 def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoint_without_the_others(
-    run, tmp_path, loop, role
+    run, tmp_path, kill, loop
 ):
+    epochs = 10 + 10 * len(kill)
     found = trained(
         run,
         tmp_path,
         ASYNCHRONOUS,
-        kill=role,
+        kill=kill,
         loop=loop,
-        epochs=20,
+        epochs=epochs,
         builder="build_wide",
         checkpoints={"every_steps": EVERY, "keep": 2},
         optimizer={"name": "adam", "learning_rate": 0.001, "schedule": "cosine"},
     )
     assert found.card["replicas"] == 2
-    assert found.card["restarts"] == 1
-    assert len(found.card["history"]["loss"]) == 20
+    assert found.card["restarts"] == len(kill)
+    assert len(found.card["history"]["loss"]) == epochs
     assert max(found.card["history"]["staleness"]) > 0
     assert min(found.card["history"]["updates_per_second"]) > 0
     # Both kernels of the wide network are larger than two shards.
     assert [weights.shape for weights in found.weights] == [(4, 45_000), (45_000,), (45_000, 3), (3,)]
     assert found.card["history"]["accuracy"][-1] > 0.85
-    assert found.card["updates"] == 20 * STEPS
-    if role[0] == "worker":
-        assert found.notes[0].startswith("Student: worker 1: ended by SIGKILL; replacing it while the others continue")
-        assert not any("resuming at step" in note for note in found.notes)
-    else:
-        assert any("restarting from the last checkpoint" in note for note in found.notes)
-        assert any("resuming at step" in note for note in found.notes)
+    assert found.card["updates"] == epochs * STEPS
+    replaced = "Student: worker 1: ended by SIGKILL; replacing it while the others continue"
+    assert sum(note.startswith(replaced) for note in found.notes) == kill.count(("worker", 1))
+    resumed = [number for number, note in enumerate(found.notes) if "resuming at step" in note]
+    assert len(resumed) == len(kill) - kill.count(("worker", 1))
+    if kill[0] == ("worker", 1):  # the first note
+        assert found.notes[0].startswith(replaced)
+    assert sum("restarting from the last checkpoint" in note for note in found.notes) == len(resumed)
 
 
 @contextmanager
@@ -222,7 +243,7 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
     changes = {"epochs": 20, "batch_size": 32, "checkpoints": {"every_steps": EVERY, "keep": 2}}
     alone, card = train(training_config(run, True, **changes), run.fn_args(tmp_path))
     parallelism = {"stages": 2, "replicas": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
-    found = trained(run, tmp_path, one_device, kill=("stage", 3), parallelism=parallelism, **changes)
+    found = trained(run, tmp_path, one_device, kill=[("stage", 3)], parallelism=parallelism, **changes)
     assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
     assert any(re.search(r"stage 3: ended by SIGKILL; restarting from the last checkpoint", n) for n in found.notes)
     assert any("resuming at step" in note for note in found.notes)
@@ -257,6 +278,7 @@ def test_a_training_in_16_bits_leaves_a_network_in_32(run, tmp_path):
     assert of_16["memory"]["peak_mb"]["process"] >= of_16["memory"]["peak_mb"]["before"] > 100
 
 
+@pytest.mark.soak
 def test_workers_with_one_core_each_do_not_hang_while_they_wait_for_shared_input(run, tmp_path):
     with one_core(seconds=240):
         found = trained(run, tmp_path, ASYNCHRONOUS, loop="custom", epochs=3)
