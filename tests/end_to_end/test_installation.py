@@ -42,7 +42,7 @@ def own_packages(tmp_path):
     raw = blobs.settings(task="modules.my_task")
     raw["teachers"] = [{"epochs": 2, "strategy": {"name": "multi_worker_mirrored", "workers": 2}}]
     raw["student"] = {"epochs": 2, "distillation": {"dark_knowledge": []}}
-    raw["evaluation"] = {"gates": {"teacher": {"max_drop": 0.9}, "baseline": None}}
+    raw["evaluation"] = {"gates": {"teacher": {"max_drop": 0.9}, "baseline": None, "pushed": None}}
     (tmp_path / "blobs.yaml").write_text(yaml.safe_dump(raw))
     return tmp_path
 
