@@ -17,13 +17,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 import forking
 
 REPOSITORY = Path(__file__).parent.parent
+TWO_TEACHERS = [{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}]
 
 
 def pytest_collection_modifyitems(items):
-    """Groups tests for pytest-xdist: those on the finished run share one worker, and so one run; others go by file."""
+    """Groups tests for pytest-xdist: those on the same run share a worker, and so one run; others go by file."""
     for item in items:
-        group = "finished" if "finished" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
+        runs = [name for name in ("finished", "trained") if name in item.fixturenames]
+        item.add_marker(pytest.mark.xdist_group(runs[0] if runs else item.path.name))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -95,13 +96,47 @@ def project(tmp_path):
     return Project(tmp_path)
 
 
+TRAINING_NODES = (
+    "ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "Teacher-1", "Teacher-2",
+    "SoftTargets", "Student",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A project whose pipeline has run as far as the student: without the evaluations, which are most of a run."""
+    import blobs
+    from tfx.orchestration.local.local_dag_runner import LocalDagRunner
+    from tfx.orchestration.pipeline import Pipeline
+
+    from stillhouse.modules.settings import load_settings
+    from stillhouse.pipelines.dag.create import create_pipeline
+    from stillhouse.pipelines.local.paths import local_paths
+
+    project = Project(tmp_path_factory.mktemp("trained"))
+    settings = load_settings(blobs.write_project(project.folder, teachers=TWO_TEACHERS))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.folder)
+        patch.syspath_prepend(project.folder)
+        whole = create_pipeline(settings, local_paths(settings, project.folder / "runs" / "blobs"))
+        pipeline = Pipeline(
+            whole.pipeline_info.pipeline_name,
+            whole.pipeline_info.pipeline_root,
+            components=[node for node in whole.components if node.id in TRAINING_NODES],
+            metadata_connection_config=whole.metadata_connection_config,
+            beam_pipeline_args=whole.beam_pipeline_args,
+        )
+        LocalDagRunner().run(pipeline)
+    return project
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A project whose pipeline has run once, to a pushed student; tests must leave it as it is."""
     import blobs
 
     project = Project(tmp_path_factory.mktemp("finished"))
-    blobs.write_project(project.folder, teachers=[{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}])
+    blobs.write_project(project.folder, teachers=TWO_TEACHERS)
     project.first_run = project.stillhouse("run", "blobs.yaml")
     assert project.first_run.returncode == 0, project.first_run.stderr
     return project

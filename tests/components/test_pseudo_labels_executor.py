@@ -20,8 +20,8 @@ WEIGHTS = [1.0, 3.0]
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained):
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 @pytest.fixture(scope="module")

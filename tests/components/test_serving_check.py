@@ -11,9 +11,9 @@ from stillhouse.modules.errors import MachineError
 
 
 @pytest.fixture
-def model(finished, tmp_path):
+def model(trained, tmp_path):
     """A copy of the student's SavedModel, and the raw examples."""
-    run = Artifacts(finished.folder / "runs" / "blobs")
+    run = Artifacts(trained.folder / "runs" / "blobs")
     saved_model = tmp_path / "model"
     shutil.copytree(run.uri("Student", "model") / "Format-Serving", saved_model)
     return saved_model, str(run.uri("ExampleGen", "examples") / "Split-eval" / "*")

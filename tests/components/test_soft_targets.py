@@ -23,8 +23,8 @@ from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained):
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 WORKER_PROCESSES = [
@@ -109,8 +109,8 @@ def test_blocks_keep_the_order_of_the_records(tmp_path, records_in_block):
 
 
 @pytest.fixture
-def task(finished, monkeypatch):
-    monkeypatch.syspath_prepend(finished.folder)
+def task(trained, monkeypatch):
+    monkeypatch.syspath_prepend(trained.folder)
 
 
 def test_cached_and_online_targets_train_the_same_student(run, targets, task, tmp_path):

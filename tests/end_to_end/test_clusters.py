@@ -36,13 +36,13 @@ EVERY = 20
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained):
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 @pytest.fixture(autouse=True)
-def task(finished, monkeypatch):
-    monkeypatch.syspath_prepend(finished.folder)
+def task(trained, monkeypatch):
+    monkeypatch.syspath_prepend(trained.folder)
     yield
     assert not tasks(), "processes were left behind"
 
@@ -85,7 +85,7 @@ class Watch(logging.Handler):
             self._actions.pop(epoch)()
 
 
-def trained(run, folder, strategy, kill=(), train_files=None, **changes) -> Trained:
+def train_in_cluster(run, folder, strategy, kill=(), train_files=None, **changes) -> Trained:
     """Trains, and kills the tasks `kill`, one after another, each in a random epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"batch_size": 31, "checkpoint_folder": str(folder / "checkpoints")} | changes
@@ -118,7 +118,7 @@ def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop, targets
     if targets == "online":
         changes |= {"soft_targets": None, "teachers": [str(path / "Format-Serving") for path in run.teachers()]}
     alone, card = train(training_config(run, True, batch_size=31, **changes), run.fn_args(tmp_path))
-    found = trained(run, tmp_path, SYNCHRONOUS, **changes)
+    found = train_in_cluster(run, tmp_path, SYNCHRONOUS, **changes)
     assert (found.card["replicas"], found.card["restarts"]) == (2, 0)
     assert_same(found, card["history"]["loss"], alone.get_weights())
 
@@ -140,7 +140,7 @@ def test_workers_that_share_the_files_read_their_own_ones_and_train_as_well(run,
                 writer.write(record)
     files = [str(tmp_path / "train" / "*")]
     hard = {"distillation": None, "soft_targets": None, "ingestion": {"sharding": "file"}, "epochs": 10}
-    found = trained(run, tmp_path, SYNCHRONOUS, train_files=files, **hard)
+    found = train_in_cluster(run, tmp_path, SYNCHRONOUS, train_files=files, **hard)
     assert found.card["train_examples"] == len(records)
     assert found.card["updates"] == 10 * STEPS
     assert found.card["history"]["accuracy"][-1] > 0.85
@@ -159,7 +159,7 @@ def assert_resumed(found: Trained, index: int) -> None:
 
 def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_nothing(run, tmp_path):
     alone, card = train(training_config(run, True, batch_size=31, **LONG), run.fn_args(tmp_path))
-    found = trained(run, tmp_path / "cluster", SYNCHRONOUS, kill=[("worker", 1)], **LONG)
+    found = train_in_cluster(run, tmp_path / "cluster", SYNCHRONOUS, kill=[("worker", 1)], **LONG)
     assert_resumed(found, 1)
     assert_same(found, card["history"]["loss"], alone.get_weights())
 
@@ -169,8 +169,8 @@ def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_no
 def test_a_killed_worker_changes_no_random_numbers(run, tmp_path, loop, index):
     """Dropout differs between the workers, so the reference is a cluster too."""
     dropout = LONG | {"builder": "build_with_dropout"}
-    undisturbed = trained(run, tmp_path / "undisturbed", SYNCHRONOUS, **dropout)
-    found = trained(run, tmp_path, SYNCHRONOUS, kill=[("worker", index)], loop=loop, **dropout)
+    undisturbed = train_in_cluster(run, tmp_path / "undisturbed", SYNCHRONOUS, **dropout)
+    found = train_in_cluster(run, tmp_path, SYNCHRONOUS, kill=[("worker", index)], loop=loop, **dropout)
     assert_resumed(found, index)
     assert found.card["history"].keys() == undisturbed.card["history"].keys()
     assert_same(found, undisturbed.card["history"]["loss"], undisturbed.weights)
@@ -189,7 +189,7 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     run, tmp_path, kill, loop
 ):
     epochs = 10 + 10 * len(kill)
-    found = trained(
+    found = train_in_cluster(
         run,
         tmp_path,
         ASYNCHRONOUS,
@@ -243,7 +243,7 @@ def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_kill
     changes = {"epochs": 20, "batch_size": 32, "checkpoints": {"every_steps": EVERY, "keep": 2}}
     alone, card = train(training_config(run, True, **changes), run.fn_args(tmp_path))
     parallelism = {"stages": 2, "replicas": 2, "micro_batches": 4, "schedule": "1f1b", "processes": True}
-    found = trained(run, tmp_path, one_device, kill=[("stage", 3)], parallelism=parallelism, **changes)
+    found = train_in_cluster(run, tmp_path, one_device, kill=[("stage", 3)], parallelism=parallelism, **changes)
     assert (found.card["restarts"], found.card["replicas"]) == (1, 2)
     assert any(re.search(r"stage 3: ended by SIGKILL; restarting from the last checkpoint", n) for n in found.notes)
     assert any("resuming at step" in note for note in found.notes)
@@ -281,7 +281,7 @@ def test_a_training_in_16_bits_leaves_a_network_in_32(run, tmp_path):
 @pytest.mark.soak
 def test_workers_with_one_core_each_do_not_hang_while_they_wait_for_shared_input(run, tmp_path):
     with one_core(seconds=240):
-        found = trained(run, tmp_path, ASYNCHRONOUS, loop="custom", epochs=3)
+        found = train_in_cluster(run, tmp_path, ASYNCHRONOUS, loop="custom", epochs=3)
     assert found.card["updates"] == 3 * STEPS
 
 
@@ -307,12 +307,12 @@ def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tm
     (tmp_path / "failing_task.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(MachineError, match=r"failed 2 times; restarts.most is 1; .*the pump is broken"):
-        trained(run, tmp_path, SYNCHRONOUS, task="failing_task", restarts={"most": 1, "back_off_seconds": 0.1})
+        train_in_cluster(run, tmp_path, SYNCHRONOUS, task="failing_task", restarts={"most": 1, "back_off_seconds": 0.1})
 
 
 def test_a_mistake_of_the_users_ends_a_job_at_once(run, tmp_path):
     with pytest.raises(UserError, match="batch_size: found 1; expected at least 2, one per replica"):
-        trained(run, tmp_path, SYNCHRONOUS, batch_size=1)
+        train_in_cluster(run, tmp_path, SYNCHRONOUS, batch_size=1)
 
 
 def test_a_process_that_finds_tf_config_joins_that_cluster_and_chooses_its_cache_itself(run, tmp_path):
@@ -330,7 +330,7 @@ def test_a_process_that_finds_tf_config_joins_that_cluster_and_chooses_its_cache
     assert read_card(arguments.serving_model_dir)["cache"] == "memory"
 
 
-def test_nothing_is_left_when_the_supervisor_is_killed(run, finished, tmp_path):
+def test_nothing_is_left_when_the_supervisor_is_killed(run, trained, tmp_path):
     config = training_config(run, True, strategy=SYNCHRONOUS, epochs=100_000)
     arguments = run.fn_args(tmp_path)
     arguments.custom_config = config.model_dump(mode="json")

@@ -14,13 +14,13 @@ from stillhouse.modules.training.train import train
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained):
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 @pytest.fixture
-def task(finished, monkeypatch):
-    monkeypatch.syspath_prepend(finished.folder)
+def task(trained, monkeypatch):
+    monkeypatch.syspath_prepend(trained.folder)
 
 
 @pytest.mark.parametrize("distilled", [True, False], ids=["distilled", "hard labels"])

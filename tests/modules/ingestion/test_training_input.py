@@ -19,9 +19,9 @@ from stillhouse.modules.training.train import train
 
 
 @pytest.fixture
-def run(finished, monkeypatch):
-    monkeypatch.syspath_prepend(finished.folder)
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained, monkeypatch):
+    monkeypatch.syspath_prepend(trained.folder)
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ HEAD = HEADS["classification"]
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained):
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ EVERY = 4
 
 
 @pytest.fixture(scope="module")
-def run(finished):
-    return Artifacts(finished.folder / "runs" / "blobs")
+def run(trained):
+    return Artifacts(trained.folder / "runs" / "blobs")
 
 
 @pytest.fixture
-def config(run, finished, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(finished.folder)
+def config(run, trained, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(trained.folder)
     monkeypatch.setattr(plan, "MAX_STEPS_PER_EXECUTION", 2)
     return training_config(
         run,
