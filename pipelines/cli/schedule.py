@@ -15,6 +15,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli.connection_options import with_connection
 from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, compiled, output
+from stillhouse.pipelines.schedules.local_zone import local_zone
 from stillhouse.pipelines.schedules.scheduler import Scheduler, in_local_time, next_due
 from stillhouse.pipelines.schedules.store import FOLDER, LocalSchedule, Store, lines_for_others, now
 from stillhouse.pipelines.schedules.timing import parse_timing, until
@@ -114,9 +115,10 @@ def create(
 
 
 def _create_local(spec: LocalSchedule, store: Store, console: Console) -> dict[str, Any]:
+    local_zone()  # refuses a mistaken one before anything is written
     outcome = store.create(spec)
     schedule = store.get(spec.name)
-    upcoming = next_due(schedule, now())
+    upcoming = next_due(schedule, store.history(spec.name), now())
     console.print(f"schedule {spec.name} {outcome}: {_when(schedule.timing, upcoming)}", highlight=False)
     console.print("it runs while `stillhouse scheduler` does, or by one of these:", highlight=False)
     for line in lines_for_others(schedule, store):
@@ -175,7 +177,9 @@ def list_(connect: Callable, on: On = "kubeflow", folder: Folder = FOLDER, as_js
         for name in store.names():
             schedule, history = store.get(name), store.history(name)
             rows.append(
-                _row(name, schedule.timing, next_due(schedule, now()), history[-1].outcome if history else None)
+                _row(
+                    name, schedule.timing, next_due(schedule, history, now()), history[-1].outcome if history else None
+                )
             )
     else:
         from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
@@ -215,7 +219,7 @@ def show(connect: Callable, name: Name, on: On = "kubeflow", folder: Folder = FO
         store = Store(folder)
         schedule = store.get(name)
         details = schedule.model_dump(mode="json") | {"timing": str(schedule.timing)}
-        details["next"] = _iso(next_due(schedule, now()))
+        details["next"] = _iso(next_due(schedule, store.history(name), now()))
         details["log"] = str(store.log(name))
         details["runs"] = [run.model_dump(mode="json") for run in store.history(name)[-SHOWN_RUNS:][::-1]]
     else:
@@ -305,7 +309,9 @@ def run_now(
         console.print(f"run {run.run_id} of {run.version}: {run.link}", highlight=False, soft_wrap=True)
         return
     try:
-        execution = Store(folder).execute(name, due, missed)
+        execution = Store(folder).execute(
+            name, due, missed, on_event=lambda line: console.print(f"{name}: {line}", highlight=False, soft_wrap=True)
+        )
     except KeyboardInterrupt as interrupt:
         raise MachineError(f"{name}: interrupted; the next run resumes from here") from interrupt
     console.print(f"{name}: {execution.outcome}", highlight=False)

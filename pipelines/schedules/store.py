@@ -2,7 +2,7 @@
 
 `execute` runs a schedule once and writes down what came of it; whoever starts it (the scheduler, cron, a person), two
 runs of one schedule never overlap, because a run holds the schedule's lock, which the system takes back from a process
-that dies.
+that dies. Schedules with the same root (of one settings file, say) wait for each other in the same way.
 """
 
 import json
@@ -11,22 +11,26 @@ import shlex
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from datetime import datetime, timezone, tzinfo
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
 import filelock
-from dateutil import tz
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from stillhouse.modules.atomic import remove_leftovers, write_text
 from stillhouse.modules.errors import GATE_REFUSED, MachineError, UserError
 from stillhouse.pipelines.local.unchanged import last_comparison
-from stillhouse.pipelines.schedules.timing import Timing
+from stillhouse.pipelines.schedules.timing import Timing, parse_timing
 
 FOLDER = Path("runs/schedules")
 KEPT_RUNS = 100  # of the history
+# Below a root: what `stillhouse run` holds, and what a schedule's run holds before, while and after it does.
+RUN_LOCK = ".lock"
+SCHEDULE_LOCK = ".schedule.lock"
+SECONDS_BETWEEN_TRIES = 0.5
 Outcome = Literal["pushed", "refused", "unchanged", "failed", "interrupted", "running"]
 
 
@@ -45,7 +49,15 @@ class LocalSchedule(BaseModel):
     catch_up: bool = False
     only_if_changed: bool = True
     enabled: bool = True
-    created: datetime
+    created: AwareDatetime
+
+    @model_validator(mode="after")
+    def _is_due_at_times(self) -> "LocalSchedule":
+        try:
+            parse_timing(self.cron, None if self.every_seconds is None else f"{self.every_seconds}s")
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @property
     def timing(self) -> Timing:
@@ -62,23 +74,25 @@ class Execution(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    due: datetime | None  # None: asked for by a person
-    started: datetime
-    ended: datetime | None = None
+    due: AwareDatetime | None  # None: asked for by a person
+    started: AwareDatetime
+    ended: AwareDatetime | None = None
     outcome: Outcome = "running"
     exit_code: int | None = None
-    missed: int = 0  # times before `due` that nothing was run for
+    missed: int = 0  # times before `due` that nothing was run for, counted up to scheduler.MAX_MISSED
     attempt: int = 1
+
+
+HISTORY = TypeAdapter(list[Execution])
+
+
+def _corrupt(path: Path, reason: str) -> UserError:
+    return UserError(f"{path}: corrupt ({reason}); delete it, and create the schedule")
 
 
 def now() -> datetime:
     """Returns the time, in whole seconds of UTC."""
     return datetime.now(timezone.utc).replace(microsecond=0)
-
-
-def local_zone() -> tzinfo:
-    """Returns this machine's time zone, with its changes between summer and winter."""
-    return tz.gettz() or timezone.utc
 
 
 class Store:
@@ -103,18 +117,21 @@ class Store:
         """Returns a schedule.
 
         Raises:
-          UserError: there is none of this name, or its file is damaged.
+          UserError: there is none of this name, or its file is damaged or cannot be read.
         """
         path = self._path(name)
         try:
-            return LocalSchedule.model_validate_json(path.read_bytes())
+            schedule = LocalSchedule.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
             names = ", ".join(self.names()) or "none"
             raise UserError(f"{self.folder}: no schedule is named {name!r}; expected one of: {names}") from error
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
         except ValidationError as error:
-            raise UserError(
-                f"{path}: corrupt ({error.errors()[0]['msg']}); delete it, and create the schedule"
-            ) from error
+            raise _corrupt(path, error.errors()[0]["msg"]) from error
+        if schedule.name != name:
+            raise _corrupt(path, f"found the schedule {schedule.name}; expected {name}")
+        return schedule
 
     def create(self, schedule: LocalSchedule) -> Literal["created", "changed", "unchanged"]:
         """Keeps a schedule, in the place of the one of its name; one that is paused stays paused.
@@ -150,7 +167,8 @@ class Store:
           UserError: there is none of this name.
           MachineError: a run of it is in progress.
         """
-        self.get(name)
+        if name not in self.names():
+            self.get(name)  # says so; a damaged one is deleted as any other
         with self.lock(name):
             for suffix in ("json", "history.json", "log"):
                 remove_leftovers(self._path(name, suffix))
@@ -161,10 +179,12 @@ class Store:
         """Returns the runs of a schedule, oldest first. One that says it is running, while nothing does, was killed."""
         path = self._path(name, "history.json")
         try:
-            return [Execution.model_validate(run) for run in json.loads(path.read_bytes())]
+            return HISTORY.validate_json(path.read_bytes())
         except FileNotFoundError:
             return []
-        except ValueError as error:
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValidationError as error:
             raise UserError(f"{path}: corrupt; delete it") from error
 
     def record(self, name: str, history: list[Execution]) -> None:
@@ -195,20 +215,27 @@ class Store:
         except MachineError:
             return True
 
-    def execute(self, name: str, due: datetime | None = None, missed: int = 0) -> Execution:
-        """Runs a schedule once, to its end.
+    def execute(
+        self,
+        name: str,
+        due: datetime | None = None,
+        missed: int = 0,
+        on_event: Callable[[str], None] = lambda line: None,
+    ) -> Execution:
+        """Runs a schedule once, to its end; waits while another run uses its root.
 
         Args:
           name: of the schedule.
           due: the time that it is run for; None: now.
           missed: times that were missed before.
+          on_event: called with a line if the run has to wait.
 
         Raises:
-          UserError: there is none of this name, or its history is damaged.
+          UserError: there is none of this name, its history is damaged, or its working directory is gone.
           MachineError: a run of it is in progress.
         """
         schedule = self.get(name)
-        with self.lock(name):
+        with self.lock(name), _alone_in(Path(schedule.root), on_event):
             history = self.history(name)
             for earlier in history:
                 if earlier.outcome == "running":
@@ -222,10 +249,41 @@ class Store:
             except KeyboardInterrupt:
                 run.outcome = "interrupted"
                 raise
+            except UserError as error:
+                run.outcome, run.exit_code = "failed", error.exit_code
+                raise
             finally:
                 run.ended = now()
                 self.record(name, history)
         return run
+
+
+@contextmanager
+def _alone_in(root: Path, on_event: Callable[[str], None]) -> Iterator[None]:
+    """Waits until nothing else runs in a root, and keeps other schedules from it."""
+    with ExitStack() as held:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_waited_for(root / SCHEDULE_LOCK, on_event))
+            with _waited_for(root / RUN_LOCK, on_event):
+                pass  # the run takes it
+        except OSError:
+            pass  # the run says what is wrong with the folder
+        yield
+
+
+@contextmanager
+def _waited_for(path: Path, on_event: Callable[[str], None]) -> Iterator[None]:
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        on_event(f"waiting for another run in {path.parent}")
+        lock.acquire(timeout=-1, poll_interval=SECONDS_BETWEEN_TRIES)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _run(schedule: LocalSchedule) -> tuple[int, Outcome]:
@@ -243,6 +301,10 @@ def _run(schedule: LocalSchedule) -> tuple[int, Outcome]:
     if schedule.only_if_changed:
         command.append("--only-if-changed")
     before = _finished_run(schedule.root)
+    if not os.path.isdir(schedule.working_directory):
+        raise UserError(
+            f"{schedule.name}: its working directory {schedule.working_directory} is gone; create the schedule again"
+        )
     child = subprocess.Popen(command, cwd=schedule.working_directory)
     try:
         child.wait()

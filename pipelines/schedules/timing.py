@@ -1,12 +1,23 @@
-"""When a schedule is due: a cron expression or an interval, with the same meaning on Kubeflow and on this machine."""
+"""When a schedule is due: a cron expression or an interval, with the same meaning on Kubeflow and on this machine.
 
+croniter computes with local times only. What they mean where clocks change (daylight saving) is decided here:
+
+  a local time that never happens   is due at the first moment after the gap
+  a local time that happens twice   is due once, the first time
+  a pattern of all hours            (every 15 minutes) has no such times: it is due whenever clocks show one of its
+                                    minutes, so that the same time passes between two of them as on any other day
+"""
+
+import bisect
+import heapq
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone, tzinfo
+from itertools import takewhile
 
 from croniter import croniter
-from croniter.croniter import CroniterBadDateError, CroniterError
+from croniter.croniter import HOUR_FIELD, CroniterBadDateError, CroniterError
 
 from stillhouse.modules.errors import UserError
 
@@ -16,6 +27,12 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 NAMES = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT"
 KNOWN = re.compile(rf"([0-9*/,?-]|{NAMES})+", re.IGNORECASE)
 MIN_SECONDS = 60
+MAX_YEARS = 100  # of an interval; its times have to be in Python's calendar
+DAYS_OF_A_YEAR = 365
+MAX_DIGITS = 20  # that are read of an interval, which is too long then
+SECOND = timedelta(seconds=1)
+# A range of one value; croniter takes it for all values.
+ONE_VALUE = re.compile(r"\b0*(\w+)-0*\1\b(/\d+)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,14 +63,91 @@ class Timing:
           zone: in which a cron expression is read.
         """
         if self.cron:
-            times = croniter(self.cron, moment.astimezone(zone), second_at_beginning=True)
-            while True:
-                yield times.get_next(datetime).astimezone(timezone.utc)
+            yield from _cron_times_after(self.cron, moment, zone)
         interval = timedelta(seconds=self._interval_seconds)
         number = max(0, (moment - start) // interval)
         while True:
             number += 1
             yield start.astimezone(timezone.utc) + number * interval
+
+    def latest(self, moment: datetime, start: datetime, zone: tzinfo = timezone.utc) -> datetime | None:
+        """Returns the last time up to `moment`, in UTC, without a step for each time before it; None: there is none.
+
+        Args:
+          moment: with a time zone.
+          start: from which intervals are counted; a cron expression has times before it, too.
+          zone: in which a cron expression is read.
+        """
+        if not self.cron:
+            interval = timedelta(seconds=self._interval_seconds)
+            number = (moment - start) // interval
+            return start.astimezone(timezone.utc) + number * interval if number > 0 else None
+        wall = _wall(moment, zone).replace(microsecond=0)
+        walls = _croniter(self.cron, wall - _repeated_part(wall, zone) + SECOND)
+        while True:
+            earlier = walls.get_prev(datetime)
+            moments = _moments_of(earlier, zone) or [_end_of_gap(earlier, zone)]
+            times = _cron_times_after(self.cron, moments[0] - SECOND, zone)
+            passed = list(takewhile(lambda time: time <= moment, times))
+            if passed:  # else it is in a gap, and all hours are in the pattern
+                return passed[-1]
+
+
+def _cron_times_after(cron: str, moment: datetime, zone: tzinfo) -> Iterator[datetime]:
+    wall = _wall(moment, zone)
+    walls = _croniter(cron, wall - _repeated_part(wall, zone))
+    all_hours = walls.expanded[HOUR_FIELD] == ["*"]
+    last = moment
+    pending: list[datetime] = []  # second moments of local times that happen twice
+    while True:
+        wall = walls.get_next(datetime)
+        moments = _moments_of(wall, zone)
+        if not all_hours:
+            moments = moments[:1] or [_end_of_gap(wall, zone)]
+        for time in moments:
+            heapq.heappush(pending, time)
+        # The first moments of later local times are later than that of this one.
+        while moments and pending and pending[0] <= moments[0]:
+            time = heapq.heappop(pending)
+            if time > last:  # several local times of a gap are one moment
+                last = time
+                yield time
+
+
+def _croniter(cron: str, wall: datetime) -> croniter:
+    return croniter(ONE_VALUE.sub(r"\1", cron), wall, second_at_beginning=True)
+
+
+def _wall(moment: datetime, zone: tzinfo) -> datetime:
+    """Returns what clocks in the zone show, without a time zone."""
+    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _moments_of(wall: datetime, zone: tzinfo) -> list[datetime]:
+    """Returns the moments at which clocks in the zone show `wall`: one, none if they skip it, two if they repeat it."""
+    return [moment for moment in _readings(wall, zone) if _wall(moment, zone) == wall]
+
+
+def _readings(wall: datetime, zone: tzinfo) -> list[datetime]:
+    """Returns `wall` in UTC by the offsets before and after a change of the clocks, the earlier moment first."""
+    return sorted({wall.replace(tzinfo=zone, fold=fold).astimezone(timezone.utc) for fold in (0, 1)})
+
+
+def _repeated_part(wall: datetime, zone: tzinfo) -> timedelta:
+    """Returns by how much clocks are set back in the change that repeats `wall`; 0: it happens once, or never."""
+    moments = _moments_of(wall, zone)
+    return moments[-1] - moments[0] if moments else timedelta()
+
+
+def _end_of_gap(wall: datetime, zone: tzinfo) -> datetime:
+    """Returns the moment at which clocks skip `wall`."""
+    before, after = _readings(wall, zone)
+    offset = before.astimezone(zone).utcoffset()
+
+    def is_changed(seconds: int) -> bool:
+        return (before + seconds * SECOND).astimezone(zone).utcoffset() != offset
+
+    return before + SECOND * bisect.bisect_left(range((after - before) // SECOND), True, key=is_changed)
 
 
 def parse_timing(cron: str | None, every: str | None) -> Timing:
@@ -95,9 +189,12 @@ def _seconds(every: str) -> int:
     match = re.fullmatch(r"(\d+)([smhdw])", every.strip())
     if not match:
         raise UserError(f"--every {every!r}: expected a number and a unit, such as 30m, 6h, 1d or 2w")
-    seconds = int(match[1]) * UNITS[match[2]]
+    seconds = int(match[1][:MAX_DIGITS]) * UNITS[match[2]]
     if seconds < MIN_SECONDS:
         raise UserError(f"--every: found {every}; expected at least {MIN_SECONDS}s")
+    days = MAX_YEARS * DAYS_OF_A_YEAR
+    if seconds > days * UNITS["d"]:
+        raise UserError(f"--every: found {every}; expected at most {days}d ({MAX_YEARS} years)")
     return seconds
 
 
