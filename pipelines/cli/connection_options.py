@@ -22,7 +22,10 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
 
 
 def with_connection(command: Callable) -> Callable:
-    """Adds the options to a command, which gets `connect`: a function that returns the `Server` they describe."""
+    """Adds the options to a command, which gets `connect`: a function that returns the `Server` they describe.
+
+    Its keyword arguments are further fields of the `Connection`.
+    """
     own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "connect"]
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -33,10 +36,10 @@ def with_connection(command: Callable) -> Callable:
     def with_options(**arguments: Any) -> Any:
         options = {name: arguments.pop(name) for name in OPTIONS}
 
-        def connect():
+        def connect(**changes: Any):
             from stillhouse.pipelines.kubeflow.connection import Connection, Server
 
-            return Server(Connection(verify_tls=not options.pop("insecure"), **options))
+            return Server(Connection(verify_tls=not options.pop("insecure"), **options, **changes))
 
         return command(connect=connect, **arguments)
 

@@ -120,8 +120,10 @@ def _create_local(spec: LocalSchedule, store: Store, console: Console) -> dict[s
     schedule = store.get(spec.name)
     upcoming = next_due(schedule, store.history(spec.name), now())
     console.print(f"schedule {spec.name} {outcome}: {_when(schedule.timing, upcoming)}", highlight=False)
-    console.print("it runs while `stillhouse scheduler` does, or by one of these:", highlight=False)
-    for line in lines_for_others(schedule, store):
+    lines = lines_for_others(schedule, store)
+    others = ", or by:" if lines else "; crontab has no seconds"
+    console.print(f"it runs while `stillhouse scheduler` does{others}", highlight=False)
+    for line in lines:
         console.print(f"  {line}", highlight=False, markup=False)
     return {"name": spec.name, "outcome": outcome, "timing": str(schedule.timing), "next": _iso(upcoming)}
 
@@ -169,46 +171,69 @@ def _when(timing: Any, upcoming: datetime | None) -> str:
 
 @app.command("list")
 @with_connection
-def list_(connect: Callable, on: On = "kubeflow", folder: Folder = FOLDER, as_json: Json = False) -> None:
+def list_(
+    connect: Callable,
+    on: Annotated[
+        Literal["kubeflow", "local"] | None, typer.Option(help="Only the schedules of one place; default: of both.")
+    ] = None,
+    folder: Folder = FOLDER,
+    as_json: Json = False,
+) -> None:
     """List the schedules."""
-    if on == "local":
-        store = Store(folder)
-        rows = []
-        for name in store.names():
-            schedule, history = store.get(name), store.history(name)
-            rows.append(
-                _row(
-                    name, schedule.timing, next_due(schedule, history, now()), history[-1].outcome if history else None
-                )
-            )
-    else:
-        from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+    console, exit_code = Console(stderr=True, soft_wrap=True), 0
+    rows = _local_rows(Store(folder), console) if on != "kubeflow" else []
+    if on == "kubeflow":
+        rows = _kubeflow_rows(connect())
+    elif on is None:
+        from stillhouse.pipelines.kubeflow.connection import SHORT_TIMEOUT
 
-        rows = [
-            _row(
-                schedule.name,
-                schedule.timing,
-                schedule.next,
-                "its pipeline was deleted" if schedule.version is None else schedule.version,
-            )
-            for schedule in kubeflow.schedules(connect())
-        ]
+        server = connect(attempts=1, timeout=SHORT_TIMEOUT)
+        try:
+            if server.connection.is_configured:
+                rows += _kubeflow_rows(server)
+            else:
+                console.print("schedules of Kubeflow: not listed; give --host, or run inside the cluster")
+        except UserError as error:
+            console.print(f"schedules of Kubeflow: not listed: {error}", highlight=False, markup=False)
+            exit_code = error.exit_code if server.connection.host else 0
     if as_json:
         print(json.dumps(rows, indent=1))
-        return
-    table = Table("schedule", "when", "next", "last run" if on == "local" else "version")
-    for row in rows:
-        table.add_row(
-            row["name"],
-            row["timing"],
-            in_local_time(datetime.fromisoformat(row["next"])) if row["next"] else "paused",
-            row["state"] or "",
-        )
-    output().print(table)
+    else:
+        table = Table("schedule", "on", "when", "next", "last run, version")
+        for row in rows:
+            due = in_local_time(datetime.fromisoformat(row["next"])) if row["next"] else row["timing"] and "paused"
+            table.add_row(row["name"], row["on"], row["timing"], due, row["state"])
+        output().print(table)
+    if exit_code:
+        raise typer.Exit(exit_code)
 
 
-def _row(name: str, timing: Any, upcoming: datetime | None, state: str | None) -> dict[str, Any]:
-    return {"name": name, "timing": str(timing), "next": _iso(upcoming), "state": state}
+def _local_rows(store: Store, console: Console) -> list[dict[str, Any]]:
+    """Returns the local schedules; one that is damaged is named, and has neither times nor a last run."""
+    rows = []
+    for name in store.names():
+        try:
+            schedule, history = store.get(name), store.history(name)
+        except UserError as error:
+            console.print(f"{name}: {error}", highlight=False, markup=False)
+            rows.append(_row(name, "local", None, None, "corrupt"))
+            continue
+        last = history[-1].outcome if history else None
+        rows.append(_row(name, "local", schedule.timing, next_due(schedule, history, now()), last))
+    return rows
+
+
+def _kubeflow_rows(server: Any) -> list[dict[str, Any]]:
+    from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
+
+    return [
+        _row(schedule.name, "kubeflow", schedule.timing, schedule.next, schedule.version or "its pipeline was deleted")
+        for schedule in kubeflow.schedules(server)
+    ]
+
+
+def _row(name: str, on: str, timing: Any, upcoming: datetime | None, state: str | None) -> dict[str, Any]:
+    return {"name": name, "on": on, "timing": timing and str(timing), "next": _iso(upcoming), "state": state}
 
 
 @app.command()

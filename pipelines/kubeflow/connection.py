@@ -30,6 +30,7 @@ IN_CLUSTER = "http://ml-pipeline.{}.svc.cluster.local:8888"
 # Where the token of a pod's service account is, as the KFP SDK has it.
 TOKEN_OF_POD = os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH)
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and to answer
+SHORT_TIMEOUT = (3.0, 10.0)
 # What may pass by itself. A call that ended so may have been carried out all the same.
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 CONFLICT = 409
@@ -46,7 +47,13 @@ class Connection:
     ca_cert: Path | None = None
     verify_tls: bool = True
     attempts: int = 5
+    timeout: tuple[float, float] = TIMEOUT  # of a listing
     back_off_seconds: float = 1.0  # doubled after each attempt; the server's Retry-After goes first
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a server to ask: its address was given, or this process runs in a cluster's pod."""
+        return self.host is not None or "KUBERNETES_SERVICE_HOST" in os.environ
 
     @property
     def address(self) -> str:
@@ -183,8 +190,9 @@ class Server:
 
     def _unreachable(self, action: str, reason: str) -> MachineError:
         hint = "check --host" if self.connection.host else "give --host, or run inside the cluster"
-        attempts = self.connection.attempts
-        return MachineError(f"{self.connection.address}: {action}: {reason} ({attempts} attempts); {hint}")
+        count = self.connection.attempts
+        attempts = f"{count} attempt{'s' if count > 1 else ''}"
+        return MachineError(f"{self.connection.address}: {action}: {reason} ({attempts}); {hint}")
 
     def _untrusted(self, reason: str) -> UserError:
         return UserError(

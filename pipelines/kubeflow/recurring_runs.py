@@ -107,7 +107,8 @@ def _described(server: Server, recurring: V2beta1RecurringRun) -> ServerSchedule
 
 def _recurring(server: Server, name: str | None = None) -> list[V2beta1RecurringRun]:
     """Returns the recurring runs of a name, or all, oldest first."""
-    options = in_namespace(server) | ({"filter": named(name)} if name else {})
+    options = in_namespace(server) | {"_request_timeout": server.connection.timeout}
+    options |= {"filter": named(name)} if name else {}
     recurring_runs: list[V2beta1RecurringRun] = []
     token = ""
     while True:

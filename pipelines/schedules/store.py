@@ -331,9 +331,12 @@ def lines_for_others(schedule: LocalSchedule, store: Store) -> list[str]:
     command += ["--on", "local", "--folder", str(store.folder)]
     directory, quoted = shlex.quote(schedule.working_directory), shlex.join(command)
     lines = []
-    if schedule.cron and schedule.cron.startswith("0 "):
-        # In a crontab % is the end of the command.
-        lines.append(f"crontab: {schedule.cron[2:]} cd {directory} && {quoted}".replace("%", r"\%"))
+    fields = schedule.timing.crontab_fields if schedule.cron else None
+    if fields:
+        # crontab ends the command at a %, unless a backslash is before it, which it removes. The quotes keep it apart
+        # from a backslash of the path itself.
+        command_line = f"cd {directory} && {quoted}".replace("%", r"'\%'")
+        lines.append(f"crontab: {fields} {command_line}")
     if schedule.every_seconds:
         unit = f"--unit=stillhouse-{schedule.name} --working-directory={directory}"
         every = f"--on-active={schedule.every_seconds} --on-unit-active={schedule.every_seconds}"

@@ -17,7 +17,7 @@ from datetime import datetime, timedelta, timezone, tzinfo
 from itertools import takewhile
 
 from croniter import croniter
-from croniter.croniter import HOUR_FIELD, CroniterBadDateError, CroniterError
+from croniter.croniter import HOUR_FIELD, SECOND_FIELD, UNIX_FIELDS, CroniterBadDateError, CroniterError
 
 from stillhouse.modules.errors import UserError
 
@@ -53,6 +53,19 @@ class Timing:
         seconds = self._interval_seconds
         unit, size = next((unit, size) for unit, size in reversed(UNITS.items()) if seconds % size == 0)
         return f"every {seconds // size}{unit}"
+
+    @property
+    def crontab_fields(self) -> str | None:
+        """The five fields of a crontab line with the same times; None: there is none, as it has seconds.
+
+        They have numbers only: crontab knows no `?` and no ranges of names, and takes a day `*/2` for any day in its
+        rule that the day of the month or of the week has to match.
+        """
+        assert self.cron, "an interval has none"
+        expanded = _croniter(self.cron, datetime(2000, 1, 1)).expanded
+        if expanded[SECOND_FIELD] != [0]:
+            return None
+        return " ".join(_numbers(expanded[field]) for field in UNIX_FIELDS)
 
     def after(self, moment: datetime, start: datetime, zone: tzinfo = timezone.utc) -> Iterator[datetime]:
         """Gives the times after `moment`, in UTC.
@@ -112,6 +125,21 @@ def _cron_times_after(cron: str, moment: datetime, zone: tzinfo) -> Iterator[dat
             if time > last:  # several local times of a gap are one moment
                 last = time
                 yield time
+
+
+def _numbers(values: list) -> str:
+    """Returns a field of a crontab line: `*`, or numbers and ranges."""
+    if values == ["*"]:
+        return "*"
+    ranges: list[list[int]] = []
+    for value in values:
+        if ranges and value == ranges[-1][-1] + 1:
+            ranges[-1].append(value)
+        else:
+            ranges.append([value])
+    # Two numbers are no shorter as a range.
+    parts = [f"{part[0]}-{part[-1]}" if len(part) > 2 else ",".join(map(str, part)) for part in ranges]
+    return ",".join(parts)
 
 
 def _croniter(cron: str, wall: datetime) -> croniter:

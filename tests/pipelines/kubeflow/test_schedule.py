@@ -2,18 +2,23 @@
 
 import json
 from dataclasses import replace
+from datetime import datetime, timezone
 
 import pytest
 from kubeflow_api import Fault, serving
+from typer.testing import CliRunner
 
 from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.pipelines.cli.app import app
 from stillhouse.pipelines.kubeflow import recurring_runs as schedule
 from stillhouse.pipelines.kubeflow.compile import as_yaml
 from stillhouse.pipelines.kubeflow.connection import Connection, Server
 from stillhouse.pipelines.kubeflow.recurring_runs import ScheduleSpec
+from stillhouse.pipelines.schedules.store import LocalSchedule, Store
 from stillhouse.pipelines.schedules.timing import parse_timing
 
 IMAGE = "registry.example/stillhouse:1.0"
+START = datetime(2026, 11, 25, 14, 0, tzinfo=timezone.utc)
 
 
 def server(api, **options):
@@ -204,3 +209,26 @@ def test_the_commands_make_show_change_and_delete_a_schedule(project, api):
     refused = project.stillhouse(*command, "--cron", "0 2 * * *")
     assert (refused.returncode, "--image: missing" in refused.stderr) == (2, True)
     assert not api.recurring
+
+
+def test_the_schedules_of_both_places_are_listed_and_those_of_each_alone(api, spec, tmp_path):
+    schedule.create(server(api), replace(spec, name="weekly"))
+    nightly = {"settings_file": "/x/blobs.yaml", "working_directory": "/x", "root": "/x/runs/blobs"}
+    Store(tmp_path).create(LocalSchedule(name="nightly", created=START, every_seconds=3600, **nightly))
+
+    def listed(*arguments):
+        done = CliRunner().invoke(
+            app, ["schedule", "list", "--folder", str(tmp_path), "--host", api.address, *arguments]
+        )
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    places = {
+        (): [("nightly", "local"), ("weekly", "kubeflow")],
+        ("--on", "local"): [("nightly", "local")],
+        ("--on", "kubeflow"): [("weekly", "kubeflow")],
+    }
+    for arguments, expected in places.items():
+        assert [(row["name"], row["on"]) for row in json.loads(listed("--json", *arguments))] == expected
+    assert "every 1h" in listed()
+    assert "cron 0 2 * * *" in listed()

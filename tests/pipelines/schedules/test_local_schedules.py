@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.pipelines.schedules.local_zone import local_zone
 from stillhouse.pipelines.schedules.scheduler import MAX_ATTEMPTS, MAX_MISSED, Due, Scheduler, due_now, next_due
 from stillhouse.pipelines.schedules.store import SCHEDULE_LOCK, Execution, LocalSchedule, Store, lines_for_others
+from stillhouse.pipelines.schedules.timing import parse_timing
 
 START = datetime(2026, 11, 25, 14, 0, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -376,12 +378,72 @@ def test_a_run_that_cannot_be_started_is_told_once_and_not_tried_again_and_again
     assert told[2].startswith("nightly: next at ")
 
 
-def test_the_lines_for_cron_and_systemd_run_the_schedule(tmp_path):
-    (line,) = lines_for_others(
-        schedule(cron="0 0 2 * * *", every_seconds=None, working_directory="/my data"), Store(tmp_path)
-    )
-    assert line.startswith("crontab: 0 2 * * * cd '/my data' && ")
-    assert line.endswith(f"stillhouse schedule run-now nightly --on local --folder {tmp_path}")
+# What crontab(5) of Vixie's cron takes in a field: no ?, no ranges of names, no range that ends before it begins.
+CRONTAB_FIELD = re.compile(r"\*|\d+(-\d+)?(,\d+(-\d+)?)*")
+
+
+def crontab_line(tmp_path, cron, directory="/x"):
+    timing = parse_timing(cron, None)
+    nightly = schedule(cron=timing.cron, every_seconds=None, working_directory=str(directory))
+    (line,) = lines_for_others(nightly, Store(tmp_path))
+    return line.removeprefix("crontab: ")
+
+
+@pytest.mark.parametrize(
+    ("cron", "fields"),
+    [
+        ("0 2 * * *", "0 2 * * *"),
+        ("0 0 6 * * *", "0 6 * * *"),
+        ("0 6 ? * MON", "0 6 * * 1"),
+        ("0 6 * * mon-fri", "0 6 * * 1-5"),
+        ("0 6 1 JAN-MAR,DEC ?", "0 6 1 1-3,12 *"),
+        ("0 6 * * FRI-MON", "0 6 * * 0,1,5,6"),
+        ("*/15 * * * *", "0,15,30,45 * * * *"),
+        ("5/20 0-23 * * *", "5,25,45 * * * *"),
+        ("0 6 */10 * 1", "0 6 1,11,21,31 * 1"),
+        ("*/90 * * * *", "0 * * * *"),
+    ],
+)
+def test_the_fields_of_the_crontab_line_are_those_that_crontab_takes(tmp_path, cron, fields):
+    line = crontab_line(tmp_path, cron)
+    assert line.split()[:5] == fields.split()
+    assert line.split()[5] == "cd"
+    assert all(CRONTAB_FIELD.fullmatch(field) for field in fields.split())
+
+
+def test_a_schedule_with_seconds_has_no_crontab_line(tmp_path):
+    assert lines_for_others(schedule(cron="30 0 2 * * *", every_seconds=None), Store(tmp_path)) == []
+
+
+def as_cron(text):
+    """Returns the command of a crontab line: up to a %, except after a backslash, which is removed before a %."""
+    command, escaped = "", False
+    for character in text:
+        if character == "%":
+            if not escaped:
+                break
+            command = command[:-1]
+        command += character
+        escaped = character == "\\" and not escaped
+    return command
+
+
+@pytest.mark.parametrize("folder", ["plain", "100% sure", "100%", "back\\%slash", "it's 5% \\\\%"])
+def test_the_crontab_line_runs_the_schedule_in_its_folder(tmp_path, folder, monkeypatch):
+    directory = tmp_path / folder
+    directory.mkdir()
+    program = tmp_path / "bin" / "stillhouse"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\npwd\nprintf "%s\\\\n" "$*"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("stillhouse.pipelines.schedules.store.sys.executable", str(program.parent / "python"))
+    line = crontab_line(directory / "schedules", "0 2 * * *", directory).split(maxsplit=5)[5]
+    shown = subprocess.run(["/bin/sh", "-c", as_cron(line)], capture_output=True, text=True, check=True).stdout
+    arguments = f"schedule run-now nightly --on local --folder {directory / 'schedules'}"
+    assert shown == f"{directory}\n{arguments}\n"
+
+
+def test_the_line_for_systemd_runs_the_schedule(tmp_path):
     (line,) = lines_for_others(schedule(), Store(tmp_path))
     assert line.startswith("systemd: systemd-run --user --unit=stillhouse-nightly --working-directory=/x ")
     assert "--on-unit-active=3600 " in line
