@@ -13,6 +13,7 @@ from tfx.utils import io_utils
 
 from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.blessing.gates import Decision, FidelityRule, Gate, decide, decide_fidelity
+from stillhouse.components.checked_model import checked_fingerprint, note_fingerprint
 from stillhouse.components.evaluation import BASELINE, CANDIDATE, OVERALL, read_evaluation
 from stillhouse.components.predictions.fidelity import fidelity
 from stillhouse.components.predictions.paired import CONFIDENCE, PairedChange, PairedTests
@@ -64,6 +65,7 @@ class Executor(base_executor.BaseExecutor):
         )
         io_utils.write_string_file(os.path.join(blessing.uri, name), "")
         blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
+        note_fingerprint(blessing, checked_fingerprint(input_dict["model"][0], evaluations))
 
 
 def paired_changes(gate: Gate, table: PredictionTable) -> dict[str, PairedChange | None]:

@@ -1,4 +1,4 @@
-"""The stock Pusher with an executor whose versions appear at once, or not at all, and that keeps teachers."""
+"""The stock Pusher, but atomic, verified and idempotent; it also keeps teachers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from tfx.types import standard_artifacts, standard_component_specs
 from tfx.utils import json_utils
 
 from stillhouse.components.base import number_inputs, with_own_code
+from stillhouse.components.pusher.driver import Driver
 from stillhouse.components.pusher.executor import Executor
 
 
@@ -18,6 +19,7 @@ class Pusher(base_component.BaseComponent):
 
     SPEC_CLASS = standard_component_specs.PusherSpec
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
+    DRIVER_CLASS = Driver
 
     def __init__(
         self,
@@ -27,9 +29,16 @@ class Pusher(base_component.BaseComponent):
         push_destination: pusher_pb2.PushDestination,
         custom_config: dict[str, Any] | None = None,
         teachers: Sequence[types.BaseChannel] = (),
+        evaluation: types.BaseChannel | None = None,
     ):
-        """Builds the node; arguments as the stock Pusher's, and `teachers`: Model channels that are kept."""
-        spec_class, numbered_teachers = number_inputs(self.SPEC_CLASS, {"teacher": teachers})
+        """Builds the node; arguments as the stock Pusher's, and two more.
+
+        Args:
+          teachers: Model channels that are kept.
+          evaluation: ModelEvaluation whose candidate is the model; its metrics are recorded with the version.
+        """
+        inputs = {"teacher": teachers} | ({"evaluation": [evaluation]} if evaluation else {})
+        spec_class, numbered = number_inputs(self.SPEC_CLASS, inputs)
         spec = spec_class(
             model=model,
             model_blessing=model_blessing,
@@ -37,7 +46,7 @@ class Pusher(base_component.BaseComponent):
             push_destination=push_destination,
             custom_config=json_utils.dumps(custom_config),
             pushed_model=types.Channel(type=standard_artifacts.PushedModel),
-            **numbered_teachers,
+            **numbered,
         )
         super().__init__(spec=spec)
         with_own_code(self)

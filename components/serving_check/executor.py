@@ -14,9 +14,11 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from stillhouse.components.base import Parameters
+from stillhouse.components.checked_model import note_fingerprint
 from stillhouse.components.evaluation import CANDIDATE, EXAMPLES, ModelMetrics, read_evaluation
 from stillhouse.modules.errors import MachineError
 from stillhouse.modules.models import serving
+from stillhouse.modules.pushes.versions import model_fingerprint
 
 DECISION = "decision.json"
 # Both sides compute in float32, in batches of different sizes.
@@ -93,6 +95,7 @@ class Executor(base_executor.BaseExecutor):
         examples = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
         evaluated = read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))[CANDIDATE]
         label = ServingCheckParameters.read(exec_properties).label
+        fingerprint = model_fingerprint(model)
         passed, reason = decide(serve_in_fresh_process(model, examples, label), evaluated)
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         io_utils.write_string_file(
@@ -101,3 +104,4 @@ class Executor(base_executor.BaseExecutor):
         # File names and property as in tfx.components.infra_validator.executor.
         io_utils.write_string_file(os.path.join(blessing.uri, "INFRA_BLESSED" if passed else "INFRA_NOT_BLESSED"), "")
         blessing.set_int_custom_property("blessed", int(passed))
+        note_fingerprint(blessing, fingerprint)

@@ -7,7 +7,7 @@ killed run is never used, and other data has another name.
 import errno
 import hashlib
 import json
-import shutil
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import tensorflow as tf
 from filelock import FileLock
 
 from stillhouse.modules import progress
-from stillhouse.modules.atomic import new_folder, remove_leftovers
+from stillhouse.modules.atomic import new_folder, remove, remove_leftovers
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, in_order, is_parquet, target_files
 from stillhouse.modules.ingestion.parquet import parquet_records
@@ -39,9 +39,9 @@ def on_disk(files: ExampleFiles, folder: str | None) -> ExampleFiles:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with FileLock(cache.with_suffix(LOCK)):  # workers on one machine build it once
             if (fault := _fault_of(cache)) is not None:
-                if cache.exists():
+                if os.path.lexists(cache):
                     progress.note(f"{cache}: the cache is corrupt ({fault}); rebuilding it")
-                    shutil.rmtree(cache)
+                    remove(cache)
                 _forget_others(Path(folder))
                 remove_leftovers(cache)
                 _write(files, sources, cache)
@@ -120,4 +120,4 @@ def _forget_others(folder: Path) -> None:
         except (OSError, ValueError, KeyError):
             continue
         if any(_facts(facts[0]) != facts for file_facts in sources for facts in file_facts):
-            shutil.rmtree(card.parent)
+            remove(card.parent)

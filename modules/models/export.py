@@ -23,6 +23,8 @@ from stillhouse.modules.models.heads import HEADS, Head
 from stillhouse.modules.models.layers import layer_output
 from stillhouse.modules.models.teachers import HIDDEN_SIGNATURE, LOGITS_SIGNATURE, Teacher
 
+LABELS_SIGNATURE = "transformed_labels"
+
 
 def evaluation_label(label: str) -> str:
     """Returns the name of the class id for TFMA.
@@ -92,7 +94,7 @@ def save_with_signatures(
 
     signatures = {
         "serving_default": serve,
-        "transformed_labels": transformed_labels,
+        LABELS_SIGNATURE: transformed_labels,
         LOGITS_SIGNATURE: transformed_logits.get_concrete_function(),
     }
     if hidden_states:

@@ -3,9 +3,8 @@
 import os
 from typing import TYPE_CHECKING
 
-import tensorflow as tf
-
 from stillhouse.modules import progress
+from stillhouse.modules.atomic import refuse_links, refuse_links_below, remove
 from stillhouse.modules.cluster import supervisor
 from stillhouse.modules.cluster.spec import STAGES, cluster_from
 from stillhouse.modules.models.card import read_card, write_card
@@ -31,6 +30,9 @@ def run_fn(fn_args: "FnArgs") -> None:
       UserError: as `train` does.
     """
     config = TrainingConfig.model_validate(fn_args.custom_config)
+    if config.checkpoint_folder:
+        refuse_links(config.checkpoint_folder, below=os.path.dirname(config.checkpoint_folder))
+        refuse_links_below(config.checkpoint_folder)
     if config.cluster_kind is None:
         network, card = train(config, fn_args)
         write_serving_model(config, network, card, fn_args)
@@ -56,5 +58,5 @@ def _supervise(config: TrainingConfig, fn_args: "FnArgs") -> None:
 
 def forget_checkpoints(config: TrainingConfig) -> None:
     """Removes the checkpoints of a completed training job."""
-    if config.checkpoint_folder and tf.io.gfile.exists(config.checkpoint_folder):
-        tf.io.gfile.rmtree(config.checkpoint_folder)
+    if config.checkpoint_folder:
+        remove(config.checkpoint_folder)

@@ -14,6 +14,7 @@ from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli import kubeflow, schedule
 from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, make_importable, output, quieten
+from stillhouse.pipelines.cli.pushed import pushed, rollback
 from stillhouse.pipelines.cli.report import report
 from stillhouse.pipelines.cli.run import run
 
@@ -28,6 +29,8 @@ benchmark_app = typer.Typer(help="Measure on this machine.", no_args_is_help=Tru
 app.add_typer(benchmark_app, name="benchmark")
 app.command()(run)
 app.command()(report)
+app.command()(pushed)
+app.command()(rollback)
 app.command("compile")(kubeflow.compile_)
 app.command()(kubeflow.submit)
 app.command()(kubeflow.image)

@@ -29,8 +29,12 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
         console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     for warning in comparison.get("warnings", []):
         console.print(f"  [yellow]warning[/yellow]   {escape(warning)}", highlight=False, soft_wrap=True)
-    if comparison["pushed"]:
-        console.print(f"pushed to {escape(comparison['pushed'])}", highlight=False, soft_wrap=True)
+    pushed, served = comparison["pushed"], comparison.get("served")
+    if pushed:
+        console.print(f"pushed to {escape(pushed)}", highlight=False, soft_wrap=True)
+        if served and served != pushed:
+            text = f"[yellow]not served:[/yellow] {escape(served)} is a newer version; `stillhouse pushed` lists all"
+            console.print(text, highlight=False, soft_wrap=True)
     else:
         console.print("not pushed: a gate failed; the served version is unchanged")
 

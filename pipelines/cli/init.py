@@ -2,7 +2,6 @@
 
 import keyword
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from stillhouse.modules.atomic import new_folder, remove_leftovers, write_text
+from stillhouse.modules.atomic import new_folder, remove, remove_leftovers, write_text
 from stillhouse.modules.errors import UserError
 from stillhouse.pipelines.example_data import docstrings, few_digits
 
@@ -96,10 +95,7 @@ def _all_or_none(paths: list[Path]) -> Iterator[None]:
         yield
     except OSError as error:
         for path in paths:
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.is_file():
-                path.unlink()
+            remove(path)
         raise UserError(f"{error.filename or paths[0].parent}: cannot be written: {error.strerror}") from error
 
 

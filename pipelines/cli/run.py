@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 from rich.console import Console
 
 from stillhouse.modules.errors import GATE_REFUSED, MachineError
+from stillhouse.modules.pushes.versions import served_folder
 from stillhouse.modules.settings import Settings, load_settings
 from stillhouse.pipelines.cli.comparison_table import print_comparison
 from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, make_importable, output, quieten
@@ -35,7 +37,8 @@ def run(
     fingerprint = unchanged.fingerprint_of(settings)
     if only_if_changed and not dry_run and (comparison := unchanged.unchanged_comparison(root, fingerprint)):
         Console(stderr=True).print(f"unchanged since the run {comparison['run_id']}; nothing to do", highlight=False)
-        _finish(comparison | {"unchanged": True}, as_json)
+        served = served_folder(os.path.abspath(settings.push.path))
+        _finish(comparison | {"unchanged": True, "served": served}, as_json)
         return
     quieten(verbose)
     from stillhouse.pipelines.local import run as local

@@ -356,7 +356,7 @@ def _add_comparison(
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.push_path)
         ),
-        custom_config={"lost_push": paths.lost_push} if paths.lost_push else None,
+        evaluation=against_teacher["evaluation"],
         teachers=teachers if any(teacher.warm_start for teacher in settings.teachers) else (),
     )
     pushed_model = dag.add(pusher)["pushed_model"]

@@ -32,8 +32,6 @@ class PipelinePaths:
     schema_path: str | None = None
     transfer_path: str | None = None
     saved_models: dict[str, str] = field(default_factory=dict)  # where each teachers[].saved_model is
-    # A push that was recorded but is gone from the push folder; naming it makes the Pusher run again.
-    lost_push: str | None = None
     beam_options: list[str] = field(default_factory=list)
     checkpoints: str | None = None  # folder of trainings that are under way; None: they start over
     cache: str | None = None  # folder of ingestion.cache: disk

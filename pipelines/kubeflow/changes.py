@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from stillhouse.modules.atomic import write_text
+from stillhouse.modules.atomic import refuse_links, write_text
 
 FOLDER = ".stillhouse"
 CHANGED, FINGERPRINT, ONLY_IF_CHANGED = "changed", "fingerprint", "only_if_changed"
@@ -56,6 +56,7 @@ def remember(executor_input: dict[str, Any]) -> None:
 
     parameters = executor_input["inputs"]["parameterValues"]
     path = memory_of(parameters["push_path"], parameters["pipeline"])
+    refuse_links(os.path.dirname(path), below=parameters["push_path"])
     tf.io.gfile.makedirs(os.path.dirname(path))
     write_text(path, json.dumps({FINGERPRINT: parameters[FINGERPRINT]}))
 

@@ -14,10 +14,11 @@ from stillhouse.modules.settings import Pretraining, Settings, Training
 from stillhouse.pipelines.dag.create import saved_teachers
 from stillhouse.pipelines.local.data_check import check_data, check_evaluation_columns, check_transfer
 from stillhouse.pipelines.local.paths import saved_models
+from stillhouse.pipelines.local.push_check import check_push
 
 
 def check_settings(settings: Settings) -> None:
-    """Checks all that can be checked without running: data files and label column, task module.
+    """Checks all that can be checked without running: data files and label column, push folder, task module.
 
     Raises:
       UserError: the first thing that is not as the settings say.
@@ -25,6 +26,7 @@ def check_settings(settings: Settings) -> None:
     check_data(settings.data)
     check_evaluation_columns(settings.data, settings.evaluation)
     check_transfer(settings.data)
+    check_push(settings)
     load_task(settings.task)
     head, existing = HEADS[settings.head], saved_teachers(settings, saved_models(settings))
     find_objective(settings.objective, settings.head)

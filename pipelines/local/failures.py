@@ -1,14 +1,17 @@
 """Why a node of a run failed, as one message where the user can do something about it."""
 
-import errno
+import os
+import re
 import shutil
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 
 import tensorflow as tf
 
 from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.modules.pushes.push import NO_SPACE
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.local.data_check import find_fault
 from stillhouse.pipelines.local.paths import METADATA
@@ -25,6 +28,27 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return chain
 
 
+def _full_disk(chain: list[BaseException], settings: Settings, root: Path) -> str | None:
+    """Returns a path on the disk for want of whose space a node has failed; None: that was not the reason."""
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in NO_SPACE:
+            return link.filename2 or link.filename or _fullest(settings, root) or str(root)
+        if "No space left on device" in str(link):  # TensorFlow's, after the file's name
+            named = re.search(r"(/[^\s;]+); No space left on device", str(link))
+            return named[1] if named else _fullest(settings, root) or str(root)
+        if "disk is full" in str(link) or "disk I/O error" in str(link):  # SQLite's, about the metadata store
+            return str(root)
+    # What SQLite says when it runs out of space depends on the moment, so the disks themselves are asked too.
+    return _fullest(settings, root)
+
+
+def _fullest(settings: Settings, root: Path) -> str | None:
+    for folder in (str(root), os.path.abspath(settings.push.path), tempfile.gettempdir()):
+        if os.path.isdir(folder) and shutil.disk_usage(folder).free < MIN_FREE_BYTES:
+            return folder
+    return None
+
+
 def explain(error: Exception, node: str | None, settings: Settings, root: Path) -> None:
     """Raises the UserError that explains why `node` failed; returns if it is a defect of ours."""
     chain = _chain(error)
@@ -37,11 +61,8 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
             f"{root / METADATA}: the metadata store is corrupt; remove {root}, or choose another --root; the run then "
             "starts from the beginning"
         ) from error
-    no_space = any(isinstance(link, OSError) and link.errno == errno.ENOSPC for link in chain)
-    # What SQLite says when it runs out of space depends on the moment, so the disk itself is asked too.
-    no_space = no_space or shutil.disk_usage(root).free < MIN_FREE_BYTES
-    if no_space or "No space left on device" in text or "disk is full" in text or "disk I/O error" in text:
-        raise MachineError(f"{node}: no space left on the disk of {root}; free some and run again") from error
+    if full := _full_disk(chain, settings, root):
+        raise MachineError(f"{node}: no space left on the disk of {full}; free some and run again") from error
     denied = any(isinstance(link, PermissionError) for link in chain) or any(
         isinstance(link, tf.errors.PermissionDeniedError) for link in chain
     )

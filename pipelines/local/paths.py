@@ -6,9 +6,9 @@ from pathlib import Path
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.dag.commit import commit_of
 from stillhouse.pipelines.dag.nodes import PipelinePaths
-from stillhouse.pipelines.local.unchanged import last_comparison, lost_push
 
 METADATA = "metadata.sqlite"  # below a run's root
+ARTIFACTS = "artifacts"  # below a run's root
 # Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
 LOCAL_BEAM_OPTIONS = (
     "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
@@ -28,16 +28,15 @@ def local_paths(settings: Settings, root: Path) -> PipelinePaths:
     """Returns where a local run of the settings under `root` reads and writes."""
     root = root.absolute()
     return PipelinePaths(
-        root=str(root / "artifacts"),
-        checkpoints=str(root / "artifacts" / "checkpoints"),
-        cache=str(root / "artifacts" / "input_cache"),
+        root=str(root / ARTIFACTS),
+        checkpoints=str(root / ARTIFACTS / "checkpoints"),
+        cache=str(root / ARTIFACTS / "input_cache"),
         data_path=os.path.abspath(settings.data.path),
         push_path=os.path.abspath(settings.push.path),
         metadata_path=str(root / METADATA),
         transfer_path=os.path.abspath(settings.data.transfer) if settings.data.transfer else None,
         saved_models=saved_models(settings),
         schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
-        lost_push=lost_push(last_comparison(root)),
         beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
         commit=commit_of(Path()),
     )

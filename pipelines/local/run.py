@@ -1,7 +1,6 @@
 """Runs a pipeline on this machine, by TFX's LocalDagRunner."""
 
 import json
-import os
 import shlex
 import shutil
 from contextlib import contextmanager
@@ -13,23 +12,21 @@ import yaml
 from ml_metadata.proto import metadata_store_pb2
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-from tfx.types import standard_artifacts
-from tfx.utils import path_utils
 
 from stillhouse.components.dark_knowledge import DarkKnowledgeReport
-from stillhouse.components.last_pushed.versions import NONE, version_of
 from stillhouse.components.report import Comparison
 from stillhouse.components.report.executor import COMPARISON
 from stillhouse.components.report.page import DETAILS, PAGE, render
-from stillhouse.modules.atomic import new_folder, remove_leftovers, write_text
+from stillhouse.modules.atomic import new_folder, refuse_links, refuse_links_below, remove, remove_leftovers, write_text
 from stillhouse.modules.cluster.strategies import prepare_devices
 from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.modules.pushes.versions import served_folder
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.dag.create import create_pipeline, sqlite
 from stillhouse.pipelines.dag.nodes import PipelinePaths
 from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.failures import explain
-from stillhouse.pipelines.local.paths import local_paths
+from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA, local_paths
 from stillhouse.pipelines.local.run_view import RunView
 
 DURATIONS = ".durations.json"  # below a run's root
@@ -57,6 +54,7 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     with _locked(root):
         for name in (DURATIONS, DARK_KNOWLEDGE_FOLDER, COMPARISON, SETTINGS, PAGE):
             remove_leftovers(root / name)
+        refuse_links_below(root / ARTIFACTS)
         view.expected = _durations(root)
         paths = local_paths(settings, root)
         pipeline = create_pipeline(settings, paths)
@@ -80,6 +78,8 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
 
 @contextmanager
 def _locked(root: Path):
+    for name in (".lock", METADATA, ARTIFACTS):
+        refuse_links(root / name, below=root)
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(root / ".lock", timeout=0)
@@ -118,20 +118,17 @@ def _newest_run(paths: PipelinePaths) -> tuple[str, dict[tuple[str, str], str]]:
 
 
 def _finished_comparison(paths: PipelinePaths, run_id: str, outputs: dict[tuple[str, str], str]) -> dict[str, Any]:
-    """Returns the comparison of a run, with its run_id."""
+    """Returns the comparison of a run, with its run_id and the version that is served when it ends."""
     report = outputs["Report", Comparison.TYPE_NAME]
     comparison = json.loads(Path(report, COMPARISON).read_text())
-    if comparison["pushed"] and not os.path.isdir(comparison["pushed"]):
-        student = outputs["Student", standard_artifacts.Model.TYPE_NAME]
-        version = version_of(paths.push_path, path_utils.serving_model_path(student))
-        comparison["pushed"] = None if version == NONE else os.path.join(paths.push_path, version)
-    return {"pipeline": comparison.pop("pipeline"), "run_id": run_id, **comparison}
+    served = served_folder(paths.push_path)
+    return {"pipeline": comparison.pop("pipeline"), "run_id": run_id, **comparison, "served": served}
 
 
 def _replace_folder(folder: Path, source: str | None) -> None:
     """Puts a copy of the folder `source` in the place of `folder`; removes it if there is no source."""
     if source is None:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         return
     with new_folder(folder, replace=True) as unfinished:
         shutil.copytree(source, unfinished, dirs_exist_ok=True)

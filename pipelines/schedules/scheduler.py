@@ -21,6 +21,7 @@ from pathlib import Path
 
 import filelock
 
+from stillhouse.modules.atomic import refuse_links
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.pipelines.schedules.local_zone import local_zone
 from stillhouse.pipelines.schedules.store import Execution, LocalSchedule, Store, stop
@@ -178,6 +179,7 @@ class Scheduler:
 
     def _start(self, name: str, due: Due) -> None:
         log, self._started[name] = self._store.log(name), due
+        refuse_links(log, below=self._store.folder)
         count = f"{due.missed} or more" if due.missed == MAX_MISSED else due.missed
         missed = f"; skipped {count} missed" if due.missed else ""
         self._on_event(f"{name}: started the run due {in_local_time(due.due)}{missed}; output in {_shown(log)}")

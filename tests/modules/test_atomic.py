@@ -7,11 +7,21 @@ import sys
 import threading
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from stillhouse.modules import atomic
-from stillhouse.modules.atomic import new_file, new_folder, remove_leftovers, write_text
+from stillhouse.modules.atomic import (
+    new_file,
+    new_folder,
+    refuse_links,
+    refuse_links_below,
+    remove_leftovers,
+    rename_to_new,
+    write_text,
+)
+from stillhouse.modules.errors import UserError
 
 SAYS_HALF_AND_WAITS = """
 import sys, time
@@ -65,7 +75,7 @@ def test_a_rename_that_fails_leaves_the_target_and_nothing_else(tmp_path, monkey
             with pytest.raises(OSError, match="No space left"):
                 write_text(tmp_path / "file", "new")
     with monkeypatch.context() as patch:
-        patch.setattr(atomic.os, "rename", full)
+        patch.setattr(atomic, "rename_to_new", full)
         with pytest.raises(OSError, match="No space left"), new_folder(tmp_path / "folder"):
             pass
     assert names(tmp_path) == ["file"]
@@ -143,6 +153,46 @@ def test_a_folder_takes_the_place_of_another_only_if_asked(tmp_path):
         Path(unfinished, "third").write_text("third")
     assert names(target) == ["second"]
     assert names(target.parent) == ["folder"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_rename_to_a_new_name_replaces_nothing(tmp_path, monkeypatch, known):
+    if not known:  # a system, or a file system, that cannot do it in one step
+        monkeypatch.setattr(atomic.ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    source = tmp_path / "source"
+    (source / "part").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "full" / "part").mkdir(parents=True)
+    (tmp_path / "file").write_text("file")
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "broken").symlink_to("missing")
+    before = sorted(tmp_path.rglob("*"))
+    for name in ("empty", "full", "file", "link", "broken"):
+        with pytest.raises(FileExistsError, match=name):
+            rename_to_new(str(source), str(tmp_path / name))
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(FileNotFoundError):
+        rename_to_new(str(tmp_path / "missing"), str(tmp_path / "new"))
+    rename_to_new(str(source), str(tmp_path / "new"))
+    assert names(tmp_path / "new") == ["part"]
+
+
+def test_links_below_a_folder_are_refused_and_those_above_it_are_not(tmp_path):
+    (tmp_path / "real" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "given").symlink_to("real")
+    given = tmp_path / "given"
+    refuse_links(given / "a" / "b" / "missing", below=given)
+    refuse_links(given, below=given)
+    refuse_links_below(given)
+    refuse_links_below(tmp_path / "missing")
+    (tmp_path / "real" / "a" / "b" / "link").symlink_to(tmp_path / "missing")
+    for path in (given / "a" / "b" / "link", given / "a" / "b" / "link" / "c"):
+        with pytest.raises(
+            UserError, match=f"{given}/a/b/link: found a symbolic link .to {tmp_path}/missing.; expected"
+        ):
+            refuse_links(path, below=given)
+    with pytest.raises(UserError, match="a/b/link: found a symbolic link"):
+        refuse_links_below(given)
 
 
 def test_writers_at_the_same_time_leave_one_whole_result(tmp_path):

@@ -54,6 +54,22 @@ def test_a_damaged_cache_is_made_again(files, tmp_path, damage):
     assert records(on_disk(files, str(tmp_path / "cache"))) == [example(i) for i in range(30)]
 
 
+def test_links_in_the_place_of_caches_are_not_followed_when_caches_go(files, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("kept")
+    stale = {"sources": [[["gone", 1, 1]]], "sizes": {}}
+    (elsewhere / CARD).write_text(json.dumps(stale))
+    cache = Path(on_disk(files, str(tmp_path / "cache")).examples[0]).parent
+    cache.rename(tmp_path / "moved")
+    for link in (cache, cache.with_name("other"), cache.with_name(f".{cache.name}.unfinished-1-0")):
+        link.symlink_to(elsewhere)
+    before = sorted(elsewhere.iterdir())
+    assert records(on_disk(files, str(tmp_path / "cache"))) == [example(i) for i in range(30)]
+    assert not any(path.is_symlink() for path in (tmp_path / "cache").iterdir())
+    assert sorted(elsewhere.iterdir()) == before
+
+
 def _write_slowly(files, folder):
     import tensorflow as tf
 

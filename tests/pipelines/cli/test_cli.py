@@ -11,7 +11,10 @@ from stillhouse.pipelines.cli.app import app
 HEAVY = ("tensorflow", "tfx", "apache_beam", "tensorflow_model_analysis", "kfp")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "nowhere.yaml"], ["run", "--help"], ["report", "none"], ["pushed", "nowhere.yaml"]],
+)
 def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
     program = (
         "import sys\n"
@@ -55,7 +58,7 @@ def test_dry_run_prints_the_dag_and_runs_nothing(project):
     nodes = json.loads(done.stdout)["nodes"]
     assert nodes["Student"] == ["SoftTargets", "Transform"]
     assert nodes["SoftTargets"] == ["Teacher-1", "Transform"]
-    assert nodes["Pusher"] == ["Blessing", "ServingCheck", "Student"]
+    assert nodes["Pusher"] == ["Blessing", "Evaluator.teacher", "ServingCheck", "Student"]
     assert "ExampleValidator" in nodes["Transform"]
     assert not (project.folder / "runs").exists()
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from stillhouse.modules.errors import UserError
 from stillhouse.pipelines.kubeflow import changes
 from stillhouse.pipelines.kubeflow.entrypoint import keep_properties, local, prepared, publish, remote
 from stillhouse.pipelines.kubeflow.parameters import apply
@@ -101,6 +102,16 @@ def executor_input(tmp_path, fingerprint="a", **parameters):
             "artifacts": {"examples": {"artifacts": [{"uri": "minio://b/x", "metadata": metadata}]}},
         }
     }
+
+
+def test_what_is_remembered_of_a_run_is_not_written_through_a_link(tmp_path):
+    (tmp_path / "serving").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "serving" / ".stillhouse").symlink_to(tmp_path / "elsewhere")
+    values = {"push_path": str(tmp_path / "serving"), "pipeline": "blobs", "fingerprint": "a"}
+    with pytest.raises(UserError, match=f"{tmp_path}/serving/.stillhouse: found a symbolic link"):
+        changes.remember({"inputs": {"parameterValues": values}})
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_run_is_unchanged_if_data_pipeline_and_parameters_are_those_of_the_last(tmp_path, capsys):

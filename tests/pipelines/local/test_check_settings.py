@@ -89,6 +89,30 @@ def test_a_saved_model_of_other_classes_is_told_before_anything_runs(check, tmp_
         check(teachers=[{"saved_model": "five", "signature": "serving_default"}])
 
 
+@pytest.mark.parametrize("link", [".lock", "metadata.sqlite", "artifacts", "artifacts/Student", "artifacts/x/model/7"])
+def test_a_run_writes_through_no_link_below_its_root(parsed, tmp_path, link):
+    root, elsewhere = tmp_path / "runs" / "blobs", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (root / link).parent.mkdir(parents=True)
+    (root / link).symlink_to(elsewhere)
+    with pytest.raises(UserError, match=f"^{root}/{link}: found a symbolic link .to {elsewhere}.; .*remove the link"):
+        local.run(parsed(), root, RunView(Console(stderr=True), quiet=True))
+    assert not list(elsewhere.iterdir())
+
+
+def test_dark_knowledge_takes_the_place_of_a_link_and_goes_without_following_it(tmp_path):
+    elsewhere, source, folder = tmp_path / "elsewhere", tmp_path / "source", tmp_path / "dark_knowledge"
+    for path in (elsewhere, source):
+        path.mkdir()
+        (path / "kept").write_text(path.name)
+    for replacement in (None, str(source)):
+        folder.symlink_to(elsewhere)
+        local._replace_folder(folder, replacement)
+        assert not folder.is_symlink()
+    assert (folder / "kept").read_text() == "source"
+    assert (elsewhere / "kept").read_text() == "elsewhere"
+
+
 def _foreign(path):
     path.write_text("no database, " * 100)
 

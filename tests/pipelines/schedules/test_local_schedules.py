@@ -31,6 +31,17 @@ def run(due, outcome="pushed", **changes):
     return Execution(**{"due": due, "started": due or START, "outcome": outcome} | changes)
 
 
+def test_the_output_of_a_run_is_not_written_through_a_link(tmp_path):
+    store, events = Store(tmp_path / "schedules"), []
+    store.create(schedule(created=datetime.now(timezone.utc) - 1.5 * HOUR))
+    (tmp_path / "elsewhere").write_text("kept")
+    store.log("nightly").symlink_to(tmp_path / "elsewhere")
+    Scheduler(store, events.append).look()
+    assert any("nightly.log: found a symbolic link" in event for event in events), events
+    assert not any("started" in event for event in events)
+    assert (tmp_path / "elsewhere").read_text() == "kept"
+
+
 def test_nothing_is_due_before_its_time_and_once_at_it():
     assert due_now(schedule(), [], START + 0.9 * HOUR) is None
     assert due_now(schedule(), [], START + HOUR) == Due(START + HOUR)

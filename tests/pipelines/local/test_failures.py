@@ -1,0 +1,61 @@
+"""Whose disk is full."""
+
+import errno
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import blobs
+import pytest
+import tensorflow as tf
+
+from stillhouse.modules.errors import MachineError
+from stillhouse.modules.settings import parse_settings
+from stillhouse.pipelines.local import failures
+from stillhouse.pipelines.local.failures import explain
+
+Usage = namedtuple("Usage", "free")
+
+
+@pytest.fixture
+def explained(tmp_path, monkeypatch):
+    """Explains an error of a run below runs/blobs that pushes to serving; returns the message."""
+    monkeypatch.chdir(tmp_path)
+    settings = parse_settings(blobs.settings(), "x.yaml")
+
+    def explain_error(error):
+        with pytest.raises(MachineError) as raised:
+            explain(error, "Student", settings, tmp_path / "runs" / "blobs")
+        return str(raised.value)
+
+    return explain_error
+
+
+@pytest.mark.parametrize(
+    ("error", "disk"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/from", None, "/elsewhere/to"), "/elsewhere/to"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "/elsewhere/file"), "/elsewhere/file"),
+        (tf.errors.ResourceExhaustedError(None, None, "/tmp/x/part.data; No space left on device"), "/tmp/x/part.data"),
+        (RuntimeError("database or disk is full"), "runs/blobs"),
+        (OSError(errno.ENOSPC, "No space left on device"), "runs/blobs"),
+    ],
+)
+def test_the_full_disk_is_that_of_the_file_or_of_the_root(explained, error, disk):
+    assert explained(error).startswith("Student: no space left on the disk of ")
+    assert disk in explained(error)
+
+
+@pytest.mark.parametrize("full", ["runs/blobs", "serving"])
+def test_a_disk_is_found_to_be_full_where_the_error_does_not_name_it(explained, tmp_path, monkeypatch, full):
+    for folder in ("runs/blobs", "serving"):
+        (tmp_path / folder).mkdir(parents=True)
+    usage = shutil.disk_usage
+
+    def full_disk(path):
+        return Usage(0) if Path(path) == tmp_path / full else usage(path)
+
+    monkeypatch.setattr(failures.shutil, "disk_usage", full_disk)
+    assert explained(RuntimeError("anything")) == (
+        f"Student: no space left on the disk of {tmp_path / full}; free some and run again"
+    )
