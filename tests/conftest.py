@@ -96,18 +96,12 @@ def project(tmp_path):
     return Project(tmp_path)
 
 
-TRAINING_NODES = (
-    "ExampleGen", "StatisticsGen", "SchemaGen", "ExampleValidator", "Transform", "Teacher-1", "Teacher-2",
-    "SoftTargets", "Student",
-)  # fmt: skip
-
-
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A project whose pipeline has run as far as the student: without the evaluations, which are most of a run."""
     import blobs
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
-    from tfx.orchestration.pipeline import Pipeline
+    from tfx.orchestration.pipeline import RunOptions
 
     from stillhouse.modules.settings import load_settings
     from stillhouse.pipelines.dag.create import create_pipeline
@@ -115,18 +109,12 @@ def trained(tmp_path_factory):
 
     project = Project(tmp_path_factory.mktemp("trained"))
     settings = load_settings(blobs.write_project(project.folder, teachers=TWO_TEACHERS))
+    (project.folder / "runs" / "blobs").mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.folder)
         patch.syspath_prepend(project.folder)
-        whole = create_pipeline(settings, local_paths(settings, project.folder / "runs" / "blobs"))
-        pipeline = Pipeline(
-            whole.pipeline_info.pipeline_name,
-            whole.pipeline_info.pipeline_root,
-            components=[node for node in whole.components if node.id in TRAINING_NODES],
-            metadata_connection_config=whole.metadata_connection_config,
-            beam_pipeline_args=whole.beam_pipeline_args,
-        )
-        LocalDagRunner().run(pipeline)
+        pipeline = create_pipeline(settings, local_paths(settings, project.folder / "runs" / "blobs"))
+        LocalDagRunner().run(pipeline, RunOptions(to_nodes=["Student"]))
     return project
 
 
