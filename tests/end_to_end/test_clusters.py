@@ -303,6 +303,7 @@ def build_student():
 """
 
 
+@pytest.mark.soak
 def test_a_job_that_fails_again_and_again_ends_with_its_first_real_error(run, tmp_path, monkeypatch):
     (tmp_path / "failing_task.py").write_text(FAILING)
     monkeypatch.syspath_prepend(tmp_path)

@@ -25,6 +25,7 @@ def test_digits_on_two_mirrored_replicas(tmp_path):
     assert {f"label={digit}" for digit in range(10)} == set(result["models"][0]["slices"])
 
 
+@pytest.mark.soak
 def test_taxi_is_binary_with_one_logit_and_gated_by_auc(tmp_path):
     """On a part of the trips, with one gate: evaluations are most of a run."""
     trips = next((REPOSITORY / "data" / "taxi").glob("*.csv")).read_text().splitlines(keepends=True)

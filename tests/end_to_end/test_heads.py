@@ -130,6 +130,7 @@ def several_labels(tmp_path):
     )
 
 
+@pytest.mark.soak
 def test_several_labels_with_transfer_data_hints_schedules_and_unlike_teachers(several_labels):
     result = run(several_labels)
     metrics = {model["name"]: model["metrics"] for model in result["models"]}

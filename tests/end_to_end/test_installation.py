@@ -72,6 +72,7 @@ def test_a_regular_installation_runs_beside_packages_of_the_same_names(own_packa
     scheduled_run(project)
 
 
+@pytest.mark.soak
 def test_an_editable_installation_runs_beside_packages_of_the_same_names(own_packages):
     project = Project(own_packages)
     scheduled_run(project)

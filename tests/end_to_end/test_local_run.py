@@ -263,6 +263,14 @@ def test_a_root_that_cannot_be_written_is_named(project):
     assert "/proc/stillhouse: cannot be written" in done.stderr
 
 
+def test_init_makes_a_project_whose_settings_are_valid(tmp_path):
+    project = Project(tmp_path)
+    assert project.stillhouse("init", "tumours").returncode == 0
+    checked = project.stillhouse("run", "tumours.yaml", "--dry-run")
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.soak
 def test_init_makes_a_project_that_runs_as_generated_and_goes_on_after_an_interruption(tmp_path):
     project = Project(tmp_path, fresh=True)
     assert project.stillhouse("init", "tumours").returncode == 0
