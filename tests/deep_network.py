@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import numpy as np
+import pytest
 import tensorflow as tf
 import tf_keras as keras
 
@@ -14,6 +15,11 @@ from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.precision import layers_compute_in, with_loss_scale
 
 CLASSES, EXAMPLES, BATCH = 3, 22, 8  # the last batch has 6, on two replicas 3 each
+
+
+def soak(*values):
+    """Returns a row of parameters for `make soak`: the suite has rows with the same branches."""
+    return pytest.param(*values, marks=pytest.mark.soak)
 
 
 def data():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from deep_network import BATCH, DISTILLATION, EXAMPLES, assert_same, data, deep, strategy_of, train
+from deep_network import BATCH, DISTILLATION, EXAMPLES, assert_same, data, deep, soak, strategy_of, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,11 +132,11 @@ def staged(cut_indices, micro_batches, schedule="gpipe", rematerialise=False, de
 @pytest.mark.parametrize(
     ("cut_indices", "micro_batches", "schedule", "rematerialise", "distillation"),
     [
-        ([3], 1, "gpipe", False, None),
+        soak([3], 1, "gpipe", False, None),
         ([3], 4, "gpipe", False, DISTILLATION),
-        ([2], 2, "1f1b", False, None),
+        soak([2], 2, "1f1b", False, None),
         ([3], 4, "1f1b", True, DISTILLATION),
-        ([2, 5], 2, "gpipe", True, None),
+        soak([2, 5], 2, "gpipe", True, None),
         ([1, 4], 4, "1f1b", False, DISTILLATION),
     ],
 )
@@ -211,7 +211,7 @@ def test_the_weights_of_a_stage_and_their_optimisers_state_are_made_on_its_devic
 
 
 @pytest.mark.parametrize(
-    ("schedule", "rematerialise", "distillation"), [("gpipe", False, DISTILLATION), ("1f1b", True, None)]
+    ("schedule", "rematerialise", "distillation"), [soak("gpipe", False, DISTILLATION), ("1f1b", True, None)]
 )
 def test_replicas_of_stages_give_the_updates_of_the_network_in_one_piece(schedule, rematerialise, distillation):
     """Two replicas of two stages; the last batch has 6 examples."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from deep_network import deep, strategy_of, train
+from deep_network import deep, soak, strategy_of, train
 
 from stillhouse.modules.cluster.strategies import local_devices
 from stillhouse.modules.large_models.parallelism import plan_stages
@@ -34,14 +34,14 @@ def in_full():
         (BFLOAT16, 1, {}),
         (BFLOAT16, 2, {"micro_batches": 2, "rematerialise": "auto"}),
         (FLOAT16, 1, {"rematerialise": ["shared"]}),
-        (FLOAT16, 2, {"micro_batches": 2}),
+        soak(FLOAT16, 2, {"micro_batches": 2}),
     ],
 )
 def test_weights_are_those_of_float32_as_far_as_16_bits_go(in_full, precision, replicas, memory):
     assert_close(train(strategy_of(replicas), deep, precision=precision, **memory), in_full, 0.03)
 
 
-@pytest.mark.parametrize("precision", [BFLOAT16, FLOAT16])
+@pytest.mark.parametrize("precision", [BFLOAT16, soak(FLOAT16)])
 def test_stages_do_as_micro_batches_do(in_full, precision):
     devices = [["CPU:0", "CPU:1"]]
 
