@@ -58,6 +58,7 @@ def test_few_digits_are_split_without_overlap_and_few_have_a_label(tmp_path):
 def test_a_recipe_is_a_dag_that_kubeflow_takes_too(recipe, monkeypatch, tmp_path):
     settings = load_settings(EXAMPLES / f"{recipe}.yaml")
     monkeypatch.setattr("stillhouse.pipelines.local.check.check_data", lambda data: None)
+    monkeypatch.setattr("stillhouse.pipelines.local.check.check_evaluation_columns", lambda data, evaluation: None)
     monkeypatch.setattr("stillhouse.pipelines.local.check.check_transfer", lambda data: None)
     check_settings(settings)  # the networks fit together
     dag = {
