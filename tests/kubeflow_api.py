@@ -40,6 +40,7 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     applied: bool = False  # it is carried out all the same
     seconds: float = 0.0  # before anything
+    answer: str | None = None  # instead of JSON that says so
 
 
 class RefusedError(Exception):
@@ -269,12 +270,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 self.connection.close()
                 return
-            self._send(refused.status, {"message": str(refused)}, fault.headers if fault else {})
+            content = fault.answer if fault and fault.answer is not None else {"message": str(refused)}
+            self._send(refused.status, content, fault.headers if fault else {})
 
     do_GET = do_POST = do_DELETE = _handle  # noqa: N815
 
-    def _send(self, status: int, content: dict[str, Any], headers: dict[str, str]) -> None:
-        text = json.dumps(content).encode()
+    def _send(self, status: int, content: dict[str, Any] | str, headers: dict[str, str]) -> None:
+        text = (content if isinstance(content, str) else json.dumps(content)).encode()
         self.send_response(status)
         for name, value in ({"Content-Type": "application/json", "Content-Length": str(len(text))} | headers).items():
             self.send_header(name, value)

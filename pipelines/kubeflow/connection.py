@@ -3,7 +3,9 @@
 Built on kfp_server_api, the generated client, and not on kfp.Client around it: that one looks for the server in its
 constructor, takes cookies and namespace from a file in the home directory, has no timeouts, and lets nobody choose what
 is tried again. Reads are tried again by urllib3. A write that failed may have been carried out all the same, so it is
-tried again here, after the server has been asked whether it was.
+tried again here, after the server has been asked whether it was. Nor is a write repeated where a redirect points, which
+may be anybody's. Of any answer the client makes an object, empty if need be; so answers are compared with the API's
+models first.
 """
 
 import json
@@ -14,10 +16,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+from urllib.parse import urljoin
 
 import kfp_server_api
 import urllib3
+from dateutil import parser as time_parser
 from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH
 from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
 from kfp_server_api.exceptions import ApiException
@@ -34,6 +38,15 @@ SHORT_TIMEOUT = (3.0, 10.0)
 # What may pass by itself. A call that ended so may have been carried out all the same.
 TRANSIENT = (408, 429, 500, 502, 503, 504)
 CONFLICT = 409
+# What an object of the API has in any case.
+ID_OF = {
+    "V2beta1Pipeline": "pipeline_id",
+    "V2beta1PipelineVersion": "pipeline_version_id",
+    "V2beta1Experiment": "experiment_id",
+    "V2beta1Run": "run_id",
+    "V2beta1RecurringRun": "recurring_run_id",
+}
+MAX_SHOWN = 60  # characters of an answer, in a message
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,67 @@ def _secret(path: Path, option: str) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{option}: cannot read {path}: {getattr(error, 'strerror', None) or 'no text'}") from error
+
+
+class _AnswerError(Exception):
+    """An answer that is not what was asked for; its text is the answer."""
+
+
+class _Client(kfp_server_api.ApiClient):
+    """The generated client, without its redirects of writes, and with a look at what is answered."""
+
+    def __init__(self, configuration: kfp_server_api.Configuration, cookie: str | None):
+        super().__init__(configuration, cookie=cookie)
+        pool = self.rest_client.pool_manager
+        send = pool.urlopen
+
+        def send_without_redirect(method: str, url: str, redirect: bool = True, **options: Any) -> Any:
+            return send(method, url, redirect=redirect and method == "GET", **options)
+
+        pool.urlopen = send_without_redirect
+
+    def deserialize(self, response: Any, response_type: str) -> Any:
+        try:
+            answer = json.loads(response.data)
+        except ValueError as error:
+            raise _AnswerError(response.data) from error
+        if not isinstance(answer, dict) or not _fits(answer, response_type):
+            raise _AnswerError(response.data)
+        # An empty listing is {}.
+        model = getattr(kfp_server_api, response_type, None)
+        if answer and model and not answer.keys() & set(model.attribute_map.values()):
+            raise _AnswerError(response.data)
+        return super().deserialize(response, response_type)
+
+
+def _fits(answer: Any, type_name: str) -> bool:
+    """Returns whether JSON is a value of a type of the API, as the generated models name it."""
+    if answer is None or type_name == "object":
+        return True
+    if type_name.startswith("list["):
+        return isinstance(answer, list) and all(_fits(element, type_name[len("list[") : -1]) for element in answer)
+    if type_name.startswith("dict("):
+        return isinstance(answer, dict)
+    if type_name == "datetime":
+        return isinstance(answer, str) and _is_time(answer)
+    if type_name == "int":
+        return isinstance(answer, int) or (isinstance(answer, str) and answer.isdecimal())
+    model = getattr(kfp_server_api, type_name, None)
+    if model is None or not model.openapi_types:  # a primitive type, or an enumeration
+        return not isinstance(answer, dict | list)
+    if not isinstance(answer, dict):
+        return False
+    fields = {name: answer.get(key) for name, key in model.attribute_map.items()}
+    has_id = type_name not in ID_OF or bool(fields[ID_OF[type_name]])
+    return has_id and all(_fits(value, model.openapi_types[name]) for name, value in fields.items())
+
+
+def _is_time(text: str) -> bool:
+    try:
+        time_parser.parse(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 class Server:
@@ -109,7 +183,7 @@ class Server:
             # Tokens are renewed while a long run is watched.
             configuration.refresh_api_key_hook = ServiceAccountTokenVolumeCredentials(path).refresh_api_key_hook
         cookie = _secret(connection.cookies_file, "--cookies-file") if connection.cookies_file else None
-        client = self._client = kfp_server_api.ApiClient(configuration, cookie=cookie)
+        client = self._client = _Client(configuration, cookie)
         self.pipelines = kfp_server_api.PipelineServiceApi(client)
         self.uploads = kfp_server_api.PipelineUploadServiceApi(client)
         self.experiments = kfp_server_api.ExperimentServiceApi(client)
@@ -173,12 +247,8 @@ class Server:
         """Puts one sentence of ours in the place of the libraries' errors, and of answers that are none."""
         try:
             yield
-            # To those who are not signed in, a proxy shows a page. The client would take it for an empty answer.
-            if (self._client.last_response.getheader("Content-Type") or "").startswith("text/html"):
-                raise UserError(
-                    f"{self.connection.address}: {action}: found a web page; expected the API's answer; give "
-                    "--token-file or --cookies-file to sign in, or correct --host"
-                )
+        except (_AnswerError, UnicodeDecodeError) as error:
+            raise self._misunderstood(action, error) from error
         except ApiException as error:
             if error.status in TRANSIENT:
                 raise self._unreachable(action, _reason(error)) from error
@@ -200,8 +270,29 @@ class Server:
             "--ca-cert"
         )
 
+    def _misunderstood(self, action: str, error: _AnswerError | UnicodeDecodeError) -> UserError:
+        address, answer = self.connection.address, str(error)
+        # To those who are not signed in, a proxy shows a page.
+        if answer.lstrip().startswith("<"):
+            return UserError(
+                f"{address}: {action}: found a web page; expected the API's answer; give --token-file or "
+                "--cookies-file to sign in, or correct --host"
+            )
+        shown = answer if len(answer) <= MAX_SHOWN else f"{answer[:MAX_SHOWN]}..."
+        return UserError(
+            f"{address}: {action}: found the answer {shown!r}; expected that of Kubeflow Pipelines (API v2beta1); "
+            "correct --host"
+        )
+
     def _refusal(self, action: str, error: ApiException) -> UserError:
         address = self.connection.address
+        target = (error.headers or {}).get("Location")
+        if target and 300 <= error.status < 400:
+            target = urljoin(address, target).partition("?")[0]  # without what may be secret
+            return UserError(
+                f"{address}: {action}: found a redirect to {target} ({error.status}); expected an answer, as changes "
+                "are not sent to another place; correct --host, or sign in with --token-file or --cookies-file"
+            )
         if error.status == 0:
             return self._untrusted(_reason(error))
         if error.status == 401:
