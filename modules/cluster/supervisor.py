@@ -1,9 +1,11 @@
-"""Starts the processes of a cluster on this machine, watches over them, and starts again what dies.
+"""Starts the processes of a cluster on this machine, watches over them, and starts again what dies or hangs.
 
   multi_worker_mirrored  worker 0 .. n-1; if one dies, all are stopped and the job resumes from its last checkpoint
   stage                  chief, and a process per stage of a network; if one dies, as above
   parameter_server       chief, workers, parameter servers; a worker that dies is replaced while the others continue,
                          a chief or a parameter server is as above
+
+A process without a heartbeat (`stillhouse.modules.cluster.heartbeat`) for a while is killed, and counts as dead.
 
 The standard input of every process is a pipe that nobody writes to. It closes when the supervisor is gone, however
 that came about, and then they end themselves.
@@ -26,6 +28,7 @@ from typing import Any
 import tensorflow as tf
 
 from stillhouse.modules import progress
+from stillhouse.modules.cluster import heartbeat
 from stillhouse.modules.cluster.spec import STAGES, TF_CONFIG
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.peak_memory import peak_mb
@@ -48,6 +51,7 @@ class Job:
     parameter_servers: int
     most_restarts: int
     back_off_seconds: float  # before the first restart; doubled for each that follows
+    heartbeat_seconds: float  # without a sign of life, after which a process is killed
     folder: Path  # of the tasks' logs
     module: str  # import path of what each process runs, as `python -m MODULE JOB.json FAILURE.json`
     run: dict[str, Any]  # JOB.json
@@ -73,6 +77,8 @@ class _Task:
     # None until it is started; what runs in between looks at started tasks only.
     process: subprocess.Popen = None  # type: ignore[assignment]
     reader: threading.Thread = None  # type: ignore[assignment]
+    silence: heartbeat.Silence = field(default_factory=heartbeat.Silence)
+    killed_because: str = ""
 
     @property
     def name(self) -> str:
@@ -180,6 +186,7 @@ def _started(job: Job) -> Iterator[list[_Task]]:
 
 def _start(task: _Task, module: str, run_file: Path, speaks: bool) -> None:
     task.failure.unlink(missing_ok=True)
+    task.silence, task.killed_because = heartbeat.Silence(), ""
     task.process = subprocess.Popen(
         [sys.executable, "-m", module, str(run_file), str(task.failure)],
         env=task.environment,
@@ -191,14 +198,17 @@ def _start(task: _Task, module: str, run_file: Path, speaks: bool) -> None:
         # A Ctrl-C is for the supervisor, which ends the others.
         start_new_session=True,
     )
-    task.reader = threading.Thread(target=_read, args=(task, task.process.stdout, speaks), daemon=True)
+    task.reader = threading.Thread(target=_read, args=(task, task.process.stdout, task.silence, speaks), daemon=True)
     task.reader.start()
 
 
-def _read(task: _Task, output, speaks: bool) -> None:
+def _read(task: _Task, output, silence: heartbeat.Silence, speaks: bool) -> None:
     """Copies a task's output into its log, and its progress, if it speaks for all, to ours."""
     with task.log.open("a") as log:
         for line in output:
+            silence.end()
+            if line == heartbeat.LINE:
+                continue
             if line.startswith(progress.LINE):
                 if speaks:
                     progress.repeat(json.loads(line[len(progress.LINE) :]))
@@ -227,6 +237,7 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
         peaks = {task.name: peak_mb(task.process.pid) for task in tasks}
         course.peaks_mb |= {name: peak for name, peak in peaks.items() if peak is not None}
+        _kill_silent(tasks, job.heartbeat_seconds)
         chief = tasks[0]
         if chief.process.poll() == 0:  # the model is written
             if job.kind == "multi_worker_mirrored":  # the others only serve
@@ -247,6 +258,15 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
                 _end(task)
                 _note(job, course, failure, "replacing it while the others continue")
                 _start(task, job.module, job.folder / "job.json", speaks=False)
+
+
+def _kill_silent(tasks: list[_Task], seconds: float) -> None:
+    """Kills tasks that have given no sign of life for so many seconds."""
+    for task in tasks:
+        if task.silence.look() > seconds and task.process.poll() is None:
+            task.killed_because = f"no heartbeat for {seconds:g} s"
+            task.process.kill()  # SIGKILL ends a stopped process, too
+            task.process.wait()
 
 
 def _failed(tasks: list[_Task]) -> list[_Task]:
@@ -270,6 +290,8 @@ def _first(failed: list[_Task]) -> _TaskError:
 
 
 def _failure_of(task: _Task) -> _TaskError:
+    if task.killed_because:
+        return _TaskError(task.name, task.killed_because, log=task.log)
     if task.process.returncode < 0:
         return _TaskError(task.name, f"ended by {signal.Signals(-task.process.returncode).name}", log=task.log)
     try:

@@ -80,11 +80,17 @@ class Checkpoints(Section):
 
 
 class Restarts(Section):
-    """Restarts of a training job's process that dies."""
+    """Restarts of a training job's process that dies or hangs."""
 
     most: int = Field(3, ge=0, description="Maximum number of restarts of a training job's processes.")
     back_off_seconds: float = Field(
         1.0, ge=0, description="Seconds before the first restart; doubled for each further one."
+    )
+    heartbeat_seconds: float = Field(
+        60.0,
+        ge=5,
+        description="Seconds without a sign of life after which a process of this machine's cluster is killed and "
+        "counts as dead.",
     )
 
 

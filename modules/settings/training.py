@@ -46,7 +46,7 @@ class TrainingSettings(Section):
         "fit", description="Training loop: Keras fit, or stillhouse's own around strategy.run."
     )
     checkpoints: Checkpoints = Field(Checkpoints(), description="Checkpoint interval and number kept.")
-    restarts: Restarts = Field(Restarts(), description="Restarts of a process that dies.")
+    restarts: Restarts = Field(Restarts(), description="Restarts of a process that dies or hangs.")
     memory: Memory = Field(Memory(), description="Ways to reduce the memory of training.")
     parallelism: Parallelism = Field(Parallelism(), description="Pipeline stages and their replicas.")
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(

@@ -32,6 +32,7 @@ def job_of(config: TrainingConfig, fn_args: "FnArgs") -> Job:
         parameter_servers=strategy.parameter_servers or 0,
         most_restarts=config.restarts.most,
         back_off_seconds=config.restarts.back_off_seconds,
+        heartbeat_seconds=config.restarts.heartbeat_seconds,
         module="stillhouse.modules.training.member",
         folder=Path(fn_args.model_run_dir, "cluster"),
         run=arguments,

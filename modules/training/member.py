@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from stillhouse.modules import progress
+from stillhouse.modules.cluster.heartbeat import start_heartbeat
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.parent_process import end_with_parent
 
@@ -69,6 +70,7 @@ if __name__ == "__main__":
     failure = sys.argv[2] if len(sys.argv) > 2 else None
     if failure:
         end_with_parent()
+        start_heartbeat()  # before TensorFlow, whose import takes long
         progress.LOGGER.setLevel(logging.INFO)
         progress.LOGGER.addHandler(_ToSupervisor())
         progress.LOGGER.propagate = False

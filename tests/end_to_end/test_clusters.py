@@ -85,8 +85,8 @@ class Watch(logging.Handler):
             self._actions.pop(epoch)()
 
 
-def train_in_cluster(run, folder, strategy, kill=(), train_files=None, **changes) -> Trained:
-    """Trains, and kills the tasks `kill`, one after another, each in a random epoch."""
+def train_in_cluster(run, folder, strategy, kill=(), train_files=None, by=signal.SIGKILL, **changes) -> Trained:
+    """Trains, and kills (or stops) the tasks `kill`, one after another, each in a random epoch."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {"batch_size": 31, "checkpoint_folder": str(folder / "checkpoints")} | changes
     config = training_config(run, True, strategy=strategy, **settings)
@@ -97,7 +97,7 @@ def train_in_cluster(run, folder, strategy, kill=(), train_files=None, **changes
     part = (config.epochs - 4) // max(1, len(kill))
     epochs = [3 + number * part + random.randint(0, max(0, part - 4)) for number in range(len(kill))]
     actions = {
-        epoch: functools.partial(lambda task: os.kill(tasks()[task].pid, signal.SIGKILL), task)
+        epoch: functools.partial(lambda task: os.kill(tasks()[task].pid, by), task)
         for epoch, task in zip(epochs, kill, strict=True)
     }
     watch = Watch(actions)
@@ -174,6 +174,17 @@ def test_a_killed_worker_changes_no_random_numbers(run, tmp_path, loop, index):
     assert_resumed(found, index)
     assert found.card["history"].keys() == undisturbed.card["history"].keys()
     assert_same(found, undisturbed.card["history"]["loss"], undisturbed.weights)
+
+
+@pytest.mark.soak
+def test_a_worker_that_stands_still_is_killed_and_changes_nothing(run, tmp_path):
+    alone, card = train(training_config(run, True, batch_size=31, **LONG), run.fn_args(tmp_path))
+    changes = LONG | {"restarts": {"heartbeat_seconds": 10}}
+    found = train_in_cluster(run, tmp_path, SYNCHRONOUS, kill=[("worker", 1)], by=signal.SIGSTOP, **changes)
+    assert found.card["restarts"] == 1
+    assert found.notes[0].startswith("Student: worker 1: no heartbeat for 10 s; restarting from the last checkpoint")
+    assert any("resuming at step" in note for note in found.notes)
+    assert_same(found, card["history"]["loss"], alone.get_weights())
 
 
 @pytest.mark.parametrize(
