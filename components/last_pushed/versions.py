@@ -14,6 +14,7 @@ from stillhouse.modules.pushes.versions import (
     model_fingerprint,
     pushed_at,
     pushed_versions,
+    read_record,
 )
 
 
@@ -28,13 +29,17 @@ def version_before(push_path: str, saved_model: str) -> str:
     """Returns the version that `saved_model` has to be compared with before it is pushed, or NONE.
 
     That is the newest one, which is served. When the newest is this very model (an unchanged pipeline runs again), it
-    is the newest of another model, with which the model was compared when it was pushed.
+    is the version with which the model was compared when it was pushed: the newest of another model, or, after a
+    rollback, the newest that is older than the version that was gone back to.
     """
-    fingerprint = model_fingerprint(saved_model)
-    for version in pushed_versions(push_path):
-        if fingerprint_of_version(os.path.join(push_path, version)) != fingerprint:
-            return version
-    return NONE
+    versions, fingerprint = pushed_versions(push_path), model_fingerprint(saved_model)
+    holds = {version: fingerprint_of_version(os.path.join(push_path, version)) == fingerprint for version in versions}
+    if versions and holds[versions[0]]:
+        copy_of = (read_record(os.path.join(push_path, versions[0])) or {}).get("copy_of")
+        while copy_of in versions:
+            versions = versions[versions.index(copy_of) :]
+            copy_of = (read_record(os.path.join(push_path, versions[0])) or {}).get("copy_of")
+    return next((version for version in versions if not holds[version]), NONE)
 
 
 def version_to_start_from(push_path: str, folder: str, before: int) -> str:

@@ -86,7 +86,7 @@ def _explanation(push_path: str, error: OSError) -> UserError:
         )
     path = error.filename2 or error.filename
     reason = f"{error.strerror or error} ({path})" if path else str(error)
-    return UserError(f"push.path: {push_path} cannot be written: {reason}; nothing was pushed; mend it, or set another")
+    return UserError(f"push.path: {push_path} cannot be written: {reason}; nothing was pushed; set another push.path")
 
 
 @contextmanager

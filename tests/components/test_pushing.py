@@ -23,6 +23,7 @@ from stillhouse.components.pusher.executor import Executor, teacher_folder
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.pushes import files
 from stillhouse.modules.pushes import push as pushes
+from stillhouse.modules.pushes.rollback import roll_back
 from stillhouse.modules.pushes.versions import NONE, model_fingerprint, pushed_versions, read_record
 from stillhouse.pipelines.dag.create import sqlite
 
@@ -229,6 +230,20 @@ def test_the_version_to_compare_with_is_the_newest_that_is_not_the_student_itsel
     assert version_before(str(tmp_path / "serving"), student) == "1"
     saved_model(tmp_path / "serving" / "4", "third")  # what is served when settings go back to the student's
     assert version_before(str(tmp_path / "serving"), student) == "4"
+
+
+def test_after_a_rollback_the_student_is_compared_with_what_is_served_and_its_own_model_as_before(tmp_path):
+    serving = tmp_path / "serving"
+    for name in ("1", "2", "3"):
+        saved_model(serving / name, f"model {name}")
+    one, two, three = (str(saved_model(tmp_path / name, f"model {name}")) for name in ("1", "2", "3"))
+    back = roll_back(str(serving), "2").version
+    assert version_before(str(serving), three) == back
+    assert version_before(str(serving), two) == "1"  # and not 3, which was pushed after it
+    again = roll_back(str(serving), "1").version
+    assert roll_back(str(serving), back).source == back
+    assert version_before(str(serving), two) == "1"
+    assert version_before(str(serving), one) == str(int(again) + 1)
 
 
 def test_last_pushed_copies_the_version_also_without_a_driver(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ import tensorflow as tf
 from conftest import Project
 
 from stillhouse.modules.models.serving import read_records, without_feature
+from stillhouse.modules.pushes.versions import read_record
 from stillhouse.modules.settings import load_settings
 
 
@@ -64,6 +65,11 @@ def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
         ("teacher", "baseline", "pushed", "serving"), True
     )
     assert os.path.isdir(result["pushed"])
+    assert result["served"] == result["pushed"]
+    record = read_record(result["pushed"])
+    assert (record["pipeline"], record["run_id"]) == ("blobs", result["run_id"])
+    assert record["metrics"] == student["metrics"]
+    assert record["gates"] == result["gates"]
     assert "Ensemble" in finished.first_run.stdout
     assert result["pushed"] in finished.first_run.stdout
 
@@ -195,6 +201,18 @@ def test_a_push_that_was_removed_is_pushed_again(copy):
     assert os.path.isdir(restored)
     copy.stillhouse("run", "blobs.yaml")
     assert comparison(copy)["pushed"] == restored
+
+
+def test_a_student_whose_files_have_changed_since_its_checks_is_not_pushed(copy):
+    shutil.rmtree(copy.folder / "serving")
+    (weights,) = copy.folder.glob("runs/blobs/artifacts/Student/model/*/Format-Serving/variables/variables.data*")
+    os.truncate(weights, weights.stat().st_size // 2)
+    done = copy.stillhouse("run", "blobs.yaml")
+    assert done.returncode == 1, done.stderr
+    student = weights.parents[2]
+    assert f"Pusher: {student}/Format-Serving: found a model with fingerprint" in done.stderr
+    assert f"nothing was pushed; delete {student} and run again, which trains the model anew" in done.stderr
+    assert not list((copy.folder / "serving").iterdir())
 
 
 def wait_for(process, text):

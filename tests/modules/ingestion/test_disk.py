@@ -58,7 +58,7 @@ def test_links_in_the_place_of_caches_are_not_followed_when_caches_go(files, tmp
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept").write_text("kept")
-    stale = {"sources": [[["gone", 1, 1]]], "sizes": {}}
+    stale = {"sources": [[["gone", 1, 1]]], "sizes": {"missing.tfrecord": 1}}
     (elsewhere / CARD).write_text(json.dumps(stale))
     cache = Path(on_disk(files, str(tmp_path / "cache")).examples[0]).parent
     cache.rename(tmp_path / "moved")

@@ -1,14 +1,17 @@
 """The commands that list pushed versions and go back to one."""
 
+import io
 import json
 
 import blobs
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.pushes.versions import model_fingerprint, newest_version
 from stillhouse.pipelines.cli.app import app
+from stillhouse.pipelines.cli.comparison_table import print_comparison
 
 
 @pytest.fixture
@@ -66,6 +69,16 @@ def test_versions_are_listed_and_an_older_one_is_made_the_newest(command, tmp_pa
     forward = command("rollback", "blobs.yaml", "--to", "2")
     assert "a copy of version 2" in forward.stdout
     assert (serving / newest_version(str(serving)) / "saved_model.pb").read_text() == "two"
+
+
+@pytest.mark.parametrize(("served", "is_named"), [("serving/1", False), ("serving/2", True), (None, False)])
+def test_a_comparison_says_that_a_newer_version_is_served(served, is_named):
+    comparison = {"pipeline": "p", "eval_examples": 1, "models": [], "gates": [], "pushed": "serving/1"}
+    console = Console(file=io.StringIO(), width=200)
+    print_comparison(comparison | {"served": served}, console)
+    text = console.file.getvalue()
+    assert "pushed to serving/1" in text
+    assert ("not served: serving/2 is a newer version" in text) is is_named
 
 
 def test_what_cannot_be_done_has_an_exit_code_and_a_sentence(command, tmp_path):
