@@ -119,7 +119,7 @@ class PairedTests:
         positive = table.labels.reshape(-1) == 1
         areas = {}
         for name, answers in table.models.items():
-            scores = answers.reshape(-1) if table.head == "multi_label" else answers[:, -1]
+            scores = answers.reshape(-1) if table.head == "multi_label" else answers[:, 1]
             area = (_area_under_roc if self._metric == "auc" else _average_precision)(
                 positive, scores.astype(np.float64)
             )
@@ -140,7 +140,7 @@ def unit_values(table: PredictionTable, model: str, metric: str) -> np.ndarray:
     """
     answers, labels = table.models[model].astype(np.float64), table.labels
     if metric in RANKING:
-        return _per_query(table, answers[:, -1], RANKING[metric])
+        return _per_query(table, answers[:, 1], RANKING[metric])
     if table.head == "regression":
         errors = np.abs(answers - labels)
         return errors if metric == "mean_absolute_error" else np.square(errors)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from dataclasses import asdict
 from importlib import metadata
@@ -105,15 +106,19 @@ class Executor(base_executor.BaseExecutor):
         cards = [read_card(path) for _, path, _ in rows]
         loaded = [saved_models.load(path) for _, path, _ in rows]
         latencies = single_example_latencies(loaded, without_feature(first, label))
+        decisions = _read_json(input_dict["blessing"][0], DECISIONS)
+        undefined = {name for decision in decisions for name in (decision["slices"] or {}).get("undefined", [])}
         models = []
         for (row, path, metrics), card, (median, slow) in zip(rows, cards, latencies, strict=True):
             models.append(
                 {
                     "name": row.name,
                     "role": row.role,
-                    "metrics": {name: value for name, value in metrics.overall.items() if name != EXAMPLES},
+                    "metrics": _defined(metrics.overall, {EXAMPLES}),
                     "intervals": {
-                        n: interval for n, interval in metrics.intervals.get(OVERALL, {}).items() if n != EXAMPLES
+                        name: interval
+                        for name, interval in metrics.intervals.get(OVERALL, {}).items()
+                        if name != EXAMPLES and all(map(math.isfinite, interval))
                     },
                     "parameters": card["parameters"],
                     # None of them for a model that was not trained here, or is an ensemble.
@@ -121,7 +126,11 @@ class Executor(base_executor.BaseExecutor):
                     "bytes": size_in_bytes(path),
                     "latency_ms": round(median, 3),
                     "latency_p95_ms": round(slow, 3),
-                    "slices": {name: values for name, values in metrics.slices.items() if name != OVERALL},
+                    "slices": {
+                        name: _defined(values, {parameters.gate_metric} if name in undefined else set())
+                        for name, values in metrics.slices.items()
+                        if name != OVERALL
+                    },
                 }
             )
         reference = next(row.name for role in ("ensemble", "teacher") for row, *_ in rows if row.role == role)
@@ -132,7 +141,7 @@ class Executor(base_executor.BaseExecutor):
             "eval_examples": int(rows[0][2].overall[EXAMPLES]),
             "models": models,
             "gates": [
-                *_read_json(input_dict["blessing"][0], DECISIONS),
+                *decisions,
                 _read_json(input_dict["infra_blessing"][0], DECISION),
             ],
             "pushed": pushed.get_string_custom_property("pushed_destination")
@@ -160,12 +169,17 @@ class Executor(base_executor.BaseExecutor):
         if cards[0]["head"] == "classification":
             details |= look_at_predictions(table, names, reference, files, label)
         for output, name, content in (
-            ("comparison", COMPARISON, json.dumps(comparison, indent=1)),
+            ("comparison", COMPARISON, json.dumps(comparison, indent=1, allow_nan=False)),
             ("comparison", DETAILS, json.dumps(details)),
             ("page", PAGE, render(comparison, details)),
         ):
             folder = artifact_utils.get_single_uri(output_dict[output])
             io_utils.write_string_file(os.path.join(folder, name), content)
+
+
+def _defined(metrics: dict[str, float], without: set[str]) -> dict[str, float]:
+    """Returns the metrics that have a value, without some; what is undefined is left out."""
+    return {name: value for name, value in metrics.items() if name not in without and math.isfinite(value)}
 
 
 def compared_pairs(table: PredictionTable, names: list[str], metric: str) -> list[dict[str, Any]]:

@@ -139,6 +139,14 @@ def test_areas_are_those_of_scikit_learn_and_are_resampled(metric, reference):
     assert change.high == pytest.approx(np.quantile(draws, 0.975), abs=0.02)
 
 
+def test_the_area_of_class_one_is_not_changed_by_a_class_that_only_the_pushed_version_knows():
+    table = table_of(100, classes=2, Student=1.0, Other=0.5)
+    more = {name: np.pad(answers, ((0, 0), (0, 1))) for name, answers in table.models.items()}
+    wider = PredictionTable("classification", None, table.labels, more, {}, None)
+    tests = [PairedTests(each, "auc", False).change("Student", "Other") for each in (table, wider)]
+    assert tests[0] == tests[1]
+
+
 def test_an_area_of_one_class_is_undefined():
     table = table_of(40, classes=2, Student=1.0, Other=0.5)
     assert PairedTests(table.part(np.flatnonzero(table.labels == 1)), "auc", False).change("Student", "Other") is None
