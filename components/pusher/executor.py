@@ -75,7 +75,7 @@ class Executor(executor.Executor):
         fingerprint = fingerprint_to_push(input_dict, model_path)
         io_utils.copy_dir(model_path, pushed.uri)  # as the stock executor does
         record, reserved = self._record(input_dict), exec_properties.get("version")
-        with explained(push_path), ExitStack() as stack:
+        with ExitStack() as stack:
             version, staged = version_to_report(push_path, fingerprint), {}
             for number, teacher in enumerate(numbered_artifacts(input_dict, "teacher"), start=1):
                 folder = os.path.join(push_path, teacher_folder(number))
@@ -87,6 +87,7 @@ class Executor(executor.Executor):
                 version = push(model_path, push_path, fingerprint, record, remedy(input_dict["model"][0]), at_least)
             else:
                 progress.note(f"{os.path.join(push_path, version)} holds this very model already; nothing to push")
+            # The teachers are copied before the student appears, and get their names after it has got its own.
             keep_teachers(staged, push_path, version)
         self._MarkPushed(pushed, pushed_destination=os.path.join(push_path, version), pushed_version=version)
 
@@ -112,7 +113,9 @@ class Executor(executor.Executor):
 def _staged(saved_model: str, folder: str, push_path: str) -> Iterator[str]:
     """Gives an unfinished folder among a teacher's versions with a copy of the teacher."""
     refuse_links(folder, below=push_path)
-    remove_dead(folder)
-    with unfinished_folder(folder) as unfinished:
-        copy_folder(saved_model, unfinished)
+    with ExitStack() as stack:
+        with explained(push_path):
+            remove_dead(folder)
+            unfinished = stack.enter_context(unfinished_folder(folder))
+            copy_folder(saved_model, unfinished)
         yield unfinished

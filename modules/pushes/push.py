@@ -76,6 +76,9 @@ def explained(push_path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        path = error.filename2 or error.filename or push_path
+        if not (str(path).startswith(push_path) or push_path.startswith(str(path))):
+            raise  # about the model
         raise _explanation(push_path, error) from error
 
 
@@ -84,8 +87,7 @@ def _explanation(push_path: str, error: OSError) -> UserError:
         return MachineError(
             f"push.path: no space left on the disk of {push_path}; nothing was pushed; free some and run again"
         )
-    path = error.filename2 or error.filename
-    reason = f"{error.strerror or error} ({path})" if path else str(error)
+    reason = f"{error.strerror or error} ({error.filename2 or error.filename or push_path})"
     return UserError(f"push.path: {push_path} cannot be written: {reason}; nothing was pushed; set another push.path")
 
 

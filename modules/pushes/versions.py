@@ -148,9 +148,13 @@ def pushed_at(push_path: str, name: str) -> int:
 
 
 def version_to_report(push_path: str, fingerprint: str) -> str:
-    """Returns the newest version if it holds, undamaged, the model with this fingerprint, or NONE."""
+    """Returns the newest version if it holds, undamaged, the model with this fingerprint, or NONE.
+
+    An entry with a larger number, even one that no server can load, keeps a version from being the newest: a server
+    that starts tries the largest number alone.
+    """
     newest = newest_version(push_path)
-    if newest == NONE:
+    if newest == NONE or newest != numbered_entries(push_path)[0]:
         return NONE
     version = os.path.join(push_path, newest)
     holds_it = fingerprint_of_version(version) == fingerprint and not is_damaged(version)

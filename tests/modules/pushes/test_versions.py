@@ -84,6 +84,9 @@ def test_only_the_newest_version_is_reported_and_only_undamaged(tmp_path):
     one, two = saved_model(tmp_path / "1", "one", record={}), saved_model(tmp_path / "2", "two", record={})
     fingerprints = [model_fingerprint(str(version)) for version in (one, two)]
     assert [version_to_report(str(tmp_path), each) for each in fingerprints] == [NONE, "2"]
+    (tmp_path / "3").mkdir()  # what a server that starts would try, in vain
+    assert version_to_report(str(tmp_path), fingerprints[1]) == NONE
+    (tmp_path / "3").rmdir()
     (two / "saved_model.pb").write_text("tw")
     assert is_damaged(str(two))
     assert version_to_report(str(tmp_path), fingerprints[1]) == NONE
