@@ -20,6 +20,7 @@ REPOSITORY = Path(__file__).parent.parent
 TWO_TEACHERS = [{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Groups tests for pytest-xdist: those on the same run share a worker, and so one run; others go by file."""
     for item in items:
