@@ -15,14 +15,15 @@ SECONDS_BETWEEN_BEATS = 1.0
 
 
 def start_heartbeat() -> None:
-    """Starts the thread that writes LINE to the standard output, until this process ends."""
+    """Writes LINE to the standard output, and starts the thread that does so until this process ends."""
 
     def beat():
         with suppress(OSError):  # the supervisor is gone
             while True:
-                os.write(1, LINE.encode())
                 time.sleep(SECONDS_BETWEEN_BEATS)
+                os.write(1, LINE.encode())
 
+    os.write(1, LINE.encode())
     threading.Thread(target=beat, daemon=True).start()
 
 
@@ -35,11 +36,13 @@ class Silence:
     def __init__(self):
         """Begins now."""
         self.seconds = 0.0
+        self.is_first = True  # the process has not written anything yet
         self._last_look = time.monotonic()
 
     def end(self) -> None:
         """Called when the process has written a line."""
         self.seconds = 0.0
+        self.is_first = False
 
     def look(self) -> float:
         """Returns the seconds; called more often than once in SECONDS_BETWEEN_BEATS."""

@@ -35,6 +35,7 @@ from stillhouse.modules.peak_memory import peak_mb
 
 HOST = "127.0.0.1"
 SECONDS_BETWEEN_LOOKS = 0.1
+SECONDS_TO_START = 60.0  # at least, for a process's first sign of life: a busy machine starts Python slowly
 SECONDS_TO_END = 20.0  # for the workers, when the chief is done
 # What a process says that failed because another one did. The other one may need a while to say why.
 SECONDS_TO_TELL = 5.0
@@ -263,8 +264,9 @@ def _watch(job: Job, tasks: list[_Task], course: Course) -> None:
 def _kill_silent(tasks: list[_Task], seconds: float) -> None:
     """Kills tasks that have given no sign of life for so many seconds."""
     for task in tasks:
-        if task.silence.look() > seconds and task.process.poll() is None:
-            task.killed_because = f"no heartbeat for {seconds:g} s"
+        allowed = max(seconds, SECONDS_TO_START) if task.silence.is_first else seconds
+        if task.silence.look() > allowed and task.process.poll() is None:
+            task.killed_because = f"no heartbeat for {allowed:g} s"
             task.process.kill()  # SIGKILL ends a stopped process, too
             task.process.wait()
 
