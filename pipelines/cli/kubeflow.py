@@ -106,8 +106,10 @@ def tfjob(
     """Print the Kubeflow Training Operator's manifest (TFJob) for a training of several processes."""
     import yaml
 
+    from stillhouse.pipelines.kubeflow.image_name import check_image
     from stillhouse.pipelines.kubeflow.training_operator import Pods, tfjob
 
+    check_image(image)
     settings = load_settings(settings_file, overrides)
     print(
         yaml.safe_dump(tfjob(settings, model, Pods(image, namespace, claim, mount, job_file)), sort_keys=False), end=""
