@@ -5,18 +5,16 @@ import re
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings.pipeline import Settings
+from stillhouse.modules.settings.yaml_data import MAX_CHARACTERS, MAX_DEPTH, YamlError, read_yaml
 
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, which also reads 1e-3 as a number, as YAML 1.2 does; YAML 1.1 requires 1.0e-3."""
-
-
+MAX_SHOWN = 200  # characters of a value in a message
+# How pydantic's locations name a type among those that a key may have.
+_TYPE = re.compile(r"int|str|(literal|list)\[.*\]")
 # How pydantic's messages continue after "expected".
 _PHRASES = (
     ("Value error, ", ""),
@@ -25,9 +23,6 @@ _PHRASES = (
     ("String should match pattern ", "a string that matches "),
     ("greater than ", "a value greater than "),
     ("less than ", "a value less than "),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 
 
@@ -76,14 +71,44 @@ def _explain(error: dict) -> str:
         near = difflib.get_close_matches(str(location[-1]), fields, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{_path_of(location)}: unknown key{hint} (allowed here: {', '.join(fields)})"
-    description = f" ({fields[location[-1]].description})" if location[-1] in fields else ""
+    described = location  # the key itself, or the one whose list or mapping the value is in
+    while described and described[-1] not in _fields(_section_at(described[:-1])):
+        described = described[:-1]
+    description = f" ({_fields(_section_at(described[:-1]))[described[-1]].description})" if described else ""
     if error["type"] == "missing":
         return f"{_path_of(location)}: missing{description}"
     for pydantic_phrase, phrase in _PHRASES:
         if message.startswith(pydantic_phrase):
             message = phrase + message.removeprefix(pydantic_phrase)
     message = re.sub(r" after validation, not \d+$", "", message)
-    return f"{_path_of(location)}: found {error['input']!r}; expected {message}{description}"
+    return f"{_path_of(location)}: found {_shown(error['input'])}; expected {message}{description}"
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+
+
+def _one_per_key(errors: list[dict], raw: dict) -> list[dict]:
+    """Returns the errors, those for the types that one key may have joined; pydantic names the type behind the key."""
+    joined: list[dict] = []
+    of_types: dict[tuple, dict] = {}
+    for error in errors:
+        location: tuple = ()
+        value: Any = raw
+        for key in error["loc"]:
+            exists = key in value if isinstance(value, dict) else isinstance(value, list) and key in range(len(value))
+            if exists or not _TYPE.fullmatch(str(key)):
+                location += (key,)
+                value = value[key] if exists else None
+        if location == error["loc"]:
+            joined.append(error)
+        elif location in of_types:
+            of_types[location]["msg"] += f" or {error['msg'].removeprefix('Input should be ')}"
+        else:
+            of_types[location] = error | {"loc": location}
+            joined.append(of_types[location])
+    return joined
 
 
 def parse_settings(raw: Any, source: str) -> Settings:
@@ -97,7 +122,7 @@ def parse_settings(raw: Any, source: str) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        lines = [_explain(dict(detail)) for detail in error.errors()]
+        lines = [_explain(detail) for detail in _one_per_key([dict(detail) for detail in error.errors()], raw)]
         raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
 
 
@@ -111,26 +136,38 @@ def apply_override(raw: dict, override: str) -> None:
     if not equals or not path:
         raise UserError(f"--set {override}: expected KEY=VALUE, such as student.epochs=5")
     try:
-        parsed = yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set {override}: the value is not valid YAML: {error}") from error
+        override.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--set {override}: not valid UTF-8") from error
+    shown = override if len(override) <= MAX_SHOWN else f"{override[:MAX_SHOWN]}..."
+    try:
+        parsed = read_yaml(value)
+    except YamlError as error:
+        raise UserError(f"--set {shown}: the value: {error}") from error
     *parents, last = path.replace("[", ".").replace("]", "").split(".")
+    if len(parents) > MAX_DEPTH:
+        raise UserError(f"--set {shown}: found {len(parents)} keys; expected at most {MAX_DEPTH}")
     target: Any = raw
     for depth, key in enumerate(parents, start=1):
-        if isinstance(target, list) and key.isdigit() and int(key) < len(target):
+        if _is_index(key, target):
             target = target[int(key)]
         elif isinstance(target, dict):
             if target.get(key) is None:
                 target[key] = {}
             target = target[key]
         else:
-            raise UserError(f"--set {override}: {'.'.join(parents[:depth])} does not exist in the settings")
-    if isinstance(target, list) and last.isdigit() and int(last) < len(target):
+            raise UserError(f"--set {shown}: {'.'.join(parents[:depth])[:MAX_SHOWN]} does not exist in the settings")
+    if _is_index(last, target):
         target[int(last)] = parsed
     elif isinstance(target, dict):
         target[last] = parsed
     else:
-        raise UserError(f"--set {override}: {path} does not exist in the settings")
+        raise UserError(f"--set {shown}: {path[:MAX_SHOWN]} does not exist in the settings")
+
+
+def _is_index(key: str, target: Any) -> bool:
+    is_number = key.isascii() and key.isdecimal() and len(key) <= len(str(MAX_CHARACTERS))
+    return isinstance(target, list) and is_number and int(key) < len(target)
 
 
 def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
@@ -140,11 +177,14 @@ def load_settings(path: Path, overrides: list[str] | None = None) -> Settings:
       UserError: the file cannot be read, is not YAML, or has invalid settings.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
+        with open(path, encoding="utf-8") as file:
+            raw = read_yaml(file.read(MAX_CHARACTERS + 1))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8: {error.reason} (byte {error.object[error.start]:#x})") from error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
         raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise UserError(f"{path}, line {error.line}: {error}") from error
     for override in overrides or []:
         if not isinstance(raw, dict):
             break
