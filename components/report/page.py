@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
 from stillhouse.components.report import figures
+from stillhouse.modules.visible import visible, visible_data, visible_json
 
 PAGE = "report.html"
 DETAILS = "details.json"  # the page's content beyond the comparison
@@ -29,6 +30,8 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
         DarkKnowledge's JSON, if that component ran}, and for classifiers {"classes": names, "calibration":
         {model: ...}, "confusion": {model: ...}, "disagreements": {...}}, as `components.report.executor` gathers them.
     """
+    settings = visible_json(json.dumps(comparison["settings"], indent=1, ensure_ascii=False))
+    comparison, details = visible_data(comparison), visible_data(details)
     models = {model["name"]: model for model in comparison["models"]}
     student = next(model for model in models.values() if model["role"] == "student")
     reference = next((m for role in ("ensemble", "teacher") for m in models.values() if m["role"] == role), None)
@@ -67,10 +70,10 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
         versions=details["versions"],
         artifacts=details["artifacts"],
         commit=details["commit"],
-        again=again,
+        again=visible(again) if again else None,
         data=details["data"],
         dark_knowledge=_shown(details.get("dark_knowledge")),
-        settings=json.dumps(comparison["settings"], indent=1, ensure_ascii=False),
+        settings=settings,
     )
 
 

@@ -141,7 +141,7 @@ class _Data:
 
 def _shown(node: yaml.Node) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        return f"a {node.id}"
+        return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
     return repr(node.value if len(node.value) <= MAX_SHOWN else f"{node.value[:MAX_SHOWN]}...")
 
 

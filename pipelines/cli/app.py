@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import stillhouse
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli import kubeflow, schedule
+from stillhouse.pipelines.cli.console import Console
 from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, make_importable, output, quieten
 from stillhouse.pipelines.cli.pushed import pushed, rollback
 from stillhouse.pipelines.cli.report import report

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from stillhouse.modules.atomic import write_text
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli.connection_options import with_connection
+from stillhouse.pipelines.cli.console import Console
 from stillhouse.pipelines.cli.options import Json, Overrides, SettingsFile, compiled
 
 

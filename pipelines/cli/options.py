@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from stillhouse.modules.settings import Settings
+from stillhouse.pipelines.cli.console import Console
 
 SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="The settings file (YAML).")]
 Root = Annotated[Path | None, typer.Option(help="Folder of artifacts and results; default: runs/NAME.")]

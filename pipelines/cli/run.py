@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from stillhouse.modules.errors import GATE_REFUSED, MachineError
 from stillhouse.modules.pushes.versions import served_folder
 from stillhouse.modules.settings import Settings, load_settings
 from stillhouse.pipelines.cli.comparison_table import print_comparison
+from stillhouse.pipelines.cli.console import Console
 from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, make_importable, output, quieten
 from stillhouse.pipelines.local import unchanged
 from stillhouse.pipelines.local.run_view import RunView

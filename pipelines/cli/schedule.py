@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import load_settings
 from stillhouse.pipelines.cli.connection_options import with_connection
+from stillhouse.pipelines.cli.console import Console
 from stillhouse.pipelines.cli.options import Json, Overrides, Root, SettingsFile, compiled, output
 from stillhouse.pipelines.schedules.local_zone import local_zone
 from stillhouse.pipelines.schedules.scheduler import Scheduler, in_local_time, next_due

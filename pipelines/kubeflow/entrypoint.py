@@ -138,6 +138,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     arguments, beam_options = parser.parse_known_args()
     from stillhouse.modules.errors import UserError
+    from stillhouse.modules.visible import visible
 
     executor_input = json.loads(arguments.json_serialized_invocation_args)
     output_file = Path(executor_input["outputs"]["outputFile"])
@@ -156,7 +157,7 @@ def main() -> None:
         if cause is None:
             raise
         traceback.print_exc()
-        print(f"error: {cause}", file=sys.stderr)
+        print(f"error: {visible(str(cause))}", file=sys.stderr)
         sys.exit(cause.exit_code)
 
 

@@ -7,6 +7,8 @@ import time
 from rich.console import Console
 from rich.markup import escape
 
+from stillhouse.modules.visible import visible
+
 SECONDS_BETWEEN_LINES = 5.0  # on something that is no terminal
 SECONDS_OF_SILENCE = 15.0  # there, after which a line says that the component still runs
 TICK = 1.0  # seconds
@@ -108,7 +110,8 @@ class RunView(logging.Handler):
 
     def _draw(self) -> None:
         if self._status and self.node:
-            self._status.update(escape("  ".join(filter(None, [self._running(), self._detail]))))
+            # A status does not come through the console's `render_str`.
+            self._status.update(escape(visible("  ".join(filter(None, [self._running(), self._detail])))))
 
     def _print(self, text: str) -> None:
         if not self._quiet:

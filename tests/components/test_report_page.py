@@ -1,5 +1,7 @@
 """The page, of made-up comparisons of every size, and what stands in it about predictions."""
 
+import html
+import json
 import re
 from html.parser import HTMLParser
 
@@ -8,6 +10,7 @@ import pytest
 
 from stillhouse.components.report.page import compared_slices, compression, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
+from stillhouse.modules.visible import CONTROL
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 NASTY = "<script>alert('x')</script> ∆ 日本語 $\\alpha$"
@@ -184,6 +187,22 @@ def test_data_lineage_and_the_way_to_run_it_again_are_told():
     ):
         assert text in words
     assert "No schema anomalies" in Tags(render(*made_up())).words
+
+
+def test_control_characters_of_names_are_shown_and_the_settings_keep_their_meaning():
+    comparison, details = made_up(name="a\x1b[31mb\0\x9b2J\u202etxt\ud800")
+    comparison["settings"]["preprocessing"] = {"word": "a\x1b\x9b\u202e∆"}
+    comparison["models"][0]["slices"] = {"tree=\x07": comparison["models"][0]["slices"]["tree=0"]}
+    comparison["models"][-1]["slices"] = {"tree=\x07": comparison["models"][-1]["slices"]["tree=0"]}
+    details["classes"] = ["\x1b]0;title\x07", *details["classes"][1:]]
+    page = render(comparison, details, "stillhouse run 'a\x1b'")
+    assert not CONTROL.search(page)
+    assert page.encode()
+    words = Tags(page).words
+    for shown in (r"a\x1b[31mb\x00\x9b2J\u202etxt\ud800", r"tree=\x07", r"\x1b]0;title\x07", r"run 'a\x1b'"):
+        assert shown in words
+    shown = html.unescape(re.search("<pre><code>(.*?)</code>", page, re.DOTALL)[1])
+    assert json.loads(shown) == comparison["settings"]
 
 
 def test_metrics_stand_with_their_intervals():

@@ -49,7 +49,7 @@ def refuse(folder, text, overrides=None):
         ("&a {<<: *a}", "an alias stands within the value that it names"),
         ("{<<: [3]}", "<< merges mappings; found '3'"),
         ("{1: a}", "the key '1' is no string; put it into quotes"),
-        ("{[a]: b}", "the key a sequence is no string; put it into quotes"),
+        ("{[a]: b}", "the key a list is no string; put it into quotes"),
         ("{a: 1, a: 2}", "the key 'a' stands in line {line} already; remove one"),
         (r'"\ud800"', r"'\ud800' has a character that no text has"),
         (r'"\0"', r"'\x00' has a character that no text has"),
