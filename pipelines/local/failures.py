@@ -14,6 +14,7 @@ from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.pushes.push import NO_SPACE
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.local.data_check import find_fault
+from stillhouse.pipelines.local.metadata_check import corrupt
 from stillhouse.pipelines.local.paths import METADATA
 
 # A run that fails on a disk with less than this has failed for want of space.
@@ -57,10 +58,7 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
             raise type(link)(f"{node}: {link}") from error
     text = "\n".join(str(link) for link in chain)
     if "file is not a database" in text or "database disk image is malformed" in text:  # SQLite's words
-        raise MachineError(
-            f"{root / METADATA}: the metadata store is corrupt; remove {root}, or choose another --root; the run then "
-            "starts from the beginning"
-        ) from error
+        raise corrupt(root / METADATA, text.splitlines()[0][:200]) from error
     if full := _full_disk(chain, settings, root):
         raise MachineError(f"{node}: no space left on the disk of {full}; free some and run again") from error
     denied = any(isinstance(link, PermissionError) for link in chain) or any(

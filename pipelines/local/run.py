@@ -26,6 +26,7 @@ from stillhouse.pipelines.dag.create import create_pipeline, sqlite
 from stillhouse.pipelines.dag.nodes import PipelinePaths
 from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.failures import explain
+from stillhouse.pipelines.local.metadata_check import check_metadata
 from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA, local_paths
 from stillhouse.pipelines.local.run_view import RunView
 
@@ -52,9 +53,10 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     prepare_devices(settings.devices())  # before anything else touches TensorFlow
     check_settings(settings)
     with _locked(root):
-        for name in (DURATIONS, DARK_KNOWLEDGE_FOLDER, COMPARISON, SETTINGS, PAGE):
+        for name in (DURATIONS, DARK_KNOWLEDGE_FOLDER, COMPARISON, SETTINGS, PAGE, METADATA):
             remove_leftovers(root / name)
         refuse_links_below(root / ARTIFACTS)
+        check_metadata(root)
         view.expected = _durations(root)
         paths = local_paths(settings, root)
         pipeline = create_pipeline(settings, paths)
