@@ -1,6 +1,7 @@
 """The command `stillhouse`. Heavy imports stand inside the commands, so that help and errors are quick."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -100,8 +101,15 @@ def init(
     console.print(f"next: stillhouse run {name}.yaml", highlight=False)
 
 
+def _give_home() -> None:
+    """Sets HOME where neither it nor the user id names a home, as in a container: nltk needs one to be imported."""
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = "/"  # as container engines do
+
+
 def main() -> None:
     """Runs the command line and turns users' mistakes into one message and an exit code."""
+    _give_home()
     try:
         app()
     except UserError as error:

@@ -71,8 +71,9 @@ def _finish(comparison: dict[str, Any], as_json: bool, page: Path | None = None)
 def _dry_run(settings: Settings, root: Path, as_json: bool) -> None:
     from stillhouse.pipelines.dag.create import create_pipeline
     from stillhouse.pipelines.local.check import check_settings
-    from stillhouse.pipelines.local.paths import local_paths
+    from stillhouse.pipelines.local.paths import check_root, local_paths
 
+    check_root(root)
     check_settings(settings)
     pipeline = create_pipeline(settings, local_paths(settings, root))
     dag = {node.id: sorted(upstream.id for upstream in node.upstream_nodes) for node in pipeline.components}

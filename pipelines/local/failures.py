@@ -44,7 +44,10 @@ def _full_disk(chain: list[BaseException], settings: Settings, root: Path) -> st
 
 
 def _fullest(settings: Settings, root: Path) -> str | None:
-    for folder in (str(root), os.path.abspath(settings.push.path), tempfile.gettempdir()):
+    folders = [str(root), os.path.abspath(settings.push.path), tempfile.gettempdir()]
+    if settings.ingestion.cache_folder:
+        folders.append(os.path.abspath(settings.ingestion.cache_folder))
+    for folder in folders:
         if os.path.isdir(folder) and shutil.disk_usage(folder).free < MIN_FREE_BYTES:
             return folder
     return None

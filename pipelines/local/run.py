@@ -27,7 +27,7 @@ from stillhouse.pipelines.dag.nodes import PipelinePaths
 from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.failures import explain
 from stillhouse.pipelines.local.metadata_check import check_metadata
-from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA, local_paths
+from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA, check_root, local_paths
 from stillhouse.pipelines.local.run_view import RunView
 
 DURATIONS = ".durations.json"  # below a run's root
@@ -50,6 +50,7 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
     Raises:
       UserError: something that the user can mend; what is being served is untouched.
     """
+    check_root(root)
     prepare_devices(settings.devices())  # before anything else touches TensorFlow
     check_settings(settings)
     with _locked(root):

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -6,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import stillhouse
-from stillhouse.pipelines.cli.app import app
+from stillhouse.pipelines.cli.app import _give_home, app
 
 HEAVY = ("tensorflow", "tfx", "apache_beam", "tensorflow_model_analysis", "kfp")
 
@@ -75,3 +76,33 @@ def test_init_overwrites_nothing(project):
 def test_the_version_is_that_of_the_package():
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"{stillhouse.__version__}\n")
+
+
+def test_a_user_id_without_a_name_and_a_home_has_a_home():
+    """nltk, which TFX's libraries import, refuses to be imported without one."""
+    code = (
+        "import os, pwd\n"
+        "try:\n    pwd.getpwuid(os.getuid())\nexcept KeyError:\n    print('no name')\n"
+        "from stillhouse.pipelines.cli.app import _give_home\n"
+        "_give_home()\n"
+        "import nltk\n"
+        "print(os.environ['HOME'])\n"
+    )
+    command = ["unshare", "--user", "--map-user=54321", sys.executable, "-c", code]
+    done = subprocess.run(command, env={"PATH": os.defpath}, capture_output=True, text=True)
+    if done.stderr.startswith("unshare"):
+        pytest.skip(f"no user id of our own here: {done.stderr}")
+    assert done.stdout == "no name\n/\n", done.stderr
+
+
+def test_a_home_stays_as_it_is(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    _give_home()
+    assert os.environ["HOME"] == "/home/me"
+
+
+def test_a_root_with_a_pattern_is_refused_by_a_dry_run_too(project):
+    done = project.stillhouse("run", "blobs.yaml", "--dry-run", "--root", "runs [1]/it")
+    assert done.returncode == 2
+    assert "error: --root: found '" in done.stderr
+    assert "runs [1]/it'; expected a path without * ? [ ]" in done.stderr

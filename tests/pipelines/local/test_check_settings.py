@@ -1,17 +1,14 @@
 """What is checked before anything runs."""
 
-import os
 import sys
 
 import blobs
 import pytest
 from artifacts import network, save
 from rich.console import Console
-from tfx.orchestration import metadata
 
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import parse_settings
-from stillhouse.pipelines.dag.create import sqlite
 from stillhouse.pipelines.local import run as local
 from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.run_view import RunView
@@ -113,20 +110,16 @@ def test_dark_knowledge_takes_the_place_of_a_link_and_goes_without_following_it(
     assert (elsewhere / "kept").read_text() == "elsewhere"
 
 
-def _foreign(path):
-    path.write_text("no database, " * 100)
-
-
-def _cut_short(path):
-    with metadata.Metadata(sqlite(str(path))):
-        pass
-    os.truncate(path, path.stat().st_size // 2)
-
-
-@pytest.mark.parametrize("damage", [_foreign, _cut_short])
-def test_a_damaged_metadata_store_is_told_before_anything_runs(parsed, tmp_path, damage):
+def test_a_damaged_metadata_store_is_told_before_anything_runs(parsed, tmp_path):
     root = tmp_path / "runs" / "blobs"
     root.mkdir(parents=True)
-    damage(root / "metadata.sqlite")
-    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is corrupt; remove {root}, "):
+    (root / "metadata.sqlite").write_text("no database, " * 100)
+    with pytest.raises(MachineError, match=f"^{root}/metadata.sqlite: the metadata store is corrupt "):
         local.run(parsed(), root, RunView(Console(stderr=True), quiet=True))
+
+
+@pytest.mark.parametrize("name", ["runs [1]", "all*", "what?", "a\\b", "a\nb", "a\x1b[31m"])
+def test_a_root_that_tfx_takes_for_a_pattern_is_told_before_it_is_made(parsed, tmp_path, name):
+    with pytest.raises(UserError, match=r"^--root: found '.*'; expected a path without \* \? \[ \]"):
+        local.run(parsed(), tmp_path / name / "blobs", RunView(Console(stderr=True), quiet=True))
+    assert not (tmp_path / name).exists()
