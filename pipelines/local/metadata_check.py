@@ -130,8 +130,9 @@ def _problem_of(connection: sqlite3.Connection, path: Path) -> str | None:
 
 
 def _execution_ids(artifacts: Path) -> list[int]:
-    """Returns the numbers of the executions that have written artifacts: NODE/OUTPUT/EXECUTION."""
-    return [int(path.name) for path in artifacts.glob("*/*/*") if re.fullmatch("[0-9]{1,18}", path.name)]
+    """Returns the numbers of the executions that have left folders: NODE/OUTPUT/NUMBER and NODE/.system/KIND/NUMBER."""
+    folders = [*artifacts.glob("*/*/*"), *artifacts.glob("*/.system/*/*")]
+    return [int(path.name) for path in folders if re.fullmatch("[0-9]{1,18}", path.name)]
 
 
 def _start_after(path: Path, execution: int) -> None:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from stillhouse.modules import progress
 from stillhouse.modules.visible import CONTROL, visible, visible_json
+from stillhouse.pipelines.cli.app import app
 from stillhouse.pipelines.cli.comparison_table import print_comparison
 from stillhouse.pipelines.cli.console import Console
 from stillhouse.pipelines.cli.dark_knowledge_table import print_dark_knowledge
@@ -64,6 +66,14 @@ def test_tables_and_messages_show_them(show, count):
     text = printed(show)
     assert not CONTROL.search(text)
     assert text.count(SHOWN) >= count
+
+
+def test_json_output_is_valid_and_says_the_same(tmp_path):
+    (tmp_path / "comparison.json").write_text(json.dumps(comparison()))
+    done = CliRunner().invoke(app, ["report", str(tmp_path), "--json"])
+    assert json.loads(done.stdout) == comparison()
+    assert done.stdout.isascii()
+    assert not CONTROL.search(done.stdout)
 
 
 def test_progress_shows_them(monkeypatch):
