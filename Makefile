@@ -17,7 +17,7 @@ run: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python data/prepare.py
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 25
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 25
 
 soak: .venv/installed
 	$(BIN)/python data/prepare.py

@@ -1,6 +1,8 @@
 """Fixtures shared by all tests."""
 
+import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import stillhouse  # noqa: F401  (selects tf_keras before a test imports TensorFlow)
 
@@ -20,12 +23,22 @@ REPOSITORY = Path(__file__).parent.parent
 TWO_TEACHERS = [{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """Groups tests for pytest-xdist: those on the same run share a worker, and so one run; others go by file."""
-    for item in items:
-        runs = [name for name in ("finished", "trained") if name in item.fixturenames]
-        item.add_marker(pytest.mark.xdist_group(runs[0] if runs else item.path.name))
+def pytest_xdist_make_scheduler(config, log):
+    """Lets the files whose tests need the same run of a pipeline share a worker, and so one run."""
+
+    class ByRun(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return run_of(config.rootpath / nodeid.partition("::")[0])
+
+    return ByRun(config, log)
+
+
+@functools.cache
+def run_of(file: Path) -> str:
+    """Returns the fixture `finished` or `trained` if a function in the file has such an argument, else the file."""
+    arguments = re.findall(r"^def \w+\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE)
+    names = {name for text in arguments for name in re.findall(r"\w+", text)}
+    return next((run for run in ("finished", "trained") if run in names), str(file))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,7 +38,7 @@ class PredictionsWriter:
         """Prepares the table.
 
         Args:
-          folder: exists.
+          folder: made if it is missing.
           head: classification, multi_label or regression.
           class_names: of each model, in the order of its outputs; None: their numbers.
           slice_columns: raw columns that define slices.
@@ -64,6 +64,7 @@ class PredictionsWriter:
             if self._writer:
                 self._writer.close()
                 if kind is None:
+                    fileio.makedirs(os.path.dirname(self._path))  # Kubeflow's launcher has not made it
                     fileio.copy(self._local.name, self._path, overwrite=True)
 
     def write(

@@ -34,7 +34,8 @@ def test_a_table_is_read_as_it_was_written_with_classes_in_the_students_order(tm
         "Pushed": np.array([[0.2, 0.1, 0.7], [0.3, 0.6, 0.1], [0.0, 0.0, 1.0]]),
     }
     slices = {"shop": [["a"], ["(missing)"], ["a", "b"]]}
-    with PredictionsWriter(str(tmp_path), "classification", class_names, ["shop"]) as writer:
+    folder = str(tmp_path / "uri")  # which nobody has made, as on Kubeflow
+    with PredictionsWriter(folder, "classification", class_names, ["shop"]) as writer:
         for rows in (slice(0, 2), slice(2, 3)):
             writer.write(
                 np.array([0, 1, 1])[rows],
@@ -42,7 +43,7 @@ def test_a_table_is_read_as_it_was_written_with_classes_in_the_students_order(tm
                 {"shop": slices["shop"][rows]},
                 ["q", "q", "r"][rows],
             )
-    table = read_predictions(str(tmp_path))
+    table = read_predictions(folder)
     assert table.classes == ["ash", "oak", "elm"]
     assert table.labels.tolist() == [0, 1, 1]
     np.testing.assert_allclose(table.models["Student"], [[0.9, 0.1, 0], [0.4, 0.6, 0], [0.5, 0.5, 0]], rtol=1e-6)
