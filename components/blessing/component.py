@@ -29,7 +29,6 @@ class Blessing(base_component.BaseComponent):
         blessings: Sequence[BaseChannel],
         predictions: BaseChannel,
         fidelity: FidelityRule | None = None,
-        slice_columns: Sequence[Sequence[str]] = (),
     ):
         """Builds the node.
 
@@ -39,12 +38,11 @@ class Blessing(base_component.BaseComponent):
           evaluations, blessings: the Evaluators' outputs, in the gates' order.
           predictions: of all models that the gates compare.
           fidelity: the gate on the student's agreement with its teacher; None: none.
-          slice_columns: the columns of each kind of slice.
         """
         super().__init__(
             spec=fill(
                 type(self),
-                BlessingParameters(gates=list(gates), fidelity=fidelity, slice_columns=slice_columns),
+                BlessingParameters(gates=list(gates), fidelity=fidelity),
                 model=model,
                 predictions=predictions,
                 evaluation=evaluations,

@@ -12,10 +12,10 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
 from stillhouse.components.base import Parameters, numbered_artifacts
-from stillhouse.components.blessing.gates import Decision, FidelityRule, Gate, decide, decide_fidelity
+from stillhouse.components.blessing.gates import FidelityRule, Gate, decide, decide_fidelity
 from stillhouse.components.checked_model import checked_fingerprint, note_fingerprint
 from stillhouse.components.evaluation import BASELINE, CANDIDATE, OVERALL, read_evaluation
-from stillhouse.components.predictions.fidelity import fidelity
+from stillhouse.components.predictions.fidelity import fidelity, slice_fidelities
 from stillhouse.components.predictions.paired import CONFIDENCE, PairedChange, PairedTests
 from stillhouse.components.predictions.table import STUDENT, PredictionTable, read_predictions
 
@@ -27,7 +27,6 @@ class BlessingParameters(Parameters):
 
     gates: list[Gate]
     fidelity: FidelityRule | None
-    slice_columns: list[list[str]]
 
 
 class Executor(base_executor.BaseExecutor):
@@ -52,7 +51,9 @@ class Executor(base_executor.BaseExecutor):
             is_blessed = model_utils.is_model_blessed(blessed)
             decisions.append(decide(gate, is_blessed, candidate, other, paired, table.empty_columns()))
         if parameters.fidelity:
-            decisions.append(_decide_fidelity(parameters.fidelity, table, parameters.slice_columns))
+            rule = parameters.fidelity
+            slices = slice_fidelities(table, rule.other, rule.slice_columns)
+            decisions.append(decide_fidelity(rule, fidelity(table, rule.other), slices))
         blessing = artifact_utils.get_single_instance(output_dict["blessing"])
         io_utils.write_string_file(
             os.path.join(blessing.uri, DECISIONS), json.dumps([decision.to_dict() for decision in decisions], indent=1)
@@ -77,17 +78,7 @@ def paired_changes(gate: Gate, table: PredictionTable) -> dict[str, PairedChange
 
     changes = {OVERALL: change(table)}
     if gate.min_change_per_slice is not None:
-        for columns in gate.slice_columns:
-            for name, rows in table.slice_rows(columns).items():
-                if len(rows) >= gate.min_slice_examples:
-                    changes[name] = change(table.part(rows))
+        for name, rows in table.slice_rows(gate.slice_columns).items():
+            if len(rows) >= gate.min_slice_examples:
+                changes[name] = change(table.part(rows))
     return changes
-
-
-def _decide_fidelity(rule: FidelityRule, table: PredictionTable, slice_columns: list[list[str]]) -> Decision:
-    slices = {
-        name: fidelity(table.part(rows), rule.other)
-        for columns in slice_columns
-        for name, rows in table.slice_rows(columns).items()
-    }
-    return decide_fidelity(rule, fidelity(table, rule.other), slices)

@@ -40,6 +40,7 @@ class FidelityRule:
     min_agreement_per_slice: float | None
     max_kl: float | None
     min_slice_examples: int
+    slice_columns: list[list[str]] = field(default_factory=list)  # as evaluation.slices sets them
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,8 @@ def _verdict_on_slices(
 ) -> tuple[bool, str]:
     """Returns whether the slices pass, and why."""
     limit = gate.min_change_per_slice or 0.0
-    for worst in slices.failed[:1]:
+    if slices.failed:
+        worst = slices.failed[0]
         change = _change(gate, student.slices[worst], other.slices[worst])
         more = f" (and {_count(len(slices.failed) - 1, 'more slice')})" if len(slices.failed) > 1 else ""
         interval = paired[worst]

@@ -1,12 +1,12 @@
 """Fidelity: how closely the student reproduces its teacher, whatever the labels (Stanton et al. 2021)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stillhouse.components.predictions.table import STUDENT, PredictionTable
-
-SMALLEST_PROBABILITY = 1e-7
+from stillhouse.modules.models.serving import SMALLEST_PROBABILITY
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,13 @@ def fidelity(table: PredictionTable, reference: str) -> Fidelity:
     return Fidelity(agreement, float(_terms(teacher, student).sum(axis=-1).mean()), len(table))
 
 
+def slice_fidelities(
+    table: PredictionTable, reference: str, slice_columns: Sequence[Sequence[str]]
+) -> dict[str, Fidelity]:
+    """Returns the fidelity on each slice, by the slice's name; `slice_columns` as `PredictionTable.slice_rows`'s."""
+    return {name: fidelity(table.part(rows), reference) for name, rows in table.slice_rows(slice_columns).items()}
+
+
 def _terms(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     p, q = np.maximum(p, SMALLEST_PROBABILITY), np.maximum(q, SMALLEST_PROBABILITY)
     return p * np.log(p / q)
@@ -50,7 +57,7 @@ def never_predicted(table: PredictionTable, reference: str) -> dict[str, tuple[i
     student, teacher = (
         np.bincount(table.models[name].argmax(axis=-1), minlength=width) for name in (STUDENT, reference)
     )
-    true = np.bincount(table.labels[(table.labels >= 0) & (table.labels < width)], minlength=width)
+    true = np.bincount(table.labels[table.known_labels(width)], minlength=width)
     names = table.classes or [str(number) for number in range(width)]
     return {
         names[number]: (int(teacher[number]), int(true[number]))

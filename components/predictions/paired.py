@@ -15,8 +15,8 @@ from scipy.stats import binomtest
 
 from stillhouse.components.predictions.table import PredictionTable
 from stillhouse.components.ranking_metrics import precision_at_one, reciprocal_rank
+from stillhouse.modules.models.serving import SMALLEST_PROBABILITY, example_metrics
 
-SMALLEST_PROBABILITY = 1e-7  # Keras clips there too
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 MIN_RESAMPLES = 200
@@ -117,17 +117,17 @@ class PairedTests:
         # Of several labels each pair of example and label counts, resampled by examples.
         per_example = table.labels.shape[1] if table.head == "multi_label" else 1
         positive = table.labels.reshape(-1) == 1
-        areas = {}
+        make_area = _area_under_roc if self._metric == "auc" else _average_precision
+        area_of = {}
         for name, answers in table.models.items():
             scores = answers.reshape(-1) if table.head == "multi_label" else answers[:, 1]
-            area = (_area_under_roc if self._metric == "auc" else _average_precision)(
-                positive, scores.astype(np.float64)
-            )
-            samples = [area(np.ones([1, len(positive)], np.float32))]
-            for weights in _weights(np.random.default_rng(self._seed), len(table)):
-                samples.append(area(np.repeat(weights, per_example, axis=1)))
-            areas[name] = np.concatenate(samples)
-        return areas
+            area_of[name] = make_area(positive, scores.astype(np.float64))
+        samples = {name: [area(np.ones([1, len(positive)], np.float32))] for name, area in area_of.items()}
+        for weights in _weights(np.random.default_rng(self._seed), len(table)):
+            repeated = np.repeat(weights, per_example, axis=1)
+            for name, area in area_of.items():
+                samples[name].append(area(repeated))
+        return {name: np.concatenate(parts) for name, parts in samples.items()}
 
 
 def unit_values(table: PredictionTable, model: str, metric: str) -> np.ndarray:
@@ -141,19 +141,12 @@ def unit_values(table: PredictionTable, model: str, metric: str) -> np.ndarray:
     answers, labels = table.models[model].astype(np.float64), table.labels
     if metric in RANKING:
         return _per_query(table, answers[:, 1], RANKING[metric])
-    if table.head == "regression":
-        errors = np.abs(answers - labels)
-        return errors if metric == "mean_absolute_error" else np.square(errors)
-    if table.head == "multi_label":
-        if metric == "accuracy":
-            return ((answers > 0.5) == (labels == 1)).mean(axis=-1)
-        of_truth = np.where(labels == 1, answers, 1 - answers)
-        return -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean(axis=-1)
-    known = (labels >= 0) & (labels < answers.shape[1])  # a label that only the vocabulary of another time has is wrong
-    if metric == "accuracy":
-        return ((answers.argmax(axis=-1) == labels) & known).astype(np.float64)
-    of_label = np.where(known, answers[np.arange(len(labels)), np.where(known, labels, 0)], 0.0)
-    return -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))
+    if table.head != "classification":
+        return example_metrics(table.head, answers, labels)[metric]
+    known = table.known_labels(answers.shape[1])
+    values = np.full(len(table), 0.0 if metric == "accuracy" else -np.log(SMALLEST_PROBABILITY))
+    values[known] = example_metrics(table.head, answers[known], labels[known])[metric]
+    return values
 
 
 def _per_query(table: PredictionTable, scores: np.ndarray, of_query: Callable) -> np.ndarray:

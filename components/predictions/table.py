@@ -155,17 +155,24 @@ class PredictionTable:
         """Returns the columns of slices that no example has a value of."""
         return [column for column, cells in self.slices.items() if all(cell == [MISSING] for cell in cells)]
 
-    def slice_rows(self, columns: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns the positions of the examples of each slice that columns define, by the slice's name.
+    def known_labels(self, width: int) -> np.ndarray:
+        """Returns which examples have one of `width` classes as their label, bool [n]; others may be in the data."""
+        return (self.labels >= 0) & (self.labels < width)
+
+    def slice_rows(self, slice_columns: Sequence[Sequence[str]]) -> dict[str, np.ndarray]:
+        """Returns the positions of the examples of each slice, by the slice's name.
 
         Names are those of `stillhouse.components.evaluation`; an example with several values is in several slices.
+
+        Args:
+          slice_columns: for each kind of slice its columns, which are crossed.
         """
         rows: dict[str, list[int]] = {}
-        ordered = sorted(columns)
-        for number, cells in enumerate(zip(*(self.slices[column] for column in ordered), strict=True)):
-            for values in itertools.product(*cells):
-                name = ", ".join(f"{column}={value}" for column, value in zip(ordered, values, strict=True))
-                rows.setdefault(name, []).append(number)
+        for columns in map(sorted, slice_columns):
+            for number, cells in enumerate(zip(*(self.slices[column] for column in columns), strict=True)):
+                for values in itertools.product(*cells):
+                    name = ", ".join(f"{column}={value}" for column, value in zip(columns, values, strict=True))
+                    rows.setdefault(name, []).append(number)
         return {name: np.array(positions) for name, positions in rows.items()}
 
 

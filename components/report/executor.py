@@ -27,7 +27,7 @@ from stillhouse.components.evaluation import (
     metric_name,
     read_evaluation,
 )
-from stillhouse.components.predictions.fidelity import fidelity, never_predicted
+from stillhouse.components.predictions.fidelity import fidelity, never_predicted, slice_fidelities
 from stillhouse.components.predictions.paired import PairedTests
 from stillhouse.components.predictions.table import STUDENT, PredictionTable, read_predictions
 from stillhouse.components.report.data import data_of
@@ -207,11 +207,11 @@ def _fidelity(table: PredictionTable, reference: str, slices: list[str | list[st
     if table.head == "regression":
         return None
     columns = [[entry] if isinstance(entry, str) else entry for entry in slices]
-    by_slice = {name: rows for entry in columns for name, rows in table.slice_rows(entry).items()}
+    by_slice = slice_fidelities(table, reference, columns)
     return {
         "reference": reference,
         **asdict(fidelity(table, reference)),
-        "slices": {name: asdict(fidelity(table.part(rows), reference)) for name, rows in sorted(by_slice.items())},
+        "slices": {name: asdict(value) for name, value in sorted(by_slice.items())},
     }
 
 
@@ -245,7 +245,7 @@ def look_at_predictions(
       label: name of the label column.
     """
     width = max(answers.shape[1] for answers in table.models.values())
-    known = np.flatnonzero((table.labels >= 0) & (table.labels < width))
+    known = np.flatnonzero(table.known_labels(width))
     classes = table.classes or [str(number) for number in range(width)]
     labels, probabilities = table.labels[known], {name: table.models[name][known] for name in names}
     differing = disagreements(labels, probabilities[STUDENT], probabilities[reference])

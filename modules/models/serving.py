@@ -53,18 +53,24 @@ def read_records(pattern: str) -> tf.data.Dataset:
     return tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(pattern)), compression_type="GZIP")
 
 
-def _sums(head: str, served: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Returns the sums over a batch of each metric, by the evaluation's metric names."""
+def example_metrics(head: str, served: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns each metric of each example, [examples], by the evaluation's metric names; their means are the metrics.
+
+    Args:
+      head: classification, multi_label or regression.
+      served: predictions, float64 [examples, outputs], or [examples] of a regression.
+      labels: of the examples, as the head has them.
+    """
     if head == "regression":
         errors = served - labels
-        return {"mean_absolute_error": np.abs(errors).sum(), "loss": np.square(errors).sum()}
+        return {"mean_absolute_error": np.abs(errors), "loss": np.square(errors)}
     if head == "multi_label":
         of_truth = np.where(labels == 1, served, 1 - served)
-        loss = -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean(axis=-1)
-        return {"accuracy": ((served > 0.5) == (labels == 1)).mean(axis=-1).sum(), "loss": loss.sum()}
+        accuracy = ((served > 0.5) == (labels == 1)).mean(axis=-1)
+        return {"accuracy": accuracy, "loss": -np.log(np.maximum(of_truth, SMALLEST_PROBABILITY)).mean(axis=-1)}
     of_label = served[np.arange(len(labels)), labels]
-    loss = -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))
-    return {"accuracy": (served.argmax(axis=-1) == labels).sum(), "loss": loss.sum()}
+    accuracy = (served.argmax(axis=-1) == labels).astype(np.float64)
+    return {"accuracy": accuracy, "loss": -np.log(np.maximum(of_label, SMALLEST_PROBABILITY))}
 
 
 def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, float]:
@@ -90,8 +96,8 @@ def served_metrics(saved_model: str, pattern: str, label: str) -> dict[str, floa
             served = serve(examples=tf.constant(requests))[head.prediction_key].numpy()
             (labels,) = transformed_labels(examples=tf.constant(batch)).values()
         examples += len(batch)
-        for name, value in _sums(head.name, served.astype(np.float64), labels.numpy()).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+        for name, values in example_metrics(head.name, served.astype(np.float64), labels.numpy()).items():
+            sums[name] = sums.get(name, 0.0) + float(values.sum())
     if not examples:
         raise ValueError(f"no examples in {pattern}")
     return {"example_count": examples} | {name: value / examples for name, value in sums.items()}

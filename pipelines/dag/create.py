@@ -319,7 +319,6 @@ def _add_comparison(
         judged.append((gate, against))
         compared.append(ComparedModel("Pushed", "pushed", last_pushed, against["evaluation"], BASELINE))
 
-    slice_columns = settings.evaluation.slice_columns()
     predictions = dag.add(
         Predictions(
             models=[model.model for model in compared],
@@ -327,7 +326,7 @@ def _add_comparison(
             examples=dag.evaluated,
             label=label,
             head=settings.head,
-            slice_columns=[column for columns in slice_columns for column in columns],
+            slice_columns=[column for columns in settings.evaluation.slice_columns() for column in columns],
             query=settings.evaluation.query,
         )
     )["predictions"]
@@ -339,7 +338,6 @@ def _add_comparison(
             blessings=[outputs["blessing"] for _, outputs in judged],
             predictions=predictions,
             fidelity=fidelity_rule(reference_name, settings),
-            slice_columns=slice_columns,
         )
     )["blessing"]
     serving_check = ServingCheck(

@@ -43,7 +43,9 @@ def baseline_gate(other: str, settings: Settings, limits: BaselineGate) -> Gate:
 def fidelity_rule(other: str, settings: Settings) -> FidelityRule | None:
     """Returns the rule of the fidelity to the model named `other`; None: no such gate is set."""
     limits = settings.evaluation.gates.fidelity
-    return FidelityRule(other, **limits.model_dump()) if limits else None
+    if limits is None:
+        return None
+    return FidelityRule(other, **limits.model_dump(), slice_columns=settings.evaluation.slice_columns())
 
 
 def _metric(settings: Settings) -> dict:

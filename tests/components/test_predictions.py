@@ -49,7 +49,7 @@ def test_a_table_is_read_as_it_was_written_with_classes_in_the_students_order(tm
     np.testing.assert_allclose(table.models["Student"], [[0.9, 0.1, 0], [0.4, 0.6, 0], [0.5, 0.5, 0]], rtol=1e-6)
     np.testing.assert_allclose(table.models["Pushed"], [[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [1, 0, 0]], rtol=1e-6)
     assert table.queries.tolist() == ["q", "q", "r"]
-    rows = {name: positions.tolist() for name, positions in table.slice_rows(["shop"]).items()}
+    rows = {name: positions.tolist() for name, positions in table.slice_rows([["shop"]]).items()}
     assert rows == {"shop=a": [0, 2], "shop=(missing)": [1], "shop=b": [2]}
     assert table.empty_columns() == []
     assert table.part(np.array([1])).empty_columns() == ["shop"]
