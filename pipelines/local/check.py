@@ -23,8 +23,7 @@ def check_settings(settings: Settings) -> None:
     Raises:
       UserError: the first thing that is not as the settings say.
     """
-    check_data(settings.data)
-    check_evaluation_columns(settings.data, settings.evaluation)
+    check_evaluation_columns(check_data(settings.data), settings.evaluation)
     check_transfer(settings.data)
     check_push(settings)
     load_task(settings.task)

@@ -54,8 +54,11 @@ def data_files(data: Data) -> list[str]:
     return files
 
 
-def check_data(data: Data) -> None:
-    """Checks, from headers alone, that there are examples and that they have the label column.
+def check_data(data: Data) -> set[str]:
+    """Checks, from headers and first records alone, that there are examples and that they have the label column.
+
+    Returns:
+      The columns of all files.
 
     Raises:
       UserError: a file is missing, empty, of another format, or has no such column.
@@ -63,7 +66,7 @@ def check_data(data: Data) -> None:
     if data.schema_file and not os.path.isfile(data.schema_file):
         raise UserError(f"data.schema: no file {data.schema_file} (relative to {os.getcwd()})")
     files = data_files(data)
-    first = None
+    first, all_columns = None, set()
     for name in files:
         columns = _columns(data.format, name)
         if data.label not in columns:
@@ -72,10 +75,12 @@ def check_data(data: Data) -> None:
             raise UserError(
                 f"{name}: its header differs from that of {files[0]}; all files of a CSV folder need the same"
             )
+        all_columns |= set(columns)
+    return all_columns
 
 
-def check_evaluation_columns(data: Data, evaluation: Evaluation) -> None:
-    """Checks that the columns of slices and query are in the data, as far as headers and first records tell.
+def check_evaluation_columns(columns: set[str], evaluation: Evaluation) -> None:
+    """Checks that the columns of slices and query are among those of the data, as `check_data` returns them.
 
     Raises:
       UserError: a column is in no file.
@@ -83,10 +88,6 @@ def check_evaluation_columns(data: Data, evaluation: Evaluation) -> None:
     keys = {column: "evaluation.slices" for columns in evaluation.slice_columns() for column in columns}
     if evaluation.query:
         keys[evaluation.query] = "evaluation.query"
-    if not keys:
-        return
-    files = data_files(data)
-    columns = {column for name in files for column in _columns(data.format, name)}
     for column, key in keys.items():
         if column not in columns:
             near = difflib.get_close_matches(column, columns, n=1)

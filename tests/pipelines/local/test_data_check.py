@@ -127,7 +127,7 @@ def test_a_folder_that_matches_but_is_no_span_is_named(tmp_path):
 )
 def test_columns_of_slices_and_query_have_to_be_in_the_data(csv, evaluation, message):
     with pytest.raises(UserError, match=message):
-        check_evaluation_columns(data(csv.parent), Evaluation.model_validate(evaluation))
+        check_evaluation_columns(check_data(data(csv.parent)), Evaluation.model_validate(evaluation))
 
 
 def test_a_column_that_the_first_record_lacks_is_found_in_a_later_one(tmp_path):
@@ -137,7 +137,7 @@ def test_a_column_that_the_first_record_lacks_is_found_in_a_later_one(tmp_path):
             for name in names:
                 example.features.feature[name].int64_list.value.append(1)
             writer.write(example.SerializeToString())
-    records = data(tmp_path, format="tfrecord")
+    records = check_data(data(tmp_path, format="tfrecord"))
     check_evaluation_columns(records, Evaluation(slices=["shop"]))
     with pytest.raises(UserError, match="'shops'"):
         check_evaluation_columns(records, Evaluation(slices=["shops"]))
