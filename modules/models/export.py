@@ -68,13 +68,14 @@ def save_with_signatures(
       autograph: whether the functions need AutoGraph.
       hidden_states: maps transformed features to hidden states.
     """
-    module.transform_layer = transform.transform_features_layer()
+    transform_layer = transform.transform_features_layer()
+    module.transform = _state_of(transform_layer)
     names = class_names(transform, label) if head.name == "classification" else None
     examples = tf.TensorSpec([None], tf.string, name="examples")
 
     @tf.function(input_signature=[examples], autograph=autograph)
     def serve(examples):
-        features = module.transform_layer(tf.io.parse_example(examples, request_spec(transform, label)))
+        features = transform_layer(tf.io.parse_example(examples, request_spec(transform, label)))
         logits = head.logits(outputs(features))
         answer = {head.prediction_key: head.prediction(logits)}
         if head.name == "classification":
@@ -84,7 +85,7 @@ def save_with_signatures(
 
     @tf.function(input_signature=[examples], autograph=autograph)
     def transformed_labels(examples):
-        features = module.transform_layer(tf.io.parse_example(examples, transform.raw_feature_spec()))
+        features = transform_layer(tf.io.parse_example(examples, transform.raw_feature_spec()))
         labels = features[label]
         return {evaluation_label(label): labels if head.label_rank == 2 else tf.reshape(labels, [-1])}
 
@@ -104,6 +105,20 @@ def save_with_signatures(
     options = tf.saved_model.SaveOptions(experimental_debug_stripper=True)
     tf.saved_model.save(module, path, signatures=signatures, options=options)
     write_card(path, card | {"head": head.name, "class_names": names})
+
+
+def _state_of(network: keras.Model) -> tf.train.Checkpoint:
+    """Returns the variables and tables of a network, or of Transform's layer.
+
+    One that is saved as such gets functions of Keras's own besides, which no signature calls: two thirds of the time
+    of an export, and half of the bytes of a small model.
+    """
+    kept = (tf.Variable, tf.saved_model.experimental.TrackableResource)
+    return tf.train.Checkpoint(
+        variables=list(network.variables),
+        trainable_variables=list(network.trainable_variables),
+        state=[each for each in tf.train.TrackableView(network).descendants() if isinstance(each, kept)],
+    )
 
 
 def _with_states(network: keras.Model, layers: Sequence[str], name: str) -> keras.Model:
@@ -144,13 +159,13 @@ def export_network(
         return network({name: features[name] for name in inputs}, training=False)
 
     module = tf.Module()
-    module.network = network
+    module.network = _state_of(network)
     hidden_states = None
     if hidden_layers:
-        module.hidden = _with_states(network, hidden_layers, card["name"])
+        hidden = _with_states(network, hidden_layers, card["name"])
 
         def hidden_states(features):
-            return module.hidden({name: features[name] for name in inputs}, training=False)
+            return hidden({name: features[name] for name in inputs}, training=False)
 
     card = card | {"parameters": network.count_params()}
     save_with_signatures(
@@ -173,7 +188,7 @@ def export_pretrained(network: keras.Model, path: str, card: dict, hidden_layers
         tensor.name: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype, tensor.name) for tensor in network.inputs
     }
     module = tf.Module()
-    module.network = network
+    module.network = _state_of(network)
     autograph = needs_autograph(network)
 
     @tf.function(input_signature=[inputs], autograph=autograph)
@@ -182,11 +197,11 @@ def export_pretrained(network: keras.Model, path: str, card: dict, hidden_layers
 
     signatures = {LOGITS_SIGNATURE: logits.get_concrete_function()}
     if hidden_layers:
-        module.hidden = _with_states(network, hidden_layers, card["name"])
+        hidden = _with_states(network, hidden_layers, card["name"])
 
         @tf.function(input_signature=[inputs], autograph=autograph)
         def hidden_states(features):
-            return module.hidden(features, training=False)
+            return hidden(features, training=False)
 
         signatures[HIDDEN_SIGNATURE] = hidden_states.get_concrete_function()
     tf.saved_model.save(module, path, signatures=signatures)
