@@ -1,6 +1,6 @@
 """The fingerprint of the model that was checked: it travels from every check to the push, which pushes nothing else.
 
-The Evaluators, the Blessing and the ServingCheck note it in their outputs; Blessing and Pusher compare.
+The Evaluator, the Blessing and the ServingCheck note it in their outputs; Blessing and Pusher compare.
 """
 
 from collections.abc import Iterable

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 import tensorflow_model_analysis as tfma
 
 OVERALL = ""  # the slice of all examples
-CANDIDATE = "candidate"
-BASELINE = "baseline"
 EXAMPLES = "example_count"
+STUDENT = "Student"  # the name of the model that is judged; its classes give the order of all
 MISSING = "(missing)"  # the value of a slice column in examples that have none
 # What the classes of metrics are called in comparison.json; others are their class names in snake case.
 METRIC_NAMES = {
@@ -49,10 +48,15 @@ def _slice_name(key) -> str:
 
 
 def read_evaluation(path: str) -> dict[str, ModelMetrics]:
-    """Returns {CANDIDATE: metrics} of the evaluation artifact in `path`, and BASELINE's if there was one."""
+    """Returns {name of the model: metrics} of the evaluation artifact in `path`; a single model's name is ""."""
     names = [spec.name for spec in tfma.load_eval_result(path).config.model_specs]
-    # TFX calls the models candidate and baseline; a single one has no name.
-    return {name or CANDIDATE: _model_metrics(tfma.load_eval_result(path, model_name=name)) for name in names}
+    return {name: _model_metrics(tfma.load_eval_result(path, model_name=name)) for name in names}
+
+
+def read_student(path: str) -> ModelMetrics:
+    """Returns the student's metrics of the evaluation artifact in `path`, which a stock Evaluator may have written."""
+    metrics = read_evaluation(path)
+    return next(metrics[name] for name in (STUDENT, tfma.CANDIDATE_KEY, "") if name in metrics)
 
 
 def _model_metrics(result: tfma.EvalResult) -> ModelMetrics:

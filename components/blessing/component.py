@@ -1,4 +1,4 @@
-"""The stock Pusher honours one ModelBlessing; the student has to pass a gate per Evaluator."""
+"""The stock Evaluator blesses by one baseline; the student has to pass a gate for each of several."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,11 @@ class Blessing(base_component.BaseComponent):
     SPEC_CLASS = declare(
         "BlessingSpec",
         BlessingParameters,
-        inputs={"model": standard_artifacts.Model, "predictions": standard_artifacts.InferenceResult},
+        inputs={
+            "model": standard_artifacts.Model,
+            "evaluation": standard_artifacts.ModelEvaluation,
+            "predictions": standard_artifacts.InferenceResult,
+        },
         outputs={"blessing": standard_artifacts.ModelBlessing},
     )
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
@@ -25,8 +29,7 @@ class Blessing(base_component.BaseComponent):
         self,
         model: BaseChannel,
         gates: Sequence[Gate],
-        evaluations: Sequence[BaseChannel],
-        blessings: Sequence[BaseChannel],
+        evaluation: BaseChannel,
         predictions: BaseChannel,
         fidelity: FidelityRule | None = None,
     ):
@@ -34,8 +37,8 @@ class Blessing(base_component.BaseComponent):
 
         Args:
           model: the student.
-          gates: one per Evaluator.
-          evaluations, blessings: the Evaluators' outputs, in the gates' order.
+          gates: one for each model that the student is compared with.
+          evaluation: of all models that the gates compare.
           predictions: of all models that the gates compare.
           fidelity: the gate on the student's agreement with its teacher; None: none.
         """
@@ -44,8 +47,7 @@ class Blessing(base_component.BaseComponent):
                 type(self),
                 BlessingParameters(gates=list(gates), fidelity=fidelity),
                 model=model,
+                evaluation=evaluation,
                 predictions=predictions,
-                evaluation=evaluations,
-                evaluator_blessing=blessings,
             )
         )

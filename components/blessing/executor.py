@@ -1,4 +1,4 @@
-"""Reads the evaluations and the predictions, and writes the blessing."""
+"""Reads the evaluation and the predictions, and writes the blessing."""
 
 import json
 import os
@@ -6,24 +6,23 @@ from typing import Any
 
 from tfx import types
 from tfx.components.evaluator import constants
-from tfx.components.util import model_utils
 from tfx.dsl.components.base import base_executor
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from stillhouse.components.base import Parameters, numbered_artifacts
+from stillhouse.components.base import Parameters
 from stillhouse.components.blessing.gates import FidelityRule, Gate, decide, decide_fidelity
 from stillhouse.components.checked_model import checked_fingerprint, note_fingerprint
-from stillhouse.components.evaluation import BASELINE, CANDIDATE, OVERALL, read_evaluation
+from stillhouse.components.evaluation import OVERALL, STUDENT, read_evaluation
 from stillhouse.components.predictions.fidelity import fidelity, slice_fidelities
 from stillhouse.components.predictions.paired import CONFIDENCE, PairedChange, PairedTests
-from stillhouse.components.predictions.table import STUDENT, PredictionTable, read_predictions
+from stillhouse.components.predictions.table import PredictionTable, read_predictions
 
 DECISIONS = "decisions.json"
 
 
 class BlessingParameters(Parameters):
-    """The gates, in the order of the Evaluators; `fidelity` is None without that gate."""
+    """The gates; `fidelity` is None without that gate."""
 
     gates: list[Gate]
     fidelity: FidelityRule | None
@@ -40,16 +39,14 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Writes output_dict["blessing"] as the stock Evaluator does."""
         parameters = BlessingParameters.read(exec_properties)
-        evaluations = numbered_artifacts(input_dict, "evaluation")
-        blessings = numbered_artifacts(input_dict, "evaluator_blessing")
+        evaluation = artifact_utils.get_single_instance(input_dict["evaluation"])
+        metrics = read_evaluation(evaluation.uri)
         table = read_predictions(artifact_utils.get_single_uri(input_dict["predictions"]))
         decisions = []
-        for gate, evaluation, blessed in zip(parameters.gates, evaluations, blessings, strict=True):
-            metrics = read_evaluation(evaluation.uri)
-            paired = paired_changes(gate, table) if BASELINE in metrics else {}
-            candidate, other = metrics[CANDIDATE], metrics.get(BASELINE)
-            is_blessed = model_utils.is_model_blessed(blessed)
-            decisions.append(decide(gate, is_blessed, candidate, other, paired, table.empty_columns()))
+        for gate in parameters.gates:
+            other = metrics.get(gate.other)  # None: nothing was pushed yet
+            paired = paired_changes(gate, table) if other else {}
+            decisions.append(decide(gate, metrics[STUDENT], other, paired, table.empty_columns()))
         if parameters.fidelity:
             rule = parameters.fidelity
             slices = slice_fidelities(table, rule.other, rule.slice_columns)
@@ -66,7 +63,7 @@ class Executor(base_executor.BaseExecutor):
         )
         io_utils.write_string_file(os.path.join(blessing.uri, name), "")
         blessing.set_int_custom_property(constants.ARTIFACT_PROPERTY_BLESSED_KEY, value)
-        note_fingerprint(blessing, checked_fingerprint(input_dict["model"][0], evaluations))
+        note_fingerprint(blessing, checked_fingerprint(input_dict["model"][0], [evaluation]))
 
 
 def paired_changes(gate: Gate, table: PredictionTable) -> dict[str, PairedChange | None]:

@@ -98,7 +98,6 @@ def _interval(paired: PairedChange) -> str:
 
 def decide(
     gate: Gate,
-    evaluator_blessed: bool,
     student: ModelMetrics,
     other: ModelMetrics | None,
     paired: Mapping[str, PairedChange | None],
@@ -106,12 +105,11 @@ def decide(
 ) -> Decision:
     """Returns the gate's decision.
 
-    The overall threshold is TFMA's (`evaluator_blessed`); the thresholds of slices are checked here, because
-    TFMA's cannot leave out slices that are too small to judge. An undefined metric is never a pass.
+    Limits are checked here and not by TFMA's thresholds, which know one baseline and cannot leave out slices that are
+    too small to judge. An undefined metric is never a pass.
 
     Args:
       gate: the rule.
-      evaluator_blessed: whether the Evaluator blessed the student.
       student: the student's metrics.
       other: the metrics of the model to compare with; None: no such model exists yet.
       paired: the paired change by slice name, OVERALL included; None, or no entry: the metric is undefined there.
@@ -130,7 +128,7 @@ def decide(
     result: dict[str, Any] = {"metric": gate.metric, "change": change, "min_change": gate.min_change}
     compared = _compared(gate, student.overall, other.overall)
     judgement = f"{compared}: change {change:+.4f} {_interval(overall)}, {_limit(gate.min_change)}"
-    if not evaluator_blessed or (gate.confidence and not _clears(change, gate.min_change, gate, overall)):
+    if not _clears(change, gate.min_change, gate, overall):
         return Decision(gate.name, False, judgement, **result)
     if not gate.slice_columns:
         return Decision(gate.name, True, judgement, **result)

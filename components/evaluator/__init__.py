@@ -1,4 +1,4 @@
-"""The stock Evaluator, for a baseline that may not exist yet."""
+"""The evaluation of all models of the comparison, by TFMA."""
 
 from stillhouse.components.evaluator.component import Evaluator
 

@@ -1,25 +1,36 @@
-"""Runs the stock evaluation, without the baseline if there is no model in it."""
+"""One pass of TFMA over the eval examples, which asks every model."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import tensorflow_model_analysis as tfma
 from tfx import types
-from tfx.components.evaluator import executor
+from tfx.components.util import tfxio_utils
+from tfx.dsl.components.base import base_beam_executor
 from tfx.dsl.io import fileio
-from tfx.types.standard_component_specs import MODULE_PATH_KEY
-from tfx.utils import path_utils
+from tfx.types import artifact_utils
+from tfx.utils import io_utils, path_utils, proto_utils
 
 from stillhouse.components import multi_label_metrics, ranking_metrics
+from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.checked_model import note_fingerprint
-from stillhouse.components.evaluator import missing_values
+from stillhouse.components.evaluation import STUDENT
+from stillhouse.components.evaluator.missing_values import extractors
 from stillhouse.modules.pushes.versions import model_fingerprint
 
-BASELINE = "baseline_model"
 # Metrics of ours, which TFMA imports by name; what they compute is part of the code of an evaluation.
 METRICS = (multi_label_metrics, ranking_metrics)
 
 
-class Executor(executor.Executor):
-    """The stock executor ignores change thresholds when it gets no baseline; a first push needs just that."""
+class EvaluatorParameters(Parameters):
+    """`names` are the models', in the order of the inputs; `eval_config` is TFMA's, as JSON, with one model spec."""
+
+    names: list[str]
+    eval_config: str
+
+
+class Executor(base_beam_executor.BaseBeamExecutor):
+    """Evaluates every model that exists; examples without a value of a slice column form a slice of their own."""
 
     def Do(
         self,
@@ -27,14 +38,46 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> None:
-        """As the stock executor's, with a slice of the examples that have no value of a slice column.
+        """Writes output_dict["evaluation"], which tells by its fingerprint which student it is about."""
+        parameters = EvaluatorParameters.read(exec_properties)
+        paths = {
+            name: path_utils.serving_model_path(artifact.uri)
+            for name, artifact in zip(parameters.names, numbered_artifacts(input_dict, "model"), strict=True)
+        }
+        paths = {name: path for name, path in paths.items() if fileio.exists(path)}
+        fingerprint = model_fingerprint(paths[STUDENT])
+        config = _config_of(parameters.eval_config, list(paths))
+        models = [
+            tfma.default_eval_shared_model(path, model_name=spec.name, eval_config=config)
+            for spec, path in zip(config.model_specs, paths.values(), strict=True)
+        ]
+        tfxio_of = tfxio_utils.get_tfxio_factory_from_artifact(
+            input_dict["examples"], ["Evaluator"], raw_record_column_name=tfma.ARROW_INPUT_COLUMN
+        )
+        examples = tfxio_of(io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval")))
+        evaluation = artifact_utils.get_single_instance(output_dict["evaluation"])
+        with self._make_beam_pipeline() as pipeline:
+            (
+                pipeline
+                | "ReadExamples" >> examples.BeamSource()
+                | "Evaluate"
+                >> tfma.ExtractEvaluateAndWriteResults(
+                    eval_shared_model=models,
+                    eval_config=config,
+                    extractors=extractors(models, config),
+                    output_path=evaluation.uri,
+                )
+            )
+        note_fingerprint(evaluation, fingerprint)
 
-        The evaluation also tells by its fingerprint which model it is about.
-        """
-        fingerprint = model_fingerprint(path_utils.serving_model_path(input_dict["model"][0].uri))
-        baseline = input_dict.get(BASELINE)
-        if baseline and not fileio.exists(path_utils.serving_model_dir(baseline[0].uri)):
-            input_dict = {key: artifacts for key, artifacts in input_dict.items() if key != BASELINE}
-        extractors = {MODULE_PATH_KEY: missing_values.__name__}
-        super().Do(input_dict, output_dict, exec_properties | extractors)
-        note_fingerprint(output_dict["evaluation"][0], fingerprint)
+
+def _config_of(text: str, names: Sequence[str]) -> tfma.EvalConfig:
+    """Returns the configuration with a model spec for each of the models, by the names that TFMA gives them."""
+    config = tfma.EvalConfig()
+    proto_utils.json_to_proto(text, config)
+    (spec,) = config.model_specs
+    del config.model_specs[:]
+    for name in names:
+        config.model_specs.add().CopyFrom(spec)
+        config.model_specs[-1].name = name
+    return tfma.utils.update_eval_config_with_defaults(config)

@@ -1,4 +1,4 @@
-"""An extractor for TFMA: examples without a value of a slice column form a slice of their own.
+"""Extractors for TFMA with which examples without a value of a slice column form a slice of their own.
 
 TFMA puts an example that lacks the column of a slice into no slice; a student could be bad on all of them, unseen.
 """
@@ -13,18 +13,16 @@ from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_E
 from stillhouse.components.evaluation import MISSING
 
 
-def custom_extractors(eval_shared_model, eval_config, tensor_adapter_config):
-    """Returns TFMA's default extractors with ours before the one that forms slices; TFX's Evaluator calls it."""
-    extractors = tfma.default_extractors(
-        eval_shared_model=eval_shared_model,
-        eval_config=eval_config,
-        tensor_adapter_config=tensor_adapter_config,
-    )
+def extractors(
+    models: list[tfma.types.EvalSharedModel], eval_config: tfma.EvalConfig
+) -> list[tfma.extractors.Extractor]:
+    """Returns TFMA's default extractors with ours before the one that forms slices."""
+    stages = tfma.default_extractors(eval_shared_model=models, eval_config=eval_config)
     columns = sorted({column for spec in eval_config.slicing_specs for column in spec.feature_keys})
-    stages = [extractor.stage_name for extractor in extractors]
+    names = [extractor.stage_name for extractor in stages]
     fill = tfma.extractors.Extractor("FillMissingValues", beam.Map(_filled, columns))
-    extractors.insert(stages.index(SLICE_KEY_EXTRACTOR_STAGE_NAME), fill)
-    return extractors
+    stages.insert(names.index(SLICE_KEY_EXTRACTOR_STAGE_NAME), fill)
+    return stages
 
 
 def _filled(extracts, columns: list[str]):

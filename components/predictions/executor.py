@@ -12,8 +12,8 @@ from tfx.types import artifact_utils
 from tfx.utils import io_utils, path_utils
 
 from stillhouse.components.base import Parameters, numbered_artifacts
-from stillhouse.components.evaluation import MISSING
-from stillhouse.components.predictions.table import STUDENT, PredictionsWriter
+from stillhouse.components.evaluation import MISSING, STUDENT
+from stillhouse.components.predictions.table import PredictionsWriter
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.models import saved_models
 from stillhouse.modules.models.card import read_card

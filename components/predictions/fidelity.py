@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stillhouse.components.predictions.table import STUDENT, PredictionTable
+from stillhouse.components.evaluation import STUDENT
+from stillhouse.components.predictions.table import PredictionTable
 from stillhouse.modules.models.serving import SMALLEST_PROBABILITY
 
 

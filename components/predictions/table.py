@@ -12,10 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tfx.dsl.io import fileio
 
-from stillhouse.components.evaluation import MISSING
+from stillhouse.components.evaluation import MISSING, STUDENT
 
 TABLE = "predictions.parquet"
-STUDENT = "Student"  # the model whose classes give the order of all
 # Prefixes keep models and raw columns of the same name apart.
 MODEL, SLICE = "model:", "slice:"
 LABEL, QUERY = "label", "query"

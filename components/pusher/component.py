@@ -35,7 +35,7 @@ class Pusher(base_component.BaseComponent):
 
         Args:
           teachers: Model channels that are kept.
-          evaluation: ModelEvaluation whose candidate is the model; its metrics are recorded with the version.
+          evaluation: ModelEvaluation of the model; its metrics are recorded with the version.
         """
         inputs = {"teacher": teachers} | ({"evaluation": [evaluation]} if evaluation else {})
         spec_class, numbered = number_inputs(self.SPEC_CLASS, inputs)

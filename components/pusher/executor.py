@@ -20,7 +20,7 @@ from tfx.utils import io_utils, path_utils, proto_utils
 from stillhouse.components.base import numbered_artifacts
 from stillhouse.components.blessing.executor import DECISIONS
 from stillhouse.components.checked_model import checked_fingerprint, remedy
-from stillhouse.components.evaluation import CANDIDATE, EXAMPLES, read_evaluation
+from stillhouse.components.evaluation import EXAMPLES, read_student
 from stillhouse.components.serving_check.executor import DECISION
 from stillhouse.modules import progress
 from stillhouse.modules.atomic import refuse_links
@@ -97,7 +97,7 @@ class Executor(executor.Executor):
         if self._context and self._context.pipeline_info:
             record |= {"pipeline": self._context.pipeline_info.id, "run_id": self._context.pipeline_run_id}
         for evaluation in numbered_artifacts(input_dict, "evaluation"):
-            metrics = read_evaluation(evaluation.uri)[CANDIDATE].overall
+            metrics = read_student(evaluation.uri).overall
             record["metrics"] = {name: value for name, value in metrics.items() if name != EXAMPLES}
         gates: list[dict[str, Any]] = []
         for blessing, file_name in zip(BLESSINGS, (DECISIONS, DECISION), strict=True):

@@ -26,24 +26,23 @@ class Page(types.Artifact):
 
 @dataclass(frozen=True)
 class ComparedModel:
-    """A model of the comparison and where its metrics stand."""
+    """A model of the comparison."""
 
     name: str
     role: str  # teacher, ensemble, round, baseline, student or pushed
     model: types.BaseChannel
-    evaluation: types.BaseChannel
-    side: str  # stillhouse.components.evaluation.CANDIDATE or BASELINE: which of the evaluation's models it is
 
 
 class Report(base_component.BaseComponent):
     """Gathers metrics, sizes, latencies, decisions and the push of a run."""
 
-    # Inputs model_1.., evaluation_1.. are added, one pair per compared model.
+    # Inputs model_1.. are added.
     SPEC_CLASS = declare(
         "ReportSpec",
         ReportParameters,
         inputs={
             "examples": standard_artifacts.Examples,
+            "evaluation": standard_artifacts.ModelEvaluation,
             "blessing": standard_artifacts.ModelBlessing,
             "infra_blessing": standard_artifacts.InfraBlessing,
             "pushed_model": standard_artifacts.PushedModel,
@@ -63,6 +62,7 @@ class Report(base_component.BaseComponent):
         label: str,
         models: Sequence[ComparedModel],
         examples: types.BaseChannel,
+        evaluation: types.BaseChannel,
         blessing: types.BaseChannel,
         infra_blessing: types.BaseChannel,
         pushed_model: types.BaseChannel,
@@ -82,6 +82,7 @@ class Report(base_component.BaseComponent):
           label: name of the label column.
           models: what is compared.
           examples: the raw ones.
+          evaluation: of all models.
           blessing, infra_blessing, pushed_model: what was decided about the student.
           predictions: of all models.
           statistics, schema, anomalies: of the examples.
@@ -90,7 +91,7 @@ class Report(base_component.BaseComponent):
           commit: of the version control that the pipeline stands in; "": none.
           dark_knowledge: what the soft targets of classes reveal, if that was looked into.
         """
-        rows = [ComparedRow(name=model.name, role=model.role, side=model.side) for model in models]
+        rows = [ComparedRow(name=model.name, role=model.role) for model in models]
         parameters = ReportParameters(
             pipeline=pipeline, label=label, models=rows, gate_metric=gate_metric, settings=settings, commit=commit
         )
@@ -99,6 +100,7 @@ class Report(base_component.BaseComponent):
                 type(self),
                 parameters,
                 examples=examples,
+                evaluation=evaluation,
                 blessing=blessing,
                 infra_blessing=infra_blessing,
                 pushed_model=pushed_model,
@@ -108,6 +110,5 @@ class Report(base_component.BaseComponent):
                 anomalies=anomalies,
                 dark_knowledge=dark_knowledge,
                 model=[model.model for model in models],
-                evaluation=[model.evaluation for model in models],
             )
         )

@@ -24,12 +24,13 @@ from stillhouse.components.evaluation import (
     LOWER_IS_BETTER,
     MISSING,
     OVERALL,
+    STUDENT,
     metric_name,
     read_evaluation,
 )
 from stillhouse.components.predictions.fidelity import fidelity, never_predicted, slice_fidelities
 from stillhouse.components.predictions.paired import PairedTests
-from stillhouse.components.predictions.table import STUDENT, PredictionTable, read_predictions
+from stillhouse.components.predictions.table import PredictionTable, read_predictions
 from stillhouse.components.report.data import data_of
 from stillhouse.components.report.page import DETAILS, PAGE, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
@@ -57,11 +58,10 @@ TRAINED = (
 
 
 class ComparedRow(Parameters):
-    """A model of the comparison: its name, its role, and which of its evaluation's models it is."""
+    """A model of the comparison."""
 
     name: str
     role: str
-    side: str
 
 
 class ReportParameters(Parameters):
@@ -91,13 +91,10 @@ class Executor(base_executor.BaseExecutor):
     ) -> None:
         """Writes comparison.json, as docs/comparison.md describes it, without run_id, details.json and report.html."""
         parameters, rows = ReportParameters.read(exec_properties), []
-        evaluations = numbered_artifacts(input_dict, "evaluation")
-        for row, model, evaluation in zip(
-            parameters.models, numbered_artifacts(input_dict, "model"), evaluations, strict=True
-        ):
-            metrics = read_evaluation(evaluation.uri).get(row.side)
-            if metrics is not None:  # None: the pushed model, before anything was pushed
-                rows.append((row, path_utils.serving_model_path(model.uri), metrics))
+        evaluated = read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))
+        for row, model in zip(parameters.models, numbered_artifacts(input_dict, "model"), strict=True):
+            if row.name in evaluated:  # the pushed model is not before anything was pushed
+                rows.append((row, path_utils.serving_model_path(model.uri), evaluated[row.name]))
 
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
         first = next(iter(read_records(files).take(1).as_numpy_iterator()))

@@ -28,7 +28,7 @@ class ServingCheck(base_component.BaseComponent):
         Args:
           model: what will be served.
           examples: the raw ones, with the split eval.
-          evaluation: any Evaluator's whose candidate is the model.
+          evaluation: ModelEvaluation of the model.
           label: name of the label column.
         """
         parameters = ServingCheckParameters(label=label)

@@ -15,7 +15,7 @@ from tfx.utils import io_utils, path_utils
 
 from stillhouse.components.base import Parameters
 from stillhouse.components.checked_model import note_fingerprint
-from stillhouse.components.evaluation import CANDIDATE, EXAMPLES, ModelMetrics, read_evaluation
+from stillhouse.components.evaluation import EXAMPLES, ModelMetrics, read_student
 from stillhouse.modules.errors import MachineError
 from stillhouse.modules.models import serving
 from stillhouse.modules.pushes.versions import model_fingerprint
@@ -93,7 +93,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes output_dict["blessing"]."""
         model = path_utils.serving_model_path(artifact_utils.get_single_uri(input_dict["model"]))
         examples = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
-        evaluated = read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))[CANDIDATE]
+        evaluated = read_student(artifact_utils.get_single_uri(input_dict["evaluation"]))
         label = ServingCheckParameters.read(exec_properties).label
         fingerprint = model_fingerprint(model)
         passed, reason = decide(serve_in_fresh_process(model, examples, label), evaluated)

@@ -136,7 +136,7 @@ class Evaluation(Section):
     )
     confidence_intervals: bool = Field(
         False,
-        description="Compute 95 % confidence intervals of every metric by TFMA's jackknife; multiplies an Evaluator's "
+        description="Compute 95 % confidence intervals of every metric by TFMA's jackknife; multiplies the Evaluator's "
         "duration.",
     )
     gates: Gates = Field(Gates(), description="Conditions of the push.")

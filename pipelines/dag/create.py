@@ -10,12 +10,12 @@ from tfx.types import BaseChannel
 from stillhouse.components.blessing import Blessing
 from stillhouse.components.dark_knowledge import DarkKnowledge
 from stillhouse.components.ensemble import Ensemble
-from stillhouse.components.evaluation import BASELINE, CANDIDATE, metric_name
+from stillhouse.components.evaluation import STUDENT, metric_name
+from stillhouse.components.evaluator import Evaluator
 from stillhouse.components.example_validator import ExampleValidator
 from stillhouse.components.imported_teacher import ImportedTeacher
 from stillhouse.components.last_pushed import LastPushed
 from stillhouse.components.predictions import Predictions
-from stillhouse.components.predictions.table import STUDENT
 from stillhouse.components.pseudo_labels import PseudoLabels
 from stillhouse.components.pusher import Pusher
 from stillhouse.components.pusher.executor import teacher_folder
@@ -27,7 +27,7 @@ from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
 from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Start, Student, WeightedEnsemble
 from stillhouse.modules.training.config import DistillationConfig, MaskingConfig
-from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, fidelity_rule
+from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, eval_config, fidelity_rule
 from stillhouse.pipelines.dag.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
 from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
 
@@ -61,7 +61,7 @@ def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
 
     ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform (-> Pretraining) ->
     Teacher-1..N, Baseline -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student ->
-    Evaluators -> Blessing, ServingCheck -> Pusher -> Report.
+    Evaluator, Predictions -> Blessing, ServingCheck -> Pusher -> Report.
     """
     dag = Dag(settings, paths)
     _add_data(dag)
@@ -267,29 +267,16 @@ def _add_student(
     return dag.distillation_trainer(config, base_model, transfer, **teacher_inputs)
 
 
-def _evaluate_without_gate(dag: Dag, role: str, models: dict[str, BaseChannel]) -> list[ComparedModel]:
-    """Evaluates models in pairs: an Evaluator takes a candidate and a baseline, for little more than one costs."""
-    compared, names = [], list(models)
-    for first in range(0, len(names), 2):
-        pair = names[first : first + 2]
-        second = models[pair[1]] if len(pair) > 1 else None
-        evaluation = dag.evaluate(".".join(pair), models[pair[0]], reference=second)["evaluation"]
-        compared += [
-            ComparedModel(name, role, models[name], evaluation, side)
-            for name, side in zip(pair, (CANDIDATE, BASELINE), strict=False)
-        ]
-    return compared
-
-
 def _add_comparison(
     dag: Dag, teachers: list[BaseChannel], baseline: BaseChannel | None, students: dict[str, BaseChannel]
 ) -> None:
-    settings, paths, gates = dag.settings, dag.paths, dag.settings.evaluation.gates
-    names, label = teacher_names(settings), settings.data.label
+    settings, paths, limits = dag.settings, dag.paths, dag.settings.evaluation.gates
+    label = settings.data.label
     student = students[STUDENT]
-    compared: list[ComparedModel] = []
     if len(teachers) > 1:
-        compared += _evaluate_without_gate(dag, "teacher", dict(zip(names, teachers, strict=True)))
+        compared = [
+            ComparedModel(name, "teacher", model) for name, model in zip(teacher_names(settings), teachers, strict=True)
+        ]
         joined = Ensemble(
             teachers=teachers,
             transform_graph=dag.data["transform_graph"],
@@ -297,32 +284,27 @@ def _add_comparison(
             head=settings.head,
             ensemble=settings.weighted_ensemble(),
         )
-        reference, reference_name, reference_role = dag.add(joined)["model"], "Ensemble", "ensemble"
+        reference = ComparedModel("Ensemble", "ensemble", dag.add(joined)["model"])
     else:
-        reference, reference_name, reference_role = teachers[0], names[0], "teacher"
-
-    gate = drop_gate("teacher", reference_name, settings, gates.teacher)
-    against_teacher = dag.evaluate("teacher", student, gate, reference)
-    judged = [(gate, against_teacher)]
-    compared.append(ComparedModel(reference_name, reference_role, reference, against_teacher["evaluation"], BASELINE))
-    compared += _evaluate_without_gate(dag, "round", {name: students[name] for name in list(students)[:-1]})
-    if gates.baseline and baseline:
-        gate = baseline_gate("Baseline", settings, gates.baseline)
-        against = dag.evaluate("baseline", student, gate, baseline)
-        judged.append((gate, against))
-        compared.append(ComparedModel("Baseline", "baseline", baseline, against["evaluation"], BASELINE))
-    compared.append(ComparedModel(STUDENT, "student", student, against_teacher["evaluation"], CANDIDATE))
-    if gates.pushed:
-        gate = drop_gate("pushed", "Pushed", settings, gates.pushed)
+        compared, reference = [], ComparedModel(*teacher_names(settings), "teacher", teachers[0])
+    compared.append(reference)
+    compared += [ComparedModel(name, "round", students[name]) for name in list(students)[:-1]]
+    gates = [drop_gate("teacher", reference.name, settings, limits.teacher)]
+    if limits.baseline and baseline:
+        gates.append(baseline_gate("Baseline", settings, limits.baseline))
+        compared.append(ComparedModel("Baseline", "baseline", baseline))
+    compared.append(ComparedModel(STUDENT, "student", student))
+    if limits.pushed:
+        gates.append(drop_gate("pushed", "Pushed", settings, limits.pushed))
         last_pushed = dag.add(LastPushed(push_path=paths.push_path, student=student))["model"]
-        against = dag.evaluate("pushed", student, gate, last_pushed)
-        judged.append((gate, against))
-        compared.append(ComparedModel("Pushed", "pushed", last_pushed, against["evaluation"], BASELINE))
+        compared.append(ComparedModel("Pushed", "pushed", last_pushed))
 
+    models, names = [each.model for each in compared], [each.name for each in compared]
+    evaluation = dag.add(Evaluator(models, names, dag.evaluated, eval_config(settings)))["evaluation"]
     predictions = dag.add(
         Predictions(
-            models=[model.model for model in compared],
-            names=[model.name for model in compared],
+            models=models,
+            names=names,
             examples=dag.evaluated,
             label=label,
             head=settings.head,
@@ -333,17 +315,16 @@ def _add_comparison(
     blessing = dag.add(
         Blessing(
             model=student,
-            gates=[gate for gate, _ in judged],
-            evaluations=[outputs["evaluation"] for _, outputs in judged],
-            blessings=[outputs["blessing"] for _, outputs in judged],
+            gates=gates,
+            evaluation=evaluation,
             predictions=predictions,
-            fidelity=fidelity_rule(reference_name, settings),
+            fidelity=fidelity_rule(reference.name, settings),
         )
     )["blessing"]
     serving_check = ServingCheck(
         model=student,
         examples=dag.evaluated,
-        evaluation=against_teacher["evaluation"],
+        evaluation=evaluation,
         label=label,
     )
     infra_blessing = dag.add(serving_check)["blessing"]
@@ -354,7 +335,7 @@ def _add_comparison(
         push_destination=pusher_pb2.PushDestination(
             filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=paths.push_path)
         ),
-        evaluation=against_teacher["evaluation"],
+        evaluation=evaluation,
         teachers=teachers if any(teacher.warm_start for teacher in settings.teachers) else (),
     )
     pushed_model = dag.add(pusher)["pushed_model"]
@@ -363,6 +344,7 @@ def _add_comparison(
         label=label,
         models=compared,
         examples=dag.evaluated,
+        evaluation=evaluation,
         blessing=blessing,
         infra_blessing=infra_blessing,
         pushed_model=pushed_model,

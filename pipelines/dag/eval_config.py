@@ -3,7 +3,7 @@
 import tensorflow_model_analysis as tfma
 
 from stillhouse.components import multi_label_metrics, ranking_metrics
-from stillhouse.components.blessing.gates import ROUNDING, FidelityRule, Gate
+from stillhouse.components.blessing.gates import FidelityRule, Gate
 from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
 from stillhouse.modules.models.export import evaluation_label
 from stillhouse.modules.models.heads import HEADS
@@ -52,11 +52,10 @@ def _metric(settings: Settings) -> dict:
     return {"metric": metric_name(settings.metric), "lower_is_better": settings.metric in LOWER_IS_BETTER}
 
 
-def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
-    """Returns TFMA's configuration: loss, accuracy (or error), example count, and the metric with the gate's threshold.
+def eval_config(settings: Settings) -> tfma.EvalConfig:
+    """Returns TFMA's configuration: loss, accuracy (or error), example count, and the metric of the gates.
 
-    The threshold of the gate is on the change against the baseline model, over all examples. A binary metric is
-    computed for class 1.
+    A binary metric is computed for class 1.
     """
     head, evaluation = settings.head, settings.evaluation
     count = tfma.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')
@@ -69,8 +68,6 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
         if name in RANKING_METRICS:
             module = ranking_metrics.__name__
         metric = tfma.MetricConfig(class_name=name, module=module, config=f'{{"name": "{metric_name(name)}"}}')
-        if gate and name == settings.metric:
-            _set_threshold(metric, gate)
         kind = binary if name in BINARY_METRICS else ranking if name in RANKING_METRICS else plain
         kind.append(metric)
     specs = [tfma.MetricsSpec(metrics=[count, *plain])]
@@ -97,14 +94,3 @@ def eval_config(settings: Settings, gate: Gate | None) -> tfma.EvalConfig:
             confidence_intervals={"method": tfma.ConfidenceIntervalOptions.JACKKNIFE},
         ),
     )
-
-
-def _set_threshold(metric: tfma.MetricConfig, gate: Gate) -> None:
-    # A plain `threshold` would hold for every slice; the empty slicing spec is that of all examples.
-    overall = metric.per_slice_thresholds.add(slicing_specs=[tfma.SlicingSpec()])
-    change = overall.threshold.change_threshold
-    least = gate.min_change - ROUNDING
-    if gate.lower_is_better:
-        change.direction, change.absolute.value = tfma.MetricDirection.LOWER_IS_BETTER, -least
-    else:
-        change.direction, change.absolute.value = tfma.MetricDirection.HIGHER_IS_BETTER, least

@@ -9,14 +9,11 @@ from tfx.dsl.components.base.base_component import BaseComponent
 from tfx.proto import trainer_pb2
 from tfx.types import BaseChannel
 
-from stillhouse.components.blessing.gates import Gate
 from stillhouse.components.distillation_trainer import DistillationTrainer
-from stillhouse.components.evaluator import Evaluator
 from stillhouse.components.last_pushed import LastPushed
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.settings import Settings, Training, TrainingSettings
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.pipelines.dag.eval_config import eval_config
 
 RUN_FN = "stillhouse.modules.training.launch.run_fn"
 
@@ -125,16 +122,3 @@ class Dag:
             return None
         pushed = LastPushed(self.paths.push_path, examples=self.raw, folder=folder)
         return self.add(pushed, f"WarmStart.{name}")["model"]
-
-    def evaluate(
-        self, name: str, model: BaseChannel, gate: Gate | None = None, reference: BaseChannel | None = None
-    ) -> dict[str, BaseChannel]:
-        """Adds an Evaluator of a model, and of a reference that a gate may compare it with; returns its outputs."""
-        evaluator = Evaluator(
-            examples=self.evaluated,
-            model=model,
-            baseline_model=reference,
-            eval_config=eval_config(self.settings, gate),
-            example_splits=["eval"],
-        )
-        return self.add(evaluator, f"Evaluator.{name}")

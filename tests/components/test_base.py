@@ -93,7 +93,7 @@ def nodes(tmp_path, monkeypatch):
 
 def test_a_change_of_any_executor_of_ours_changes_the_cache_key_of_its_nodes(nodes, monkeypatch):
     before = nodes()
-    assert {"Blessing", "Pusher", "Evaluator.teacher", "ExampleValidator", "LastPushed", "Student"} <= set(before)
+    assert {"Blessing", "Pusher", "Evaluator", "ExampleValidator", "LastPushed", "Student"} <= set(before)
     executors = {node.executor_spec.executor_class.__module__ for node in before.values()}
     read = fingerprints._parsed
     monkeypatch.setattr(
@@ -108,13 +108,13 @@ def test_a_change_of_any_executor_of_ours_changes_the_cache_key_of_its_nodes(nod
 
 
 def test_our_metrics_are_in_the_cache_key_of_an_evaluator(nodes, monkeypatch):
-    before = nodes()["Evaluator.teacher"].exec_properties[CODE]
+    before = nodes()["Evaluator"].exec_properties[CODE]
     read = fingerprints._parsed
     changed = b"class MeanReciprocalRank"
     monkeypatch.setattr(
         fingerprints, "_parsed", lambda text, without: read(text + b"\nX = 1\n" if changed in text else text, without)
     )
-    assert nodes()["Evaluator.teacher"].exec_properties[CODE] != before
+    assert nodes()["Evaluator"].exec_properties[CODE] != before
 
 
 def test_every_component_of_ours_puts_its_code_into_its_nodes():

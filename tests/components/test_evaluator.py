@@ -1,13 +1,13 @@
-"""The Evaluator's own executor on a model of one line: what TFMA says of missing values and undefined metrics."""
+"""The Evaluator's executor on a model of one line: what TFMA says of missing values and undefined metrics."""
 
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
 from tfx.types import artifact_utils, standard_artifacts
-from tfx.utils import json_utils, proto_utils
+from tfx.utils import proto_utils
 
-from stillhouse.components.evaluation import CANDIDATE, EXAMPLES, read_evaluation
-from stillhouse.components.evaluator.executor import Executor
+from stillhouse.components.evaluation import EXAMPLES, STUDENT, read_evaluation
+from stillhouse.components.evaluator.executor import EvaluatorParameters, Executor
 
 # shop, label, probability of class 1
 ROWS = [("a", 1, 0.9), ("a", 0, 0.2), ("b", 1, 0.7), ("b", 1, 0.4), (None, 1, 0.8), (None, 0, 0.6), (None, 0, 0.3)]
@@ -23,7 +23,7 @@ class Served(tf.Module):
 
 
 @pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
+def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluator")
     (folder / "examples" / "Split-eval").mkdir(parents=True)
     with tf.io.TFRecordWriter(str(folder / "examples" / "Split-eval" / "x.gz"), "GZIP") as writer:
@@ -49,18 +49,33 @@ def evaluated(tmp_path_factory):
             ),
         ],
     )
-    inputs = {}
-    for name, kind in (("examples", standard_artifacts.Examples), ("model", standard_artifacts.Model)):
-        artifact = kind()
-        artifact.uri = str(folder / name)
-        inputs[name] = [artifact]
-    inputs["examples"][0].split_names = artifact_utils.encode_split_names(["eval"])
-    outputs = {"evaluation": [standard_artifacts.ModelEvaluation()], "blessing": [standard_artifacts.ModelBlessing()]}
-    for name, (artifact,) in outputs.items():
-        artifact.uri = str(folder / name)
-    properties = {"eval_config": proto_utils.proto_to_json(config), "example_splits": json_utils.dumps(["eval"])}
-    Executor().Do(inputs, outputs, properties)
-    return read_evaluation(str(folder / "evaluation"))[CANDIDATE]
+    artifacts = {}
+    for name, kind in (
+        ("examples", standard_artifacts.Examples),
+        ("model", standard_artifacts.Model),
+        ("not_pushed", standard_artifacts.Model),
+        ("evaluation", standard_artifacts.ModelEvaluation),
+    ):
+        artifacts[name] = kind()
+        artifacts[name].uri = str(folder / name)
+    artifacts["examples"].split_names = artifact_utils.encode_split_names(["eval"])
+    models = {"model_1": "model", "model_2": "model", "model_3": "not_pushed"}
+    inputs = {"examples": [artifacts["examples"]]} | {name: [artifacts[of]] for name, of in models.items()}
+    parameters = EvaluatorParameters(
+        names=["Teacher-1", STUDENT, "Pushed"], eval_config=proto_utils.proto_to_json(config)
+    )
+    Executor().Do(inputs, {"evaluation": [artifacts["evaluation"]]}, parameters.properties())
+    return read_evaluation(artifacts["evaluation"].uri)
+
+
+def test_every_model_that_exists_is_evaluated_in_one_pass(models):
+    assert list(models) == ["Teacher-1", STUDENT]
+    assert models["Teacher-1"] == models[STUDENT]
+
+
+@pytest.fixture(scope="module")
+def evaluated(models):
+    return models[STUDENT]
 
 
 def test_examples_without_a_value_form_a_slice_of_their_own(evaluated):

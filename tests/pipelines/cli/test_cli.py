@@ -59,7 +59,7 @@ def test_dry_run_prints_the_dag_and_runs_nothing(project):
     nodes = json.loads(done.stdout)["nodes"]
     assert nodes["Student"] == ["SoftTargets", "Transform"]
     assert nodes["SoftTargets"] == ["Teacher-1", "Transform"]
-    assert nodes["Pusher"] == ["Blessing", "Evaluator.teacher", "ServingCheck", "Student"]
+    assert nodes["Pusher"] == ["Blessing", "Evaluator", "ServingCheck", "Student"]
     assert "ExampleValidator" in nodes["Transform"]
     assert not (project.folder / "runs").exists()
 
