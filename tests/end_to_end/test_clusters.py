@@ -110,9 +110,8 @@ def train_in_cluster(run, folder, strategy, kill=(), train_files=None, by=signal
     return Trained(arguments, watch.notes, epochs)
 
 
-@pytest.mark.parametrize(
-    ("loop", "targets"), [pytest.param("fit", "cached", marks=pytest.mark.soak), ("custom", "online")]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize(("loop", "targets"), [("fit", "cached"), ("custom", "online")])
 def test_two_workers_give_the_weights_of_one_device(run, tmp_path, loop, targets):
     changes = {"loop": loop}
     if targets == "online":
@@ -248,6 +247,7 @@ def one_core(seconds: int):
         os.sched_setaffinity(0, allowed)
 
 
+@pytest.mark.soak
 def test_replicas_of_stages_train_the_network_in_one_piece_also_when_one_is_killed(run, tmp_path):
     """Killed in a random epoch; what was done since the last checkpoint is done again, with the same outcome."""
     one_device = {"name": "one_device"}

@@ -155,7 +155,7 @@ def test_an_unchanged_pipeline_runs_no_component_again_and_makes_a_damaged_compa
     done = copy.stillhouse("run", "blobs.yaml")
     assert done.returncode == 0
     assert nodes(done, " s") == []
-    assert len(nodes(done, "from cache")) == 22
+    assert len(nodes(done, "from cache")) == 19
     after = comparison(copy)
     assert after.pop("run_id") != before.pop("run_id")
     assert after == before
@@ -164,7 +164,7 @@ def test_an_unchanged_pipeline_runs_no_component_again_and_makes_a_damaged_compa
 def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_refused(copy):
     pushed = comparison(copy)["pushed"]
     changes = (
-        "--set", "student.distillation.alpha=0.5", "--set", "student.epochs=1500",
+        "--set", "student.distillation.alpha=0.5", "--set", "student.epochs=400",
         "--set", "student.checkpoints.every_steps=50", "--set", "student.optimizer.learning_rate=1e-9",
         "--set", "evaluation.gates.teacher.max_drop=0", "--set", "evaluation.gates.teacher.max_drop_per_slice=0",
     )  # fmt: skip
@@ -179,11 +179,11 @@ def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_ref
 
     done = copy.stillhouse("run", "blobs.yaml", *changes)
     assert done.returncode == 3, done.stderr
-    assert re.search(r"Student: resuming at step \d+ of 12000", done.stderr)
+    assert re.search(r"Student: resuming at step \d+ of 3200", done.stderr)
     assert not list(checkpoints.glob("*"))
-    unchanged = {"Teacher-1", "Teacher-2", "Ensemble", "Evaluator.Teacher-1.Teacher-2", "Transform"}
+    unchanged = {"Teacher-1", "Teacher-2", "Ensemble", "Transform"}
     assert unchanged <= set(nodes(done, "from cache"))
-    assert {"Student", "Evaluator.teacher", "Pusher", "Report"} <= set(nodes(done, " s"))
+    assert {"Student", "Evaluator", "Pusher", "Report"} <= set(nodes(done, " s"))
     result = comparison(copy)
     assert result["pushed"] is None
     assert [model["role"] for model in result["models"]][-1] == "pushed"

@@ -78,6 +78,7 @@ def run_processes(project):
     return found
 
 
+@pytest.mark.soak
 def test_a_schedule_retrains_on_new_spans_whatever_is_killed(spans):
     first, second = None, None
     try:

@@ -74,7 +74,7 @@ def way(request, tmp_path):
     return request.param(tmp_path)
 
 
-@pytest.fixture(params=["GZIP", ""])
+@pytest.fixture(params=["GZIP", pytest.param("", marks=pytest.mark.soak)])
 def source(request, tmp_path):
     """Three shards of 10 examples, the label of example i is i; the files' names do not tell how they are written."""
     return Source(

@@ -30,7 +30,7 @@ from stillhouse.modules.settings import Memory
 
 @pytest.mark.parametrize(
     ("replicas", "micro_batches", "distillation"),
-    [soak(1, 2, None), (1, 3, DISTILLATION), (2, 2, DISTILLATION), soak(2, 3, None)],
+    [soak(1, 2, None), soak(1, 3, DISTILLATION), (2, 2, DISTILLATION), soak(2, 3, None)],
 )
 def test_accumulated_updates_are_those_of_the_whole_batch(replicas, distillation, micro_batches):
     expected = train(strategy_of(1), deep, distillation=distillation)
@@ -59,7 +59,7 @@ def test_batch_normalisation_takes_its_statistics_from_each_micro_batch():
     np.testing.assert_allclose(weights[names.index("norm/moving_mean:0")], mean, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize(("replicas", "cuts"), [(1, "auto"), soak(1, ["shared"]), (2, ["first", "skip"])])
+@pytest.mark.parametrize(("replicas", "cuts"), [soak(1, "auto"), soak(1, ["shared"]), (2, ["first", "skip"])])
 def test_rematerialised_updates_are_the_plain_ones_with_dropout_and_moving_averages(replicas, cuts):
     def build():
         return deep(dropout=0.4, norm=True)
@@ -79,7 +79,7 @@ def test_both_together_are_the_accumulated_ones():
 
 @pytest.mark.parametrize(
     ("swap", "micro_batches", "distillation"),
-    [soak("auto", 1, DISTILLATION), (["first", "skip"], 1, None), ("auto", 3, None)],
+    [soak("auto", 1, DISTILLATION), soak(["first", "skip"], 1, None), ("auto", 3, None)],
 )
 def test_swapped_updates_are_the_plain_ones_with_dropout_and_moving_averages(swap, micro_batches, distillation):
     """A logical CPU device stands for a GPU."""

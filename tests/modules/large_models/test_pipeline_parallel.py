@@ -133,7 +133,7 @@ def staged(cut_indices, micro_batches, schedule="gpipe", rematerialise=False, de
     ("cut_indices", "micro_batches", "schedule", "rematerialise", "distillation"),
     [
         soak([3], 1, "gpipe", False, None),
-        ([3], 4, "gpipe", False, DISTILLATION),
+        soak([3], 4, "gpipe", False, DISTILLATION),
         soak([2], 2, "1f1b", False, None),
         ([3], 4, "1f1b", True, DISTILLATION),
         soak([2, 5], 2, "gpipe", True, None),

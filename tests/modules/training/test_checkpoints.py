@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from artifacts import Artifacts, changed, training_config
+from deep_network import soak
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.training import plan
@@ -71,7 +72,7 @@ def assert_same(ours, theirs):
         np.testing.assert_allclose(values, other_card["history"][name], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("loop", "cache"), [("fit", "memory"), ("custom", "disk"), ("fit", "none")])
+@pytest.mark.parametrize(("loop", "cache"), [soak("fit", "memory"), ("custom", "disk"), ("fit", "none")])
 def test_a_resumed_training_equals_an_undisturbed_one_dropout_included(config, run, stop, tmp_path, loop, cache):
     stop(None)
     config = changed(config, loop=loop, ingestion={"cache": cache, "cache_folder": str(tmp_path / "cache")})
@@ -99,7 +100,7 @@ def files(config):
     )
 
 
-@pytest.mark.parametrize("damage", ["cut", "one byte", "gone"])
+@pytest.mark.parametrize("damage", [soak("cut"), "one byte", soak("gone")])
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(config, run, stop, tmp_path, damage, caplog):
     stop(None)
     undisturbed = train(changed(config, checkpoint_folder=None), run.fn_args(tmp_path))
@@ -141,7 +142,7 @@ def test_only_so_many_checkpoints_are_kept(config, run, stop, tmp_path):
     assert len(files(config)) == 3
 
 
-@pytest.mark.parametrize(("loop", "schedule"), [("fit", "gpipe"), ("custom", "1f1b")])
+@pytest.mark.parametrize(("loop", "schedule"), [soak("fit", "gpipe"), ("custom", "1f1b")])
 def test_a_training_in_stages_is_that_in_one_piece_and_goes_on_where_it_stopped(
     config, run, stop, tmp_path, loop, schedule
 ):
