@@ -286,7 +286,8 @@ def _add_comparison(
         )
         reference = ComparedModel("Ensemble", "ensemble", dag.add(joined)["model"])
     else:
-        compared, reference = [], ComparedModel(*teacher_names(settings), "teacher", teachers[0])
+        (name,) = teacher_names(settings)
+        compared, reference = [], ComparedModel(name, "teacher", teachers[0])
     compared.append(reference)
     compared += [ComparedModel(name, "round", students[name]) for name in list(students)[:-1]]
     gates = [drop_gate("teacher", reference.name, settings, limits.teacher)]
