@@ -14,7 +14,8 @@ from stillhouse.pipelines.local.paths import local_paths
 
 PAGE = Path(__file__).parent / "recipes.md"
 LEFT_OUT = re.compile(
-    r"(StatisticsGen|SchemaGen|ExampleValidator|DarkKnowledge|LastPushed|Predictions|Blessing|ServingCheck|Report|Evaluator)$"
+    r"(\w*Statistics|StatisticsGen|SchemaGen|ExampleValidator|EarlierSpans|Drift|Skew|DarkKnowledge|LastPushed|Predictions"
+    r"|Blessing|ServingCheck|Report|Evaluator)$"
 )
 BLOCK = "<!-- {name}: by docs/dag.py -->\n```mermaid\n{text}```\n"
 

@@ -51,7 +51,11 @@ class Report(base_component.BaseComponent):
             "schema": standard_artifacts.Schema,
             "anomalies": standard_artifacts.ExampleAnomalies,
         },
-        optional_inputs={"dark_knowledge": DarkKnowledgeReport},
+        optional_inputs={
+            "dark_knowledge": DarkKnowledgeReport,
+            "drift": standard_artifacts.ExampleAnomalies,
+            "skew": standard_artifacts.ExampleAnomalies,
+        },
         outputs={"comparison": Comparison, "page": Page},
     )
     EXECUTOR_SPEC = executor_spec.ExecutorClassSpec(Executor)
@@ -74,6 +78,8 @@ class Report(base_component.BaseComponent):
         settings: str,
         commit: str,
         dark_knowledge: types.BaseChannel | None = None,
+        drift: types.BaseChannel | None = None,
+        skew: types.BaseChannel | None = None,
     ):
         """Builds the node.
 
@@ -90,6 +96,7 @@ class Report(base_component.BaseComponent):
           settings: as JSON.
           commit: of the version control that the pipeline stands in; "": none.
           dark_knowledge: what the soft targets of classes reveal, if that was looked into.
+          drift, skew: of the newest span from those before it, and of the unlabelled examples from train.
         """
         rows = [ComparedRow(name=model.name, role=model.role) for model in models]
         parameters = ReportParameters(
@@ -109,6 +116,8 @@ class Report(base_component.BaseComponent):
                 schema=schema,
                 anomalies=anomalies,
                 dark_knowledge=dark_knowledge,
+                drift=drift,
+                skew=skew,
                 model=[model.model for model in models],
             )
         )

@@ -1,6 +1,7 @@
 """Gathers the page's content about the data: span, statistics, schema, anomalies."""
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 from google.protobuf import text_format
@@ -9,7 +10,11 @@ from tfx import types
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
+from stillhouse.components.distribution_validator.shifts import read_shifts
+
 MAX_FEATURES = 200
+# The optional inputs of distances, and what the examples were compared with.
+SHIFTS = {"drift": "the earlier spans", "skew": "the examples of train"}
 KINDS = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BYTES": "bytes", "STRUCT": "structure"}
 
 
@@ -23,7 +28,8 @@ def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dic
     Returns:
       {"span": int or None, "splits": {split: examples}, "features": [{"name", "kind", "presence", "splits": {split:
       {"missing": fraction, "values": words}}}], "left_out": number of features not listed, "anomalies": [{"split",
-      "feature", "reason"}]}.
+      "feature", "reason"}], "shifts": {"drift" or "skew": [{"feature", "measure", "distance", "threshold",
+      "shifted"}]}}; a distance that could not be measured is None.
     """
     statistics, anomalies = input_dict["statistics"][0], input_dict["anomalies"][0]
     schema = schema_pb2.Schema()
@@ -59,7 +65,23 @@ def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dic
         "features": rows[:MAX_FEATURES],
         "left_out": max(0, len(rows) - MAX_FEATURES),
         "anomalies": listed_anomalies,
+        "shifts": {
+            kind: [asdict(shift) for shift in read_shifts(input_dict[kind][0])]
+            for kind in SHIFTS
+            if input_dict.get(kind)
+        },
     }
+
+
+def shift_warnings(input_dict: dict[str, list[types.Artifact]]) -> list[str]:
+    """Returns a sentence for each feature whose distribution has shifted; arguments as above."""
+    return [
+        f"{kind}: {shift.reason}, from {baseline}"
+        for kind, baseline in SHIFTS.items()
+        if input_dict.get(kind)
+        for shift in read_shifts(input_dict[kind][0])
+        if shift.shifted
+    ]
 
 
 def _read(uri: str, split: str, name: str) -> bytes:

@@ -31,7 +31,7 @@ from stillhouse.components.evaluation import (
 from stillhouse.components.predictions.fidelity import fidelity, never_predicted, slice_fidelities
 from stillhouse.components.predictions.paired import PairedTests
 from stillhouse.components.predictions.table import PredictionTable, read_predictions
-from stillhouse.components.report.data import data_of
+from stillhouse.components.report.data import data_of, shift_warnings
 from stillhouse.components.report.page import DETAILS, PAGE, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
 from stillhouse.components.serving_check.executor import DECISION
@@ -146,7 +146,7 @@ class Executor(base_executor.BaseExecutor):
             else None,
             "pairs": compared_pairs(table, names, parameters.gate_metric),
             "fidelity": _fidelity(table, reference, settings["evaluation"]["slices"]),
-            "warnings": _warnings(table, reference),
+            "warnings": _warnings(table, reference) + shift_warnings(input_dict),
             "settings": settings,
         }
         details = {

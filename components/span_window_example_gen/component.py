@@ -18,7 +18,7 @@ EXECUTORS = {"csv": CsvExecutor, "tfrecord": TFRecordExecutor, "parquet": Parque
 
 
 class SpanWindowExampleGen(FileBasedExampleGen):
-    """Reads a rolling window of spans; the `span` of its output is the newest."""
+    """Reads a rolling window of spans; the `span` of its output is the newest in it."""
 
     DRIVER_CLASS = Driver
 
@@ -29,13 +29,17 @@ class SpanWindowExampleGen(FileBasedExampleGen):
         output_config: example_gen_pb2.Output | None,
         format: Literal["csv", "tfrecord", "parquet"],
         spans: int,
+        skipped: int = 0,
     ):
-        """Builds the node; `spans` is the length of the window, the others are as FileBasedExampleGen's."""
+        """Builds the node; `spans` is the length of the window, which ends `skipped` spans before the newest.
+
+        The others are as FileBasedExampleGen's. If there is only the newest span, it is read although it is skipped.
+        """
         super().__init__(
             input_base=input_base,
             input_config=input_config,
             output_config=output_config,
-            custom_config=custom_config(spans),
+            custom_config=custom_config(spans, skipped),
             custom_executor_spec=executor_spec.BeamExecutorSpec(EXECUTORS[format]),
         )
         with_own_code(self)

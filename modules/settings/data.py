@@ -1,10 +1,21 @@
 """Settings of the examples' location, of reading them, and of Beam in the data steps."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from stillhouse.modules.settings.section import Section
+
+
+class Shift(Section):
+    """What is allowed between the distributions of two data sets, feature by feature."""
+
+    thresholds: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(
+        {},
+        description="Allowed distance by feature: Jensen-Shannon divergence of numbers, L-infinity distance of "
+        "strings. For the others it follows from the distances between resampled examples.",
+    )
+    stop: bool = Field(False, description="Stop the run at a larger distance, instead of a warning in the report.")
 
 
 class Data(Section):
@@ -25,6 +36,12 @@ class Data(Section):
     )
     spans: int = Field(
         1, ge=1, description="Number of newest spans to train on; models are evaluated on the newest alone."
+    )
+    drift: Shift | None = Field(
+        Shift(), description="Compare the newest span with the spans before it; only with {SPAN} in path. null: do not."
+    )
+    skew: Shift | None = Field(
+        Shift(), description="Compare the examples in transfer with those of train; only with transfer. null: do not."
     )
     schema_file: str | None = Field(
         None, alias="schema", description="Curated schema file (schema.pbtxt); null: inferred from the data."
@@ -47,6 +64,14 @@ class Data(Section):
         if "{VERSION}" in path and "{SPAN}" not in path:
             raise ValueError("{SPAN} before {VERSION}")
         return path
+
+    @model_validator(mode="after")
+    def _check_shifts(self):
+        if self.drift not in (None, Shift()) and "{SPAN}" not in self.path:
+            raise ValueError("drift: data.path has no {SPAN}; add it or remove drift")
+        if self.skew not in (None, Shift()) and not self.transfer:
+            raise ValueError("skew: not valid without data.transfer; add it or remove skew")
+        return self
 
     @model_validator(mode="after")
     def _check_spans(self):

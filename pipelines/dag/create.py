@@ -9,6 +9,7 @@ from tfx.types import BaseChannel
 
 from stillhouse.components.blessing import Blessing
 from stillhouse.components.dark_knowledge import DarkKnowledge
+from stillhouse.components.distribution_validator import DistributionValidator
 from stillhouse.components.ensemble import Ensemble
 from stillhouse.components.evaluation import STUDENT, metric_name
 from stillhouse.components.evaluator import Evaluator
@@ -25,10 +26,15 @@ from stillhouse.components.soft_targets import SoftTargets
 from stillhouse.components.transfer_examples import TransferExamples
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
-from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Start, Student, WeightedEnsemble
+from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Shift, Start, Student, WeightedEnsemble
 from stillhouse.modules.training.config import DistillationConfig, MaskingConfig
 from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, eval_config, fidelity_rule
-from stillhouse.pipelines.dag.example_gen import example_gen, newest_span_example_gen, transfer_example_gen
+from stillhouse.pipelines.dag.example_gen import (
+    earlier_spans_example_gen,
+    example_gen,
+    newest_span_example_gen,
+    transfer_example_gen,
+)
 from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
 
 ONE_TEACHER = WeightedEnsemble(weights=[1.0])
@@ -59,7 +65,7 @@ def saved_teachers(settings: Settings, saved_models: dict[str, str]) -> dict[str
 def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
-    ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator -> Transform (-> Pretraining) ->
+    ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator (, Drift) -> Transform (-> Pretraining) ->
     Teacher-1..N, Baseline -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student ->
     Evaluator, Predictions -> Blessing, ServingCheck -> Pusher -> Report.
     """
@@ -105,6 +111,8 @@ def _add_data(dag: Dag) -> None:
         disable_statistics=True,
     )
     transform.add_upstream_node(validator)
+    if settings.data.drift and "{SPAN}" in settings.data.path:
+        transform.add_upstream_node(_add_drift(dag, settings.data.drift, statistics))
     transformed = dag.add(transform)
     dag.data = {"examples": transformed["transformed_examples"], "transform_graph": transformed["transform_graph"]}
     if paths.transfer_path:
@@ -114,7 +122,43 @@ def _add_data(dag: Dag) -> None:
             transform_graph=dag.data["transform_graph"],
             label=settings.data.label,
         )
+        if settings.data.skew:
+            unlabelled.add_upstream_node(_add_skew(dag, settings.data.skew, raw, statistics))
         dag.transfer = dag.add(unlabelled)["transformed_examples"]
+
+
+def _add_drift(dag: Dag, shift: Shift, statistics: BaseChannel) -> DistributionValidator:
+    """Compares the newest span with those before it; `statistics` are of the whole window."""
+    if dag.settings.data.spans > 1:
+        statistics = dag.add(StatisticsGen(examples=dag.evaluated), "NewestStatistics")["statistics"]
+    earlier = dag.add(earlier_spans_example_gen(dag.settings.data, dag.paths.data_path))["examples"]
+    validator = DistributionValidator(
+        examples=dag.evaluated,
+        statistics=statistics,
+        baseline_examples=earlier,
+        baseline_statistics=dag.add(StatisticsGen(examples=earlier), "EarlierStatistics")["statistics"],
+        splits=("train", "train"),
+        between_spans=True,
+        **dict(shift),
+    )
+    dag.described["drift"] = dag.add(validator, "Drift")["anomalies"]
+    return validator
+
+
+def _add_skew(dag: Dag, shift: Shift, unlabelled: BaseChannel, statistics: BaseChannel) -> DistributionValidator:
+    """Compares the unlabelled examples with those of train."""
+    validator = DistributionValidator(
+        examples=unlabelled,
+        statistics=dag.add(StatisticsGen(examples=unlabelled), "TransferStatistics")["statistics"],
+        baseline_examples=dag.raw,
+        baseline_statistics=statistics,
+        splits=("transfer", "train"),
+        between_spans=False,
+        omitted=dag.settings.data.label,
+        **dict(shift),
+    )
+    dag.described["skew"] = dag.add(validator, "Skew")["anomalies"]
+    return validator
 
 
 def _add_pretraining(dag: Dag) -> None:

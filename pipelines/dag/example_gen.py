@@ -25,6 +25,11 @@ def newest_span_example_gen(data: Data, path: str):
     return _example_gen(data, path).with_id("NewestSpan")
 
 
+def earlier_spans_example_gen(data: Data, path: str):
+    """Returns the ExampleGen of the spans before the newest, arguments as above."""
+    return _example_gen(data, path, max(1, data.spans - 1), skipped=1).with_id("EarlierSpans")
+
+
 def transfer_example_gen(data: Data, path: str):
     """Returns the ExampleGen of the examples without labels in the folder `path`: one split, transfer."""
     return _example_gen(data.model_copy(update={"splits": {"transfer": 1}}), path).with_id("TransferExampleGen")
@@ -38,7 +43,7 @@ def base_and_prefix(path: str) -> tuple[str, str]:
     return base, path[len(base) + 1 :] + "/"
 
 
-def _example_gen(data: Data, path: str, spans: int = 1):
+def _example_gen(data: Data, path: str, spans: int = 1, skipped: int = 0):
     base, prefix = base_and_prefix(path)
     by_pattern = all(isinstance(value, str) for value in data.splits.values())
     patterns = {name: str(pattern) for name, pattern in data.splits.items()} if by_pattern else {"all": "*"}
@@ -51,7 +56,7 @@ def _example_gen(data: Data, path: str, spans: int = 1):
             example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=share) for name, share in data.splits.items()
         ]
         outputs = example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=buckets))
-    if spans > 1:
-        return SpanWindowExampleGen(base, inputs, outputs, data.format, spans)
+    if spans > 1 or skipped:
+        return SpanWindowExampleGen(base, inputs, outputs, data.format, spans, skipped)
     kind = {"csv": CsvExampleGen, "tfrecord": ImportExampleGen, "parquet": ParquetExampleGen}[data.format]
     return kind(input_base=base, input_config=inputs, output_config=outputs)

@@ -24,6 +24,7 @@ ENTRY_POINT = ("python", "-m", "stillhouse.pipelines.kubeflow.entrypoint")
 NEVER_CACHED = (
     "ExampleGen",
     "NewestSpan",
+    "EarlierSpans",
     "TransferExampleGen",
     "LastPushed",
     "WarmStart",

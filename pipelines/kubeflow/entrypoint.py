@@ -108,7 +108,7 @@ def widen(executor_input: dict[str, Any]) -> None:
     window = widened(executor_input["inputs"]["parameterValues"], int(output["parameterValues"]["span"]))
     output["parameterValues"] |= window
     for artifact in output["artifacts"]["examples"]["artifacts"]:
-        artifact["metadata"]["input_fingerprint"] = window["input_fingerprint"]
+        artifact["metadata"] |= {"input_fingerprint": window["input_fingerprint"], "custom:span": window["span"]}
     output_file.write_text(json.dumps(output))
 
 

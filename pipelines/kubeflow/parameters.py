@@ -33,7 +33,7 @@ class Parameter:
 def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Parameter]:
     """Returns the parameters of a pipeline."""
     starts = [f"WarmStart.{name}" for name in (*teacher_names(settings), "Student")]
-    readers, pushers = ("ExampleGen", "NewestSpan"), ("Pusher", "LastPushed", *starts)
+    readers, pushers = ("ExampleGen", "NewestSpan", "EarlierSpans"), ("Pusher", "LastPushed", *starts)
     parameters = [
         Parameter("data_path", STRING, data_path, "Folder of the data.", readers, "data_path"),
         Parameter("push_path", STRING, push_path, "Folder to push to.", pushers, "push_path"),

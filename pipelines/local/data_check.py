@@ -61,7 +61,7 @@ def check_data(data: Data) -> set[str]:
       The columns of all files.
 
     Raises:
-      UserError: a file is missing, empty, of another format, or has no such column.
+      UserError: a file is missing, empty, of another format, or has no such column; or a threshold is for none.
     """
     if data.schema_file and not os.path.isfile(data.schema_file):
         raise UserError(f"data.schema: no file {data.schema_file} (relative to {os.getcwd()})")
@@ -76,6 +76,9 @@ def check_data(data: Data) -> set[str]:
                 f"{name}: its header differs from that of {files[0]}; all files of a CSV folder need the same"
             )
         all_columns |= set(columns)
+    for key, shift in (("drift", data.drift), ("skew", data.skew)):
+        for column in shift.thresholds if shift else ():
+            _check_column(f"data.{key}.thresholds", column, all_columns)
     return all_columns
 
 
@@ -89,12 +92,14 @@ def check_evaluation_columns(columns: set[str], evaluation: Evaluation) -> None:
     if evaluation.query:
         keys[evaluation.query] = "evaluation.query"
     for column, key in keys.items():
-        if column not in columns:
-            near = difflib.get_close_matches(column, columns, n=1)
-            question = f" (did you mean {near[0]!r}?)" if near else ""
-            raise UserError(
-                f"{key}: the data have no column {column!r}{question}; they have: {', '.join(sorted(columns))}"
-            )
+        _check_column(key, column, columns)
+
+
+def _check_column(key: str, column: str, columns: set[str]) -> None:
+    if column not in columns:
+        near = difflib.get_close_matches(column, columns, n=1)
+        question = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(f"{key}: the data have no column {column!r}{question}; they have: {', '.join(sorted(columns))}")
 
 
 def _columns(format: str, name: str) -> list[str]:

@@ -12,6 +12,7 @@ from tfx.utils import proto_utils
 
 from stillhouse.components.span_window_example_gen.executor import CsvExecutor, ParquetExecutor, TFRecordExecutor
 from stillhouse.components.span_window_example_gen.window import custom_config, spans_in, widened
+from stillhouse.pipelines.kubeflow.entrypoint import widen
 
 
 def write_span(folder, span, rows, columns=("a", "b"), version=None):
@@ -21,12 +22,12 @@ def write_span(folder, span, rows, columns=("a", "b"), version=None):
         csv.writer(file).writerows([columns, *rows])
 
 
-def properties(folder, spans, pattern="span-{SPAN}/*"):
+def properties(folder, spans, pattern="span-{SPAN}/*", skipped=0):
     config = example_gen_pb2.Input(splits=[example_gen_pb2.Input.Split(name="all", pattern=pattern)])
     return {
         "input_base": str(folder),
         "input_config": proto_utils.proto_to_json(config),
-        "custom_config": proto_utils.proto_to_json(custom_config(spans)),
+        "custom_config": proto_utils.proto_to_json(custom_config(spans, skipped)),
         "range_config": None,
         "output_data_format": example_gen_pb2.PayloadFormat.FORMAT_TF_EXAMPLE,
     }
@@ -56,6 +57,17 @@ def test_spans_are_ordered_as_numbers_and_other_folders_are_none(spans):
 )
 def test_a_window_has_the_newest_spans_up_to_one(spans, window, newest, expected):
     assert patterns(widened(properties(spans, window), newest)) == [f"span-{span}/*" for span in expected]
+
+
+@pytest.mark.parametrize(
+    ("window", "newest", "expected"), [(1, 11, [10]), (2, 11, [9, 10]), (5, 10, [2, 9]), (1, 2, [2]), (3, 2, [2])]
+)
+def test_a_window_before_the_newest_span_has_those_before_it_or_the_newest_if_there_is_no_other(
+    spans, window, newest, expected
+):
+    found = widened(properties(spans, window, skipped=1), newest)
+    assert patterns(found) == [f"span-{span}/*" for span in expected]
+    assert found["span"] == expected[-1]
 
 
 def test_the_newest_version_of_each_span_is_taken(tmp_path):
@@ -125,3 +137,17 @@ def test_the_span_of_the_output_is_the_newest(spans):
     artifact = metadata_store_pb2.Artifact()
     update_output_artifact(found, artifact)
     assert artifact.custom_properties["input_fingerprint"].string_value.startswith("2 spans up to 11: ")
+
+
+def test_on_kubeflow_an_artifact_tells_the_newest_span_of_its_window(spans, tmp_path):
+    """The ExecutorOutput that TFX's driver leaves names the newest span of all."""
+    output_file = tmp_path / "output.json"
+    artifact = {"metadata": {"custom:span": 11, "input_fingerprint": "newest"}}
+    output = {"parameterValues": {"span": 11}, "artifacts": {"examples": {"artifacts": [artifact]}}}
+    output_file.write_text(json.dumps(output))
+    inputs = {"parameterValues": properties(spans, 2, skipped=1)}
+    widen({"inputs": inputs, "outputs": {"outputFile": str(output_file)}})
+    widened_output = json.loads(output_file.read_text())
+    (artifact,) = widened_output["artifacts"]["examples"]["artifacts"]
+    assert artifact["metadata"]["custom:span"] == widened_output["parameterValues"]["span"] == 10
+    assert artifact["metadata"]["input_fingerprint"].startswith("2 spans up to 10: ")

@@ -201,6 +201,14 @@ def refuse(raw):
             "data.spans: found 2; data.path has no {SPAN}; add it or set spans to 1",
         ),
         (
+            {"data": {"path": "d", "label": "y", "drift": {"stop": True}}},
+            "data.drift: data.path has no {SPAN}; add it or remove drift",
+        ),
+        (
+            {"data": {"path": "d", "label": "y", "skew": {"thresholds": {"a": 0.1}}}},
+            "data.skew: not valid without data.transfer; add it or remove skew",
+        ),
+        (
             {"teachers": [{"saved_model": "m", "warm_start": True}]},
             "teachers[0].warm_start: not valid with saved_model; remove warm_start",
         ),

@@ -76,10 +76,12 @@ def test_windows_of_spans_and_warm_starts_read_where_a_run_says():
     raw["student"]["warm_start"] = raw["teachers"][0]["warm_start"] = True
     (spec, _) = compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
     tasks = inner(spec)
-    for name in ("warmstart-student", "warmstart-teacher-1", "newestspan"):
+    for name in ("warmstart-student", "warmstart-teacher-1", "newestspan", "earlierspans"):
         assert tasks[name]["cachingOptions"] == {}
-    span = tasks["newestspan"]["inputs"]["parameters"]["set_span"]
-    assert span == {"componentInputParameter": "pipelinechannel--span"}
+    for name in ("newestspan", "earlierspans"):
+        span = tasks[name]["inputs"]["parameters"]["set_span"]
+        assert span == {"componentInputParameter": "pipelinechannel--span"}
+    assert "drift" in tasks["transform"]["dependentTasks"]
     push = tasks["warmstart-teacher-1"]["inputs"]["parameters"]["set_push_path"]
     assert push == {"componentInputParameter": "pipelinechannel--push_path"}
     for name in ("teacher-1", "student"):

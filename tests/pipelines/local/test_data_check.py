@@ -55,6 +55,17 @@ def test_csv_files_with_different_headers_are_refused(csv):
         check_data(data(csv.parent))
 
 
+@pytest.mark.parametrize("key", ["drift", "skew"])
+def test_a_threshold_for_a_column_that_is_in_no_file_is_refused(csv, key):
+    (csv.parent / "span-1").mkdir()
+    csv.rename(csv.parent / "span-1" / csv.name)
+    path = csv.parent / "span-{SPAN}"
+    message = rf"data.{key}.thresholds: the data have no column 'aa' \(did you mean 'a'\?\)"
+    with pytest.raises(UserError, match=message):
+        check_data(data(path, transfer="more", **{key: {"thresholds": {"aa": 0.1}}}))
+    check_data(data(path, transfer="more", **{key: {"thresholds": {"a": 0.1}}}))
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(UserError, match="data.path: no folder"):
         check_data(data(tmp_path / "none"))
