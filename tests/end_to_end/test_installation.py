@@ -60,16 +60,26 @@ def scheduled_run(project):
     return comparison
 
 
-def test_a_regular_installation_runs_beside_packages_of_the_same_names(own_packages, regular):
-    project = Project(own_packages, environment=dict(os.environ) | {"PYTHONPATH": str(regular)}, fresh=True)
+@pytest.fixture
+def installed(own_packages, regular):
+    return Project(own_packages, environment=dict(os.environ) | {"PYTHONPATH": str(regular)}, fresh=True)
+
+
+def test_a_regular_installation_is_imported_beside_packages_of_the_same_names(installed, regular):
     where = "import stillhouse.modules.training, modules; print(stillhouse.modules.training.__file__, modules.__file__)"
     found = subprocess.run(
-        [sys.executable, "-c", where], cwd=own_packages, env=project.environment, capture_output=True, text=True
+        [sys.executable, "-c", where], cwd=installed.folder, env=installed.environment, capture_output=True, text=True
     )
     ours, theirs = found.stdout.split()
     assert ours.startswith(str(regular))
-    assert theirs.startswith(str(own_packages))
-    scheduled_run(project)
+    assert theirs.startswith(str(installed.folder))
+    checked = installed.stillhouse("run", "blobs.yaml", "--dry-run")
+    assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.soak
+def test_a_regular_installation_runs_beside_packages_of_the_same_names(installed):
+    scheduled_run(installed)
 
 
 @pytest.mark.soak

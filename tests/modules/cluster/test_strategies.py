@@ -23,7 +23,9 @@ def task(trained, monkeypatch):
     monkeypatch.syspath_prepend(trained.folder)
 
 
-@pytest.mark.parametrize("distilled", [True, False], ids=["distilled", "hard labels"])
+@pytest.mark.parametrize(
+    "distilled", [True, pytest.param(False, marks=pytest.mark.soak)], ids=["distilled", "hard labels"]
+)
 def test_strategies_and_loops_give_the_weights_of_one_device(run, task, tmp_path, distilled):
     """457 examples in batches of 31: the last batch is partial, and the halves of all of them differ."""
     found = {}
