@@ -127,7 +127,7 @@ class Api:
         if query["pipelineid"] not in self.pipelines:
             raise RefusedError(404, "the pipeline is not found")
         message = BytesParser().parsebytes(b"Content-Type: " + content_type.encode() + b"\r\n\r\n" + body)
-        documents = list(yaml.safe_load_all(message.get_payload(0).get_payload(decode=True)))
+        documents = list(yaml.load_all(message.get_payload(0).get_payload(decode=True), Loader=yaml.CSafeLoader))
         reasons = list(reasons_against(documents))
         if reasons:
             raise RefusedError(400, f"invalid pipeline: {reasons[0]}")

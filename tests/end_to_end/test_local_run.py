@@ -161,6 +161,7 @@ def test_an_unchanged_pipeline_runs_no_component_again_and_makes_a_damaged_compa
     assert after == before
 
 
+@pytest.mark.soak
 def test_a_changed_student_goes_on_after_a_kill_and_is_not_pushed_when_it_is_refused(copy):
     pushed = comparison(copy)["pushed"]
     changes = (
@@ -265,6 +266,7 @@ def test_a_mistake_in_preprocessing_is_told_with_its_line(project):
     assert "blobs_task.py:10" in done.stderr
 
 
+@pytest.mark.soak
 def test_a_label_outside_the_models_classes_is_refused(project):
     path = project.folder / "blobs_task.py"
     path.write_text(path.read_text().replace("Dense(3)", "Dense(2)"))

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+
 from stillhouse.modules.models.serving import served_metrics
 
 
+@pytest.mark.soak
 def test_our_components_work_in_a_plain_tfx_pipeline(project):
     arguments = {"data": "data", "task": "blobs_task", "label": "tree", "root": "runs/plain", "push": "serving"}
     options = [text for name, value in arguments.items() for text in (f"--{name}", value)]

@@ -68,6 +68,7 @@ def test_rematerialised_updates_are_the_plain_ones_with_dropout_and_moving_avera
     assert_same(train(strategy_of(replicas), build, rematerialise=cuts), expected)
 
 
+@pytest.mark.soak
 def test_both_together_are_the_accumulated_ones():
     def build():
         return deep(dropout=0.4, norm=True)

@@ -72,7 +72,7 @@ def assert_same(ours, theirs):
         np.testing.assert_allclose(values, other_card["history"][name], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("loop", "cache"), [soak("fit", "memory"), ("custom", "disk"), ("fit", "none")])
+@pytest.mark.parametrize(("loop", "cache"), [soak("fit", "memory"), ("custom", "disk"), soak("fit", "none")])
 def test_a_resumed_training_equals_an_undisturbed_one_dropout_included(config, run, stop, tmp_path, loop, cache):
     stop(None)
     config = changed(config, loop=loop, ingestion={"cache": cache, "cache_folder": str(tmp_path / "cache")})
