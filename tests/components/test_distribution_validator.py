@@ -84,7 +84,7 @@ def shifted(output):
     return [shift.feature for shift in read_shifts(output) if shift.shifted]
 
 
-@pytest.mark.parametrize("count", [60, 600, 6000])
+@pytest.mark.parametrize("count", [60, 6000])
 def test_samples_of_one_distribution_do_not_differ_however_small_they_are(compare, count):
     output = compare(rows(count, seed=1), rows(count, seed=2))
     assert {shift.feature for shift in read_shifts(output)} == {"height", "price", "count", "shop"}

@@ -78,6 +78,7 @@ def test_float16_is_half_as_exact_and_smaller(run, targets, tmp_path):
     assert read_soft_targets_card(str(half)).bytes["train"] < read_soft_targets_card(str(targets)).bytes["train"]
 
 
+@pytest.mark.soak
 def test_worker_processes_write_the_same_targets(run, targets, tmp_path):
     spread = write_targets(run, tmp_path, beam_options=WORKER_PROCESSES)
     assert read_soft_targets_card(str(spread)).examples == read_soft_targets_card(str(targets)).examples

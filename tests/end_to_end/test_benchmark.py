@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from stillhouse.modules.ingestion.measure import CACHES, LIMIT, NAIVE
 
 
+@pytest.mark.soak
 def test_ingestion_of_a_run_is_measured(finished):
     done = finished.stillhouse("benchmark", "ingestion", "blobs.yaml", "--rounds", "2", "--seconds", "0.2", "--json")
     assert done.returncode == 0, done.stderr

@@ -156,6 +156,7 @@ def assert_resumed(found: Trained, index: int) -> None:
     assert resumed >= found.killed_after[0] * STEPS - EVERY - STEPS
 
 
+@pytest.mark.soak
 def test_a_killed_worker_costs_no_more_than_a_checkpoint_interval_and_changes_nothing(run, tmp_path):
     alone, card = train(training_config(run, True, batch_size=31, **LONG), run.fn_args(tmp_path))
     found = train_in_cluster(run, tmp_path / "cluster", SYNCHRONOUS, kill=[("worker", 1)], **LONG)

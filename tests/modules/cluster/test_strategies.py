@@ -45,7 +45,7 @@ def test_strategies_and_loops_give_the_weights_of_one_device(run, task, tmp_path
             np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["mirrored", "central_storage"])
+@pytest.mark.parametrize("name", ["mirrored", pytest.param("central_storage", marks=pytest.mark.soak)])
 def test_networks_with_dropout_are_trained_on_replicas(run, task, tmp_path, name):
     strategy = {"name": name, "devices": 2}
     config = training_config(run, True, strategy=strategy, builder="build_with_dropout", epochs=10)

@@ -93,6 +93,7 @@ def test_swapped_updates_are_the_plain_ones_with_dropout_and_moving_averages(swa
     assert_same(train(device, build, swap=swap, micro_batches=micro_batches, distillation=distillation), expected)
 
 
+@pytest.mark.soak
 def test_swapped_updates_are_the_plain_ones_on_two_devices():
     devices = tf.distribute.MirroredStrategy(
         local_devices(3)[1:], cross_device_ops=tf.distribute.ReductionToOneDevice()

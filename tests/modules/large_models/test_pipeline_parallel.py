@@ -150,6 +150,7 @@ def test_the_updates_are_those_of_the_network_in_one_piece(
     assert_same(train(strategy_of(1), deep, distillation=distillation, pipeline=pipeline), expected)
 
 
+@pytest.mark.soak
 def test_dropout_and_batch_normalisation_are_those_of_accumulation():
     def build():
         return deep(dropout=0.4, norm=True)

@@ -14,6 +14,8 @@ from stillhouse.modules.text.reserved import BEGIN, END, RESERVED
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.launch import run_fn
 
+pytestmark = pytest.mark.soak
+
 LENGTH, VOCABULARY, EXAMPLES = 12, 12, 256
 SIZE = {"vocabulary": VOCABULARY, "length": LENGTH, "layers": 2, "width": 16, "heads": 2}
 
@@ -95,7 +97,6 @@ def test_a_network_learns_to_tell_what_was_masked(large):
     assert signatures["hidden_states"](**given)["states"].shape == (2, LENGTH, 16)
 
 
-@pytest.mark.soak
 def test_a_smaller_one_starts_at_some_of_its_layers_and_learns_from_it(data, large):
     hint = {"teacher": 1, "teacher_layer": "states", "student_layer": "states", "kind": "cosine", "weight": 0.15}
     learning = {
