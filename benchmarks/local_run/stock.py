@@ -121,7 +121,6 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     from stillhouse.components.blessing.gates import Gate
     from stillhouse.components.distillation_trainer import DistillationTrainer
     from stillhouse.components.ensemble import Ensemble
-    from stillhouse.components.evaluation import BASELINE, CANDIDATE
     from stillhouse.components.evaluator import Evaluator
     from stillhouse.components.last_pushed import LastPushed
     from stillhouse.components.predictions import Predictions
@@ -186,33 +185,21 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     push_path = os.path.join(root, "serving")
     last_pushed = LastPushed(push_path=push_path, student=model)
 
-    def evaluator(name, of, gate=None, other=None):
-        return Evaluator(
-            examples=examples, model=of, baseline_model=other, eval_config=eval_config(settings, gate)
-        ).with_id(name)
-
-    evaluators = [evaluator(f"Evaluator.Teacher-{i}", of) for i, of in enumerate(teachers, start=1)]
-    others = {"teacher": ensemble, "baseline": baseline, "pushed": last_pushed}
-    names = {"teacher": "Ensemble", "baseline": "Baseline", "pushed": "Pushed"}
-    gates = [Gate(name, names[name], "accuracy", False, -1.0) for name in others]
-    judges = [
-        evaluator(f"Evaluator.{gate.name}", model, gate, node.outputs["model"])
-        for gate, node in zip(gates, others.values(), strict=True)
-    ]
-    evaluations = [node.outputs["evaluation"] for node in judges]
+    others = {"teacher": "Ensemble", "baseline": "Baseline", "pushed": "Pushed"}
+    gates = [Gate(name, other, "accuracy", False, -1.0) for name, other in others.items()]
     compared = [
-        *(
-            ComparedModel(f"Teacher-{i}", "teacher", of, node.outputs["evaluation"], CANDIDATE)
-            for i, (of, node) in enumerate(zip(teachers, evaluators, strict=True), start=1)
-        ),
-        ComparedModel("Ensemble", "ensemble", ensemble.outputs["model"], evaluations[0], BASELINE),
-        ComparedModel("Baseline", "baseline", baseline.outputs["model"], evaluations[1], BASELINE),
-        ComparedModel("Student", "student", model, evaluations[0], CANDIDATE),
-        ComparedModel("Pushed", "pushed", last_pushed.outputs["model"], evaluations[2], BASELINE),
+        *(ComparedModel(f"Teacher-{i}", "teacher", of) for i, of in enumerate(teachers, start=1)),
+        ComparedModel("Ensemble", "ensemble", ensemble.outputs["model"]),
+        ComparedModel("Baseline", "baseline", baseline.outputs["model"]),
+        ComparedModel("Student", "student", model),
+        ComparedModel("Pushed", "pushed", last_pushed.outputs["model"]),
     ]
+    models, names = [each.model for each in compared], [each.name for each in compared]
+    evaluator = Evaluator(models, names, examples, eval_config(settings))
+    evaluation = evaluator.outputs["evaluation"]
     predictions = Predictions(
-        models=[each.model for each in compared],
-        names=[each.name for each in compared],
+        models=models,
+        names=names,
         examples=examples,
         label=LABEL,
         head="classification",
@@ -220,11 +207,10 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
     blessing = Blessing(
         model=model,
         gates=gates,
-        evaluations=evaluations,
-        blessings=[node.outputs["blessing"] for node in judges],
+        evaluation=evaluation,
         predictions=predictions.outputs["predictions"],
     )
-    serving_check = ServingCheck(model=model, examples=examples, evaluation=evaluations[0], label=LABEL)
+    serving_check = ServingCheck(model=model, examples=examples, evaluation=evaluation, label=LABEL)
     pusher = tfx.components.Pusher(
         model=model,
         model_blessing=blessing.outputs["blessing"],
@@ -238,6 +224,7 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
         label=LABEL,
         models=compared,
         examples=examples,
+        evaluation=evaluation,
         blessing=blessing.outputs["blessing"],
         infra_blessing=serving_check.outputs["blessing"],
         pushed_model=pusher.outputs["pushed_model"],
@@ -263,8 +250,7 @@ def create_pipeline(root: str) -> tfx.dsl.Pipeline:
             student,
             ensemble,
             last_pushed,
-            *evaluators,
-            *judges,
+            evaluator,
             predictions,
             blessing,
             serving_check,
