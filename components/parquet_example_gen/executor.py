@@ -13,12 +13,17 @@ from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenE
 
 from stillhouse.modules.errors import UserError
 
+MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
+
 
 def _feature(column: str, value: Any) -> tf.train.Feature:
     values = [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
     if not values:
         return tf.train.Feature()
     if all(isinstance(v, (bool, int)) for v in values):
+        for number in values:
+            if not MIN_INT64 <= number <= MAX_INT64:
+                raise UserError(f"column {column!r}: found {number}; expected signed 64-bit integers; write strings")
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(v) for v in values]))
     if all(isinstance(v, (bool, int, float)) for v in values):
         return tf.train.Feature(float_list=tf.train.FloatList(value=values))

@@ -52,7 +52,8 @@ def run(
     try:
         comparison = local.run(settings, root, view)
     except KeyboardInterrupt as interrupt:
-        raise MachineError(f"interrupted in {view.node}; repeat the command to resume") from interrupt
+        where = f" in {view.node}" if view.node else ""  # between two nodes there is none
+        raise MachineError(f"interrupted{where}; repeat the command to resume") from interrupt
     unchanged.remember(root, fingerprint)
     _finish(comparison, as_json, root / "report.html")
 

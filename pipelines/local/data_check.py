@@ -6,11 +6,13 @@ import glob
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import Data, Evaluation
 
+COMPRESSED = (".gz", ".bz2", ".deflate", ".zst")  # Beam decompresses what has such a name; TFX reads its header as text
 FIRST_RECORDS = 100  # of a TFRecord file, whose features are its columns: a record leaves out what it has no value of
 
 
@@ -22,7 +24,7 @@ def check_transfer(data: Data) -> None:
     """
     if data.transfer is None:
         return
-    files = [name for name in sorted(glob.glob(os.path.join(data.transfer, "*"))) if os.path.isfile(name)]
+    files = _files("data.transfer", os.path.join(data.transfer, "*"), data.format)
     if not files:
         raise UserError(f"data.transfer: no files in {data.transfer} (relative to {os.getcwd()})")
     for name in files:
@@ -47,11 +49,26 @@ def data_files(data: Data) -> list[str]:
     patterns = [value if isinstance(value, str) else "*" for value in data.splits.values()]
     files = []
     for pattern in dict.fromkeys(patterns):
-        matches = [name for name in sorted(glob.glob(os.path.join(folder, pattern))) if os.path.isfile(name)]
+        matches = _files("data.path", os.path.join(folder, pattern), data.format)
         if not matches:
             raise UserError(f"data.path: no files match {os.path.join(data.path, pattern)}")
         files += matches
     return files
+
+
+def _files(key: str, pattern: str, format: str) -> list[str]:
+    """Returns the files that match, sorted.
+
+    Raises:
+      UserError: something else matches that ExampleGen would try to read; for a pipe it would wait for ever.
+    """
+    matches = sorted(glob.glob(pattern))
+    for name in matches:
+        kind = "a folder" if os.path.isdir(name) else "a special file" if os.path.exists(name) else "a broken link"
+        # Beam, which lists the files of the other formats, leaves out folders and broken links; TFX does not.
+        if not os.path.isfile(name) and (format == "csv" or kind == "a special file"):
+            raise UserError(f"{key}: {name} is {kind}; expected files alone; move it away")
+    return [name for name in matches if os.path.isfile(name)]
 
 
 def check_data(data: Data) -> set[str]:
@@ -104,30 +121,75 @@ def _check_column(key: str, column: str, columns: set[str]) -> None:
 
 def _columns(format: str, name: str) -> list[str]:
     columns_of = {"csv": _csv_columns, "parquet": _parquet_columns, "tfrecord": _tfrecord_columns}
-    return columns_of[format](name)
+    try:
+        return columns_of[format](name)
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read: {error.strerror}") from error
+
+
+def _csv_records(name: str) -> Iterator[tuple[int, str]]:
+    """Yields what ExampleGen takes for an example, with its first line: lines up to an even number of quotes."""
+    record, first, quotes = "", 1, 0
+    with open(name, newline="\n", encoding="utf-8", errors="surrogateescape") as file:
+        for number, line in enumerate(file, start=1):
+            record += line
+            quotes += line.count('"')
+            if quotes % 2 == 0:
+                yield first, record
+                record, first, quotes = "", number + 1, 0
+    if record:
+        raise UserError(f"{name}, line {first}: found a quote that nothing closes; close or double it")
 
 
 def _csv_rows(name: str) -> Iterator[tuple[int, list[str]]]:
-    with open(name, newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
+    """Yields the rows that are not blank, with their first lines."""
+    for line, record in _csv_records(name):
         try:
-            for row in reader:
-                if row:
-                    yield reader.line_num, row
-        except UnicodeDecodeError as error:
-            raise UserError(f"{name}: not UTF-8 after line {reader.line_num}: {error.reason}") from error
+            record.encode()
+            row = next(csv.reader([record]))
+        except UnicodeEncodeError as error:
+            byte = ord(record[error.start]) & 0xFF
+            raise UserError(f"{name}, line {line}: not UTF-8: found the byte 0x{byte:02X}; save it as UTF-8") from error
         except csv.Error as error:
-            raise UserError(f"{name}, line {reader.line_num}: {error}") from error
+            raise UserError(f"{name}, line {line}: {_reason(error, record)}") from error
+        if row:
+            yield line, row
+
+
+def _reason(error: csv.Error, record: str) -> str:
+    """Returns why a record cannot be parsed; some of csv's own words are about Python."""
+    if "NUL" in str(error):
+        return "found a NUL byte; expected UTF-8 text"
+    if "new-line" not in str(error):
+        return str(error)
+    if "\n" in record.rstrip():
+        return "found a quote within a value; expected quotes around the whole value, and two for each within it"
+    return "found a line end of CR alone; expected LF or CR LF"
 
 
 def _csv_columns(name: str) -> list[str]:
+    compression = next((ending for ending in COMPRESSED if name.endswith(ending)), None)
+    if compression:
+        raise UserError(f"{name}: found a name in {compression}, so a compressed CSV; decompress the file or rename it")
     rows = _csv_rows(name)
     header = next(rows, None)
     if header is None:
         raise UserError(f"{name}: the file is empty; expected a header line and examples")
+    columns = header[1]
+    if columns[0].startswith("\ufeff"):
+        raise UserError(f"{name}: begins with a byte order mark; save the file as UTF-8 without one")
+    _, first_line = next(_csv_records(name))
+    if first_line.strip().split(",") != columns:  # ExampleGen takes what stands between commas, quotes included
+        raise UserError(
+            f"{name}, line 1: expected column names without quotes, commas and line ends, and no blank line before "
+            "them; rename the columns"
+        )
+    (column, count), *_ = Counter(columns).most_common(1)
+    if count > 1:
+        raise UserError(f"{name}: the header names the column {column!r} {count} times; rename or remove all but one")
     if next(rows, None) is None:
         raise UserError(f"{name}: found only a header line; expected examples below it")
-    return header[1]
+    return columns
 
 
 def _parquet_columns(name: str) -> list[str]:

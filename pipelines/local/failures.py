@@ -17,6 +17,9 @@ from stillhouse.pipelines.local.data_check import find_fault
 from stillhouse.pipelines.local.metadata_check import corrupt
 from stillhouse.pipelines.local.paths import METADATA
 
+# TFDV's words on a column with values of several types, which are numbers of FeatureNameStatistics.Type.
+SEVERAL_TYPES = re.compile(r"Cannot determine the type of feature (.+)\. Found values of types (\d) and (\d)\.")
+TYPES = ("integers", "floats", "strings", "bytes", "messages")
 # A run that fails on a disk with less than this has failed for want of space.
 MIN_FREE_BYTES = 1 << 18
 
@@ -74,6 +77,9 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
             find_fault(settings.data)
         except UserError as fault:
             raise UserError(f"{node}: {fault}") from error
+    if several := SEVERAL_TYPES.search(text):
+        types = " and ".join(TYPES[int(number)] for number in several.groups()[1:])
+        raise UserError(f"{node}: the column {several[1]!r} has {types}; expected one type in all files") from error
     source = sys.modules[settings.task].__file__
     for link in chain:
         in_task = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename == source]

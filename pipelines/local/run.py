@@ -26,6 +26,7 @@ from stillhouse.pipelines.dag.create import create_pipeline, sqlite
 from stillhouse.pipelines.dag.nodes import PipelinePaths
 from stillhouse.pipelines.local.check import check_settings
 from stillhouse.pipelines.local.failures import explain
+from stillhouse.pipelines.local.leftovers import remove_unfinished
 from stillhouse.pipelines.local.metadata_check import check_metadata
 from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA, check_root, local_paths
 from stillhouse.pipelines.local.run_view import RunView
@@ -58,6 +59,7 @@ def run(settings: Settings, root: Path, view: RunView) -> dict[str, Any]:
             remove_leftovers(root / name)
         refuse_links_below(root / ARTIFACTS)
         check_metadata(root)
+        remove_unfinished(root)
         view.expected = _durations(root)
         paths = local_paths(settings, root)
         pipeline = create_pipeline(settings, paths)

@@ -28,3 +28,9 @@ def test_none_is_a_missing_value():
 def test_another_type_is_named_with_its_column():
     with pytest.raises(UserError, match="column 'x': found values of type date"):
         feature(datetime.date(2026, 1, 1))
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, [1, -(2**63) - 1]])
+def test_an_integer_beyond_64_bits_is_named_with_its_column(value):
+    with pytest.raises(UserError, match="column 'x': found -?[0-9]+; expected signed 64-bit integers; write strings"):
+        feature(value)

@@ -1,4 +1,6 @@
 import gzip
+import os
+from pathlib import Path
 
 import blobs
 import pyarrow
@@ -35,6 +37,16 @@ def test_good_data_passes(csv):
         ("a,b,trees\n1,2,ash\n", "has no column 'tree'; it has: a, b, trees"),
         ("a,b,tree\n1,2,ash\n1,ash\n", "line 3: 2 values, but the header names 3 columns"),
         ("a,b,tree\n1,2,ash\n1,2,3,ash\n", "line 3: 4 values"),
+        ("\ufeffa,b,tree\n1,2,ash\n", "blobs.csv: begins with a byte order mark; save the file as UTF-8 without one"),
+        ("a,a,tree\n1,2,ash\n", "blobs.csv: the header names the column 'a' 2 times; rename or remove all but one"),
+        ('"a","b","tree"\n1,2,ash\n', "line 1: expected column names without quotes"),
+        ('"a,b",c,tree\n1,2,ash\n', "line 1: expected column names without quotes, commas"),
+        ('a,"b\nc",tree\n1,2,ash\n', "line 1: expected column names without quotes, commas and line ends"),
+        ("\na,b,tree\n1,2,ash\n", "line 1: expected column names .* and no blank line before them"),
+        ("a,b,tree\r1,2,ash\r", "line 1: found a line end of CR alone; expected LF or CR LF"),
+        ('a,b,tree\n1,2,ash\n1,2,"ash\n1,2,ash\n', "line 3: found a quote that nothing closes; close or double it"),
+        ('a,b,tree\n1,5" ,ash\n1,2,ash\n1,6" ,ash\n', "line 2: found a quote within a value; expected quotes around"),
+        ("a,b,tree\n1,2,a\0sh\n", "line 2: found a NUL byte; expected UTF-8 text"),
     ],
 )
 def test_the_fault_of_a_csv_is_named_with_its_place(csv, text, message):
@@ -47,6 +59,48 @@ def test_a_csv_that_is_not_utf8_is_named(csv):
     csv.write_bytes(b"a,b,tree\n1,2,\xff\xfe\n")
     with pytest.raises(UserError, match="not UTF-8"):
         check_data(data(csv.parent))
+
+
+def test_the_line_that_is_not_utf8_is_named(csv):
+    lines = [b"a,b,tree", *[b"1,2,ash"] * 150, b"1,2,\xe4hre", *[b"1,2,ash"] * 150]
+    csv.write_bytes(b"\n".join(lines))
+    with pytest.raises(UserError, match="blobs.csv, line 152: not UTF-8: found the byte 0xE4; save it as UTF-8"):
+        find_fault(data(csv.parent))
+
+
+def test_a_line_end_within_quotes_is_a_value(csv):
+    csv.write_text('a,b,tree\n1,"2\n3",ash\r\n"4 ""x""",5,ash\n')
+    find_fault(data(csv.parent))
+
+
+def test_a_compressed_csv_is_named(csv):
+    csv.rename(csv.with_name("blobs.csv.gz"))
+    with pytest.raises(UserError, match="blobs.csv.gz: found a name in .gz, so a compressed CSV; decompress the file"):
+        check_data(data(csv.parent))
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [(Path.mkdir, "a folder"), (os.mkfifo, "a special file"), (lambda path: path.symlink_to(path), "a broken link")],
+)
+def test_what_is_no_file_is_named(csv, make, kind):
+    make(csv.with_name("more.csv"))
+    with pytest.raises(UserError, match=f"data.path: .*/more.csv is {kind}; expected files alone; move it away"):
+        check_data(data(csv.parent))
+
+
+def test_a_file_that_may_not_be_read_is_named(csv, monkeypatch):
+    csv.chmod(0)
+    csv.parent.chmod(0o755)
+    monkeypatch.chdir(csv.parent)  # the folders above belong to the user alone
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # who is no user
+    try:
+        with pytest.raises(UserError, match="blobs.csv: cannot be read: Permission denied"):
+            check_data(data("."))
+    finally:
+        os.seteuid(user)
 
 
 def test_csv_files_with_different_headers_are_refused(csv):

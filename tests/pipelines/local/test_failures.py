@@ -1,4 +1,4 @@
-"""Whose disk is full."""
+"""Whose disk is full, and which column has several types."""
 
 import errno
 import shutil
@@ -9,7 +9,7 @@ import blobs
 import pytest
 import tensorflow as tf
 
-from stillhouse.modules.errors import MachineError
+from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.settings import parse_settings
 from stillhouse.pipelines.local import failures
 from stillhouse.pipelines.local.failures import explain
@@ -59,3 +59,10 @@ def test_a_disk_is_found_to_be_full_where_the_error_does_not_name_it(explained, 
     assert explained(RuntimeError("anything")) == (
         f"Student: no space left on the disk of {tmp_path / full}; free some and run again"
     )
+
+
+def test_a_column_of_two_types_is_named(tmp_path):
+    error = TypeError("Cannot determine the type of feature a. Found values of types 1 and 2.")  # TFDV's
+    settings = parse_settings(blobs.settings(), "x.yaml")
+    with pytest.raises(UserError, match="^StatisticsGen: the column 'a' has floats and strings; expected one type in"):
+        explain(error, "StatisticsGen", settings, tmp_path)
