@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
-from tensorflow_metadata.proto.v0 import anomalies_pb2
+from tensorflow_metadata.proto.v0 import anomalies_pb2, statistics_pb2
 from tfx import types
 from tfx.components.example_validator import executor
+from tfx.components.statistics_gen import stats_artifact_utils
 from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
@@ -26,6 +27,12 @@ def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
     return lines
 
 
+def check_count(split: str, statistics: statistics_pb2.DatasetFeatureStatisticsList) -> None:
+    """Raises UserError if a split has no examples."""
+    if not sum(dataset.num_examples for dataset in statistics.datasets):
+        raise UserError(f"the {split} split has no examples; expected at least 1; add examples, or change data.splits")
+
+
 class Executor(executor.Executor):
     """The stock executor, then a UserError if any anomaly has severity ERROR."""
 
@@ -35,7 +42,10 @@ class Executor(executor.Executor):
         output_dict: dict[str, list[types.Artifact]],
         exec_properties: dict[str, Any],
     ) -> ExecutorOutput:
-        """Raises UserError naming each feature and reason."""
+        """Raises UserError naming each feature and reason, or a split without examples."""
+        statistics = artifact_utils.get_single_instance(input_dict["statistics"])
+        for split in artifact_utils.decode_split_names(statistics.split_names):
+            check_count(split, stats_artifact_utils.load_statistics(statistics, split).proto())
         executor_output = super().Do(input_dict, output_dict, exec_properties)
         uri = artifact_utils.get_single_uri(output_dict["anomalies"])
         lines = []

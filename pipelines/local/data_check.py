@@ -225,6 +225,9 @@ def _tfrecords(name: str) -> Iterator[bytes]:
 
     with open(name, "rb") as file:
         gzipped = file.read(2) == b"\x1f\x8b"
+    if gzipped != name.endswith(".gz"):  # by which Beam tells
+        kind, remedy = ("", "add the ending .gz") if gzipped else ("not ", "remove the ending .gz")
+        raise UserError(f"{name}: the file is {kind}compressed with gzip; rename it: {remedy}")
     count = 0
     try:
         for record in tf.data.TFRecordDataset(name, compression_type="GZIP" if gzipped else "").as_numpy_iterator():

@@ -9,17 +9,21 @@ import traceback
 from pathlib import Path
 
 import tensorflow as tf
+from google.protobuf import text_format
+from tensorflow_metadata.proto.v0 import schema_pb2
 
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.modules.pushes.push import NO_SPACE
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.local.data_check import find_fault
 from stillhouse.pipelines.local.metadata_check import corrupt
-from stillhouse.pipelines.local.paths import METADATA
+from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA
 
 # TFDV's words on a column with values of several types, which are numbers of FeatureNameStatistics.Type.
 SEVERAL_TYPES = re.compile(r"Cannot determine the type of feature (.+)\. Found values of types (\d) and (\d)\.")
 TYPES = ("integers", "floats", "strings", "bytes", "messages")
+# tfx_bsl's, on records of one batch.
+ANOTHER_TYPE = re.compile(r'Feature had wrong type, expected (\w+)_list, found (\w+)_list for feature "(.+?)"')
 # A run that fails on a disk with less than this has failed for want of space.
 MIN_FREE_BYTES = 1 << 18
 
@@ -80,10 +84,27 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
     if several := SEVERAL_TYPES.search(text):
         types = " and ".join(TYPES[int(number)] for number in several.groups()[1:])
         raise UserError(f"{node}: the column {several[1]!r} has {types}; expected one type in all files") from error
+    if another := ANOTHER_TYPE.search(text):
+        types = f"{another[1]} and {another[2]} values"
+        raise UserError(f"{node}: the column {another[3]!r} has {types}; expected one type in all files") from error
     source = sys.modules[settings.task].__file__
     for link in chain:
         in_task = [frame for frame in traceback.extract_tb(link.__traceback__) if frame.filename == source]
         if in_task:
             reason = f"{type(link).__name__}: {next(iter(str(link).splitlines()), '')}"
             location = f"{source}:{in_task[-1].lineno}"
-            raise UserError(f"{node}: {settings.task}.{in_task[0].name} raised {reason} (at {location})") from error
+            sparse = _sparse_columns(root) if node == "Transform" else []
+            hint = f"; columns with missing values are SparseTensors here: {', '.join(sparse)}" if sparse else ""
+            raise UserError(
+                f"{node}: {settings.task}.{in_task[0].name} raised {reason} (at {location}){hint}"
+            ) from error
+
+
+def _sparse_columns(root: Path) -> list[str]:
+    """Returns the columns that preprocessing_fn gets as SparseTensors: those without a shape in the newest schema."""
+    schemas = list((root / ARTIFACTS / "SchemaGen" / "schema").glob("*/schema.pbtxt"))
+    if not schemas:
+        return []
+    newest = max(schemas, key=lambda path: int(path.parent.name))
+    schema = text_format.Parse(newest.read_text(encoding="utf-8"), schema_pb2.Schema())
+    return [feature.name for feature in schema.feature if not feature.HasField("shape")]

@@ -45,7 +45,7 @@ def check_metadata(root: Path) -> None:
     check_store(path)
     _migrate(path)
     uris = _newest_artifacts(path)
-    if not uris and ids:
+    if ids and not _has_executions(path):  # of a run that was killed in its first node it has one, and no artifact
         raise MachineError(
             f"{path}: the metadata store is empty, but there are artifacts in {artifacts}; put back a copy of the "
             f"file, or {_move_away(path)}"
@@ -168,6 +168,14 @@ def _migrate(path: Path) -> None:
     except RuntimeError as error:
         raise UserError(f"{found}, and it cannot be migrated; install that version, or {_move_away(path)}") from error
     note(f"{path}: migrated from schema {version} to {expected}; the old one is kept as {kept.name}")
+
+
+def _has_executions(path: Path) -> bool:
+    """Returns whether executions were ever numbered in a store."""
+    with closing(_connect(path, "ro")) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+            return False
+        return connection.execute("SELECT 1 FROM sqlite_sequence WHERE name = 'Execution'").fetchone() is not None
 
 
 def _newest_artifacts(path: Path) -> list[Path]:

@@ -154,6 +154,17 @@ def test_truncated_gzip_is_named_with_the_record(tmp_path):
         find_fault(data(tmp_path, format="tfrecord"))
 
 
+@pytest.mark.parametrize(
+    ("name", "compression", "message"),
+    [("x", "GZIP", "x: the file is compressed .* add the ending .gz"), ("x.gz", "", "is not compressed .* remove the")],
+)
+def test_a_tfrecord_file_whose_name_does_not_tell_its_compression_is_named(tmp_path, name, compression, message):
+    with tf.io.TFRecordWriter(str(tmp_path / name), compression) as writer:
+        writer.write(tf.train.Example().SerializeToString())
+    with pytest.raises(UserError, match=message):
+        check_data(data(tmp_path, format="tfrecord"))
+
+
 def test_a_record_that_is_no_example_is_named(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "x")) as writer:
         writer.write(b"\xff\xff\xff")

@@ -61,8 +61,20 @@ def test_a_disk_is_found_to_be_full_where_the_error_does_not_name_it(explained, 
     )
 
 
-def test_a_column_of_two_types_is_named(tmp_path):
-    error = TypeError("Cannot determine the type of feature a. Found values of types 1 and 2.")  # TFDV's
+@pytest.mark.parametrize(
+    ("error", "types"),
+    [
+        (TypeError("Cannot determine the type of feature a. Found values of types 1 and 2."), "floats and strings"),
+        (
+            RuntimeError(
+                'INVALID_ARGUMENT: Feature had wrong type, expected float_list, found bytes_list for feature "a"'
+            ),
+            "float and bytes values",
+        ),
+    ],
+    ids=["TFDV", "tfx_bsl"],
+)
+def test_a_column_of_two_types_is_named(tmp_path, error, types):
     settings = parse_settings(blobs.settings(), "x.yaml")
-    with pytest.raises(UserError, match="^StatisticsGen: the column 'a' has floats and strings; expected one type in"):
+    with pytest.raises(UserError, match=f"^StatisticsGen: the column 'a' has {types}; expected one type in all files"):
         explain(error, "StatisticsGen", settings, tmp_path)

@@ -130,6 +130,22 @@ def test_a_damaged_store_is_one_sentence_and_stays_as_it_is(root, notes, damage,
     assert before is None or path.read_bytes() == before
 
 
+def test_a_store_of_a_run_that_was_killed_in_its_first_node_passes(tmp_path, notes):
+    store = MetadataStore(sqlite(str(tmp_path / "metadata.sqlite")))
+    kind = store.put_execution_type(metadata_store_pb2.ExecutionType(name="ExampleGen"))
+    store.put_executions([metadata_store_pb2.Execution(type_id=kind)])
+    (tmp_path / "artifacts" / "ExampleGen" / "examples" / "1").mkdir(parents=True)
+    check_metadata(tmp_path)
+    assert notes == []
+
+
+def test_a_run_that_was_killed_before_its_first_node_in_a_new_store_is_repeated(root, notes):
+    (root / "metadata.sqlite").unlink()
+    check_metadata(root)
+    check_metadata(root)
+    assert len(notes) == 1
+
+
 def test_after_a_store_was_moved_away_executions_get_numbers_of_their_own(root, notes):
     path = root / "metadata.sqlite"
     path.rename(path.with_name("metadata.sqlite.damaged"))
