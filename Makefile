@@ -1,6 +1,6 @@
 # make run    set up, and run the digits pipeline to a pushed student
 # make test   set up, and run every test
-# make soak   what takes longer than the suite may
+# make soak   what takes longer than the suite may, with the campaign of faults of docs/reliability.md
 # make lint   format check, lint and types
 # make lock   write the hashed locks anew from pyproject.toml and requirements/docs.in
 # make docs   build the documentation into site/, links checked
@@ -21,6 +21,7 @@ test: .venv/installed
 
 soak: .venv/installed
 	$(BIN)/python data/prepare.py
+	rm -f build/reliability.jsonl
 	$(BIN)/python -m pytest -m soak
 
 lint: .venv/installed

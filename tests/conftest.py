@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import functools
+import json
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import forking
 
 REPOSITORY = Path(__file__).parent.parent
+RELIABILITY = REPOSITORY / "build" / "reliability.jsonl"  # how the cases of the campaign have ended
 TWO_TEACHERS = [{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}]
 
 
@@ -31,6 +33,24 @@ def pytest_xdist_make_scheduler(config, log):
             return run_of(config.rootpath / nodeid.partition("::")[0])
 
     return ByRun(config, log)
+
+
+def pytest_runtest_logreport(report):
+    """Notes the cases of a test that records the property `fault`, for docs/reliability.py."""
+    properties = dict(report.user_properties)
+    if report.when != "call" or "fault" not in properties or "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    tried = properties.get("tried", 1)
+    case = {
+        "test": report.nodeid,
+        "fault": properties["fault"],
+        "tried": tried,
+        "ok": tried if report.passed else 0,
+        "known": getattr(report, "wasxfail", ""),
+    }
+    RELIABILITY.parent.mkdir(exist_ok=True)
+    with RELIABILITY.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(case) + "\n")
 
 
 @functools.cache

@@ -193,6 +193,7 @@ if __name__ == "__main__":
     else:
         code = run(*sys.argv[2:])
         if code < 0:
-            signal.signal(-code, signal.SIG_DFL)
+            if -code != signal.SIGKILL:  # which has no other
+                signal.signal(-code, signal.SIG_DFL)
             os.kill(os.getpid(), -code)
         sys.exit(code)

@@ -42,6 +42,16 @@ def test_the_api_page_shows_the_example_that_is_tested():
     assert example.block() in (DOCS / "api.md").read_text(), "run docs/example.py"
 
 
+def test_the_page_on_reliability_has_a_row_for_each_fault():
+    import reliability
+
+    page = (DOCS / "reliability.md").read_text()
+    assert reliability.MARK in page
+    for fault, (_, test) in reliability.FAULTS.items():
+        assert f"| {fault} |" in page, "run docs/reliability.py"
+        assert (REPOSITORY / test).is_file()
+
+
 def test_links_between_files_of_the_repository_lead_somewhere():
     pages = subprocess.run(["git", "ls-files", "*.md"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     broken = []

@@ -93,18 +93,20 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
         if in_task:
             reason = f"{type(link).__name__}: {next(iter(str(link).splitlines()), '')}"
             location = f"{source}:{in_task[-1].lineno}"
-            sparse = _sparse_columns(root) if node == "Transform" else []
-            hint = f"; columns with missing values are SparseTensors here: {', '.join(sparse)}" if sparse else ""
+            hint = _columns_to_look_at(root) if node == "Transform" else ""
             raise UserError(
                 f"{node}: {settings.task}.{in_task[0].name} raised {reason} (at {location}){hint}"
             ) from error
 
 
-def _sparse_columns(root: Path) -> list[str]:
-    """Returns the columns that preprocessing_fn gets as SparseTensors: those without a shape in the newest schema."""
+def _columns_to_look_at(root: Path) -> str:
+    """Returns the columns of the newest schema that are strings or have missing values, for a message."""
     schemas = list((root / ARTIFACTS / "SchemaGen" / "schema").glob("*/schema.pbtxt"))
     if not schemas:
-        return []
+        return ""
     newest = max(schemas, key=lambda path: int(path.parent.name))
     schema = text_format.Parse(newest.read_text(encoding="utf-8"), schema_pb2.Schema())
-    return [feature.name for feature in schema.feature if not feature.HasField("shape")]
+    strings = [feature.name for feature in schema.feature if feature.type == schema_pb2.BYTES]
+    sparse = [feature.name for feature in schema.feature if not feature.HasField("shape")]
+    hint = f"; columns with strings: {', '.join(strings)}" if strings else ""
+    return hint + (f"; columns with missing values, which are SparseTensors: {', '.join(sparse)}" if sparse else "")

@@ -216,7 +216,9 @@ def mutate(text: str, randomness: random.Random) -> str:
 @pytest.mark.parametrize(
     "seeds", [range(40), pytest.param(range(40, 1_600), marks=pytest.mark.soak)], ids=["some", "many"]
 )
-def test_mutated_settings_are_valid_or_a_sentence_that_names_a_line_or_a_key(tmp_path, seeds):
+def test_mutated_settings_are_valid_or_a_sentence_that_names_a_line_or_a_key(tmp_path, seeds, record_property):
+    record_property("fault", "mutated settings files")
+    record_property("tried", len(seeds))
     path = tmp_path / "s.yaml"
 
     def too_late(*_):
