@@ -69,7 +69,7 @@ class Disk(Stream):
         return super().__call__(replace(source, files=files, transfer=transfer), **more)
 
 
-@pytest.fixture(params=[Memory, Stream, CachedStream, Disk])
+@pytest.fixture(params=[Memory, Stream, pytest.param(CachedStream, marks=pytest.mark.soak), Disk])
 def way(request, tmp_path):
     return request.param(tmp_path)
 

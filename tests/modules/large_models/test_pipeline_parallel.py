@@ -137,7 +137,7 @@ def staged(cut_indices, micro_batches, schedule="gpipe", rematerialise=False, de
         soak([2], 2, "1f1b", False, None),
         ([3], 4, "1f1b", True, DISTILLATION),
         soak([2, 5], 2, "gpipe", True, None),
-        ([1, 4], 4, "1f1b", False, DISTILLATION),
+        soak([1, 4], 4, "1f1b", False, DISTILLATION),
     ],
 )
 def test_the_updates_are_those_of_the_network_in_one_piece(

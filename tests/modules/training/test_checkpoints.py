@@ -142,7 +142,7 @@ def test_only_so_many_checkpoints_are_kept(config, run, stop, tmp_path):
     assert len(files(config)) == 3
 
 
-@pytest.mark.parametrize(("loop", "schedule"), [soak("fit", "gpipe"), ("custom", "1f1b")])
+@pytest.mark.parametrize(("loop", "schedule"), [soak("fit", "gpipe"), soak("custom", "1f1b")])
 def test_a_training_in_stages_is_that_in_one_piece_and_goes_on_where_it_stopped(
     config, run, stop, tmp_path, loop, schedule
 ):
