@@ -20,7 +20,7 @@ import filelock
 import forking
 import psutil
 import pytest
-from conftest import Project
+from user_project import Project
 
 HERE = Path(__file__).parent
 SECONDS = 600  # for a run
