@@ -24,7 +24,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 from tfx import types
 from tfx.dsl.components.base.base_component import BaseComponent
+from tfx.dsl.io import fileio
 from tfx.types.component_spec import ChannelParameter, ExecutionParameter
+from tfx.utils import path_utils
 
 from stillhouse.modules.code_fingerprint import code_fingerprint
 
@@ -135,6 +137,13 @@ def numbered_artifacts(input_dict: Mapping[str, list[types.Artifact]], name: str
     while f"{name}_{len(artifacts) + 1}" in input_dict:
         artifacts.append(input_dict[f"{name}_{len(artifacts) + 1}"][0])
     return artifacts
+
+
+def existing_models(input_dict: Mapping[str, list[types.Artifact]], names: Sequence[str]) -> dict[str, str]:
+    """Returns by name the SavedModels of the inputs model_1, model_2, ...; the pushed model does not exist at first."""
+    artifacts = numbered_artifacts(input_dict, "model")
+    paths = {name: path_utils.serving_model_path(artifact.uri) for name, artifact in zip(names, artifacts, strict=True)}
+    return {name: path for name, path in paths.items() if fileio.exists(path)}
 
 
 def fingerprint_of(component: type[BaseComponent]) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from tensorflow_metadata.proto.v0 import statistics_pb2
 from tfx import types
 from tfx.components.distribution_validator import executor
+from tfx.components.statistics_gen.stats_artifact_utils import load_statistics
 from tfx.proto import distribution_validator_pb2
 from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
 from tfx.types import artifact_utils, standard_component_specs
@@ -12,10 +13,8 @@ from tfx.utils import io_utils, json_utils
 
 from stillhouse.components.base import Parameters
 from stillhouse.components.distribution_validator.noise import comparator, noise_thresholds, sample
-from stillhouse.components.distribution_validator.shifts import feature_name, read_shifts, read_statistics
-from stillhouse.modules.errors import UserError
-
-MAX_NAMED = 10
+from stillhouse.components.distribution_validator.shifts import feature_name, read_shifts
+from stillhouse.modules.errors import UserError, listed
 
 
 class DistributionValidatorParameters(Parameters):
@@ -47,8 +46,8 @@ class Executor(executor.Executor):
             stock_inputs["baseline_statistics"] = []
         else:
             examples = artifact_utils.get_split_uri(input_dict["baseline_examples"], parameters.splits[1])
-            checked = read_statistics(statistics, parameters.splits[0])
-            compared = read_statistics(baseline, parameters.splits[1])
+            (checked,) = load_statistics(statistics, parameters.splits[0]).proto().datasets
+            (compared,) = load_statistics(baseline, parameters.splits[1]).proto().datasets
             _set_thresholds(config, parameters, checked, compared, io_utils.all_files_pattern(examples))
         properties = {
             standard_component_specs.DISTRIBUTION_VALIDATOR_CONFIG_KEY: config,
@@ -57,11 +56,10 @@ class Executor(executor.Executor):
         executor_output = super().Do(stock_inputs, output_dict, properties)
         shifted = [shift.reason for shift in read_shifts(output_dict["anomalies"][0]) if shift.shifted]
         if shifted and parameters.stop:
-            more = f"\n  and {len(shifted) - MAX_NAMED} more" if len(shifted) > MAX_NAMED else ""
             key, other = ("drift", "those of earlier spans") if parameters.between_spans else ("skew", "those of train")
             raise UserError(
                 f"the distributions of {len(shifted)} features differ from {other}; correct the data, allow more in "
-                f"data.{key}.thresholds, or set data.{key}.stop: false:\n  " + "\n  ".join(shifted[:MAX_NAMED]) + more
+                f"data.{key}.thresholds, or set data.{key}.stop: false:{listed(shifted)}"
             )
         return executor_output
 

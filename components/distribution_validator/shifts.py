@@ -49,14 +49,6 @@ def read_shifts(anomalies: types.Artifact) -> list[Shift]:
     return shifts
 
 
-def read_statistics(artifact: types.Artifact, split: str) -> statistics_pb2.DatasetFeatureStatistics:
-    """Returns the statistics of a split."""
-    message = statistics_pb2.DatasetFeatureStatisticsList()
-    message.ParseFromString(io_utils.read_bytes_file(os.path.join(artifact.uri, f"Split-{split}", "FeatureStats.pb")))
-    (dataset,) = message.datasets
-    return dataset
-
-
 def feature_name(feature: statistics_pb2.FeatureNameStatistics) -> str:
     """Returns the name of a feature, which StatisticsGen writes as a path."""
     return feature.name or ".".join(feature.path.step)

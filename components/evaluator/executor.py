@@ -7,12 +7,11 @@ import tensorflow_model_analysis as tfma
 from tfx import types
 from tfx.components.util import tfxio_utils
 from tfx.dsl.components.base import base_beam_executor
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils, proto_utils
+from tfx.utils import io_utils, proto_utils
 
 from stillhouse.components import multi_label_metrics, ranking_metrics
-from stillhouse.components.base import Parameters, numbered_artifacts
+from stillhouse.components.base import Parameters, existing_models
 from stillhouse.components.checked_model import note_fingerprint
 from stillhouse.components.evaluation import STUDENT
 from stillhouse.components.evaluator.missing_values import extractors
@@ -40,11 +39,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
     ) -> None:
         """Writes output_dict["evaluation"], which tells by its fingerprint which student it is about."""
         parameters = EvaluatorParameters.read(exec_properties)
-        paths = {
-            name: path_utils.serving_model_path(artifact.uri)
-            for name, artifact in zip(parameters.names, numbered_artifacts(input_dict, "model"), strict=True)
-        }
-        paths = {name: path for name, path in paths.items() if fileio.exists(path)}
+        paths = existing_models(input_dict, parameters.names)
         fingerprint = model_fingerprint(paths[STUDENT])
         config = _config_of(parameters.eval_config, list(paths))
         models = [

@@ -11,9 +11,7 @@ from tfx.proto.orchestration.execution_result_pb2 import ExecutorOutput
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from stillhouse.modules.errors import UserError
-
-MAX_NAMED = 10
+from stillhouse.modules.errors import UserError, listed
 
 
 def describe(split: str, anomalies: anomalies_pb2.Anomalies) -> list[str]:
@@ -56,10 +54,7 @@ class Executor(executor.Executor):
             )
             lines += describe(split, anomalies)
         if lines:
-            more = f"\n  and {len(lines) - MAX_NAMED} more" if len(lines) > MAX_NAMED else ""
             raise UserError(
-                "the data violate the schema; correct the data, or relax the schema in data.schema:\n  "
-                + "\n  ".join(lines[:MAX_NAMED])
-                + more
+                f"the data violate the schema; correct the data, or relax the schema in data.schema:{listed(lines)}"
             )
         return executor_output

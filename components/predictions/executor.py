@@ -7,11 +7,10 @@ import numpy as np
 import tensorflow as tf
 from tfx import types
 from tfx.dsl.components.base import base_executor
-from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils
+from tfx.utils import io_utils
 
-from stillhouse.components.base import Parameters, numbered_artifacts
+from stillhouse.components.base import Parameters, existing_models
 from stillhouse.components.evaluation import MISSING, STUDENT
 from stillhouse.components.predictions.table import PredictionsWriter
 from stillhouse.modules.errors import UserError
@@ -45,11 +44,7 @@ class Executor(base_executor.BaseExecutor):
         """Writes output_dict["predictions"]; the pushed model has no column before anything was pushed."""
         parameters = PredictionsParameters.read(exec_properties)
         head = HEADS[parameters.head]
-        paths = {
-            name: path_utils.serving_model_path(artifact.uri)
-            for name, artifact in zip(parameters.names, numbered_artifacts(input_dict, "model"), strict=True)
-        }
-        paths = {name: path for name, path in paths.items() if fileio.exists(path)}
+        paths = existing_models(input_dict, parameters.names)
         models = {name: saved_models.load(path) for name, path in paths.items()}
         class_names = {name: _class_names(models[name], paths[name]) for name in models}
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))

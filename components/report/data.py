@@ -7,10 +7,11 @@ from typing import Any
 from google.protobuf import text_format
 from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_pb2
 from tfx import types
+from tfx.components.statistics_gen.stats_artifact_utils import load_statistics
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 
-from stillhouse.components.distribution_validator.shifts import read_shifts
+from stillhouse.components.distribution_validator.shifts import Shift, feature_name, read_shifts
 
 MAX_FEATURES = 200
 # The optional inputs of distances, and what the examples were compared with.
@@ -18,11 +19,14 @@ SHIFTS = {"drift": "the earlier spans", "skew": "the examples of train"}
 KINDS = {"INT": "integer", "FLOAT": "number", "STRING": "string", "BYTES": "bytes", "STRUCT": "structure"}
 
 
-def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dict[str, Any]:
+def data_of(
+    input_dict: dict[str, list[types.Artifact]], shifts: dict[str, list[Shift]], has_spans: bool
+) -> dict[str, Any]:
     """Returns span, statistics, schema and anomalies of the raw examples.
 
     Args:
       input_dict: the Report's inputs examples, statistics, schema and anomalies.
+      shifts: as `shifts_of` gives them.
       has_spans: whether the data path has spans; without, TFX reports span 0.
 
     Returns:
@@ -39,12 +43,10 @@ def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dic
     splits: dict[str, int] = {}
     features: dict[str, dict[str, Any]] = {}
     for split in artifact_utils.decode_split_names(statistics.split_names):
-        split_statistics = statistics_pb2.DatasetFeatureStatisticsList()
-        split_statistics.ParseFromString(_read(statistics.uri, split, "FeatureStats.pb"))
-        (dataset,) = split_statistics.datasets
+        (dataset,) = load_statistics(statistics, split).proto().datasets
         splits[split] = int(dataset.num_examples)
         for feature in dataset.features:
-            name = feature.name or ".".join(feature.path.step)
+            name = feature_name(feature)
             row = features.setdefault(name, {"name": name, "kind": _kind(feature), "splits": {}})
             row["presence"] = _presence(schema_features.get(name))
             common = _common(feature)
@@ -65,21 +67,21 @@ def data_of(input_dict: dict[str, list[types.Artifact]], has_spans: bool) -> dic
         "features": rows[:MAX_FEATURES],
         "left_out": max(0, len(rows) - MAX_FEATURES),
         "anomalies": listed_anomalies,
-        "shifts": {
-            kind: [asdict(shift) for shift in read_shifts(input_dict[kind][0])]
-            for kind in SHIFTS
-            if input_dict.get(kind)
-        },
+        "shifts": {kind: [asdict(shift) for shift in features] for kind, features in shifts.items()},
     }
 
 
-def shift_warnings(input_dict: dict[str, list[types.Artifact]]) -> list[str]:
-    """Returns a sentence for each feature whose distribution has shifted; arguments as above."""
+def shifts_of(input_dict: dict[str, list[types.Artifact]]) -> dict[str, list[Shift]]:
+    """Returns the compared features by "drift" and "skew", as far as the Report has these inputs."""
+    return {kind: read_shifts(input_dict[kind][0]) for kind in SHIFTS if input_dict.get(kind)}
+
+
+def shift_warnings(shifts: dict[str, list[Shift]]) -> list[str]:
+    """Returns a sentence for each feature whose distribution has shifted."""
     return [
-        f"{kind}: {shift.reason}, from {baseline}"
-        for kind, baseline in SHIFTS.items()
-        if input_dict.get(kind)
-        for shift in read_shifts(input_dict[kind][0])
+        f"{kind}: {shift.reason}, from {SHIFTS[kind]}"
+        for kind, features in shifts.items()
+        for shift in features
         if shift.shifted
     ]
 

@@ -14,9 +14,9 @@ from tfx import types
 from tfx.dsl.components.base import base_executor
 from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
-from tfx.utils import io_utils, path_utils
+from tfx.utils import io_utils
 
-from stillhouse.components.base import Parameters, numbered_artifacts
+from stillhouse.components.base import Parameters, existing_models
 from stillhouse.components.blessing.executor import DECISIONS
 from stillhouse.components.dark_knowledge.executor import DARK_KNOWLEDGE
 from stillhouse.components.evaluation import (
@@ -31,7 +31,7 @@ from stillhouse.components.evaluation import (
 from stillhouse.components.predictions.fidelity import fidelity, never_predicted, slice_fidelities
 from stillhouse.components.predictions.paired import PairedTests
 from stillhouse.components.predictions.table import PredictionTable, read_predictions
-from stillhouse.components.report.data import data_of, shift_warnings
+from stillhouse.components.report.data import data_of, shift_warnings, shifts_of
 from stillhouse.components.report.page import DETAILS, PAGE, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
 from stillhouse.components.serving_check.executor import DECISION
@@ -90,12 +90,10 @@ class Executor(base_executor.BaseExecutor):
         exec_properties: dict[str, Any],
     ) -> None:
         """Writes comparison.json, as docs/comparison.md describes it, without run_id, details.json and report.html."""
-        parameters, rows = ReportParameters.read(exec_properties), []
+        parameters, shifts = ReportParameters.read(exec_properties), shifts_of(input_dict)
         evaluated = read_evaluation(artifact_utils.get_single_uri(input_dict["evaluation"]))
-        for row, model in zip(parameters.models, numbered_artifacts(input_dict, "model"), strict=True):
-            if row.name in evaluated:  # the pushed model is not before anything was pushed
-                rows.append((row, path_utils.serving_model_path(model.uri), evaluated[row.name]))
-
+        paths = existing_models(input_dict, [row.name for row in parameters.models])
+        rows = [(row, paths[row.name], evaluated[row.name]) for row in parameters.models if row.name in paths]
         files = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "eval"))
         first = next(iter(read_records(files).take(1).as_numpy_iterator()))
         table = read_predictions(artifact_utils.get_single_uri(input_dict["predictions"]))
@@ -146,7 +144,7 @@ class Executor(base_executor.BaseExecutor):
             else None,
             "pairs": compared_pairs(table, names, parameters.gate_metric),
             "fidelity": _fidelity(table, reference, settings["evaluation"]["slices"]),
-            "warnings": _warnings(table, reference) + shift_warnings(input_dict),
+            "warnings": _warnings(table, reference) + shift_warnings(shifts),
             "settings": settings,
         }
         details = {
@@ -159,7 +157,7 @@ class Executor(base_executor.BaseExecutor):
                 name: [artifact.uri for artifact in artifacts] for name, artifacts in sorted(input_dict.items())
             },
             "commit": parameters.commit,
-            "data": data_of(input_dict, has_spans="{SPAN}" in settings["data"]["path"]),
+            "data": data_of(input_dict, shifts, has_spans="{SPAN}" in settings["data"]["path"]),
         }
         if input_dict.get("dark_knowledge"):
             details["dark_knowledge"] = _read_json(input_dict["dark_knowledge"][0], DARK_KNOWLEDGE)

@@ -1,12 +1,11 @@
 """Removes what killed runs have left below a run's root, where nobody would look for it or remove it later."""
 
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from ml_metadata.proto.metadata_store_pb2 import Execution
 
 from stillhouse.modules.atomic import remove
+from stillhouse.pipelines.local.metadata_check import rows_of
 from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA
 
 
@@ -28,8 +27,5 @@ def remove_unfinished(root: Path) -> None:
 def _running(store: Path) -> list[int]:
     if not store.is_file():
         return []
-    with closing(sqlite3.connect(store)) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Execution'").fetchone():
-            return []
-        rows = connection.execute("SELECT id FROM Execution WHERE last_known_state = ?", [Execution.RUNNING])
-        return [number for (number,) in rows]
+    query = "SELECT id FROM Execution WHERE last_known_state = ?"
+    return [number for (number,) in rows_of(store, "Execution", query, [Execution.RUNNING])]

@@ -10,8 +10,10 @@ import shutil
 import sqlite3
 import time
 import urllib.parse
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from ml_metadata.metadata_store import MetadataStore
 from ml_metadata.proto.metadata_store_pb2 import Artifact
@@ -170,21 +172,23 @@ def _migrate(path: Path) -> None:
     note(f"{path}: migrated from schema {version} to {expected}; the old one is kept as {kept.name}")
 
 
+def rows_of(path: Path, table: str, query: str, values: Sequence[Any] = ()) -> list[tuple]:
+    """Returns the rows of a query on a table of a store; none if it has no such table yet."""
+    with closing(_connect(path, "ro")) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", [table]).fetchone():
+            return []
+        return connection.execute(query, values).fetchall()
+
+
 def _has_executions(path: Path) -> bool:
     """Returns whether executions were ever numbered in a store."""
-    with closing(_connect(path, "ro")) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
-            return False
-        return connection.execute("SELECT 1 FROM sqlite_sequence WHERE name = 'Execution'").fetchone() is not None
+    return bool(rows_of(path, "sqlite_sequence", "SELECT 1 FROM sqlite_sequence WHERE name = 'Execution'"))
 
 
 def _newest_artifacts(path: Path) -> list[Path]:
     """Returns the folder of the newest live artifact of each output of each node."""
-    with closing(_connect(path, "ro")) as connection:
-        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'Artifact'").fetchone():
-            return []
-        rows = connection.execute("SELECT uri FROM Artifact WHERE state = ? AND uri != '' ORDER BY id", [Artifact.LIVE])
-        return list({Path(uri).parent: Path(uri) for (uri,) in rows}.values())
+    query = "SELECT uri FROM Artifact WHERE state = ? AND uri != '' ORDER BY id"
+    return list({Path(uri).parent: Path(uri) for (uri,) in rows_of(path, "Artifact", query, [Artifact.LIVE])}.values())
 
 
 def _check_uris(uris: list[Path], artifacts: Path, path: Path) -> None:

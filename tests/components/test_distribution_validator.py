@@ -9,7 +9,7 @@ from tfx.types import artifact_utils, standard_artifacts
 
 from stillhouse.components.distribution_validator.executor import DistributionValidatorParameters, Executor
 from stillhouse.components.distribution_validator.shifts import read_shifts
-from stillhouse.components.report.data import shift_warnings
+from stillhouse.components.report.data import shift_warnings, shifts_of
 from stillhouse.modules.errors import UserError
 
 SHOPS = list("abcde")
@@ -89,7 +89,7 @@ def test_samples_of_one_distribution_do_not_differ_however_small_they_are(compar
     output = compare(rows(count, seed=1), rows(count, seed=2))
     assert {shift.feature for shift in read_shifts(output)} == {"height", "price", "count", "shop"}
     assert shifted(output) == []
-    assert shift_warnings({"drift": [output]}) == []
+    assert shift_warnings(shifts_of({"drift": [output]})) == []
 
 
 def test_what_has_shifted_is_named_with_distance_and_threshold(compare):
@@ -102,7 +102,7 @@ def test_what_has_shifted_is_named_with_distance_and_threshold(compare):
     assert shop.distance == pytest.approx(expected)
     assert 0.02 <= shop.threshold < 0.2
     assert f"feature 'shop': L-infinity distance {expected:.3f}, allowed {shop.threshold:.3f}" == shop.reason
-    assert len(shift_warnings({"drift": [output]})) == 2
+    assert len(shift_warnings(shifts_of({"drift": [output]}))) == 2
 
 
 def test_small_data_are_allowed_more_than_large_ones(compare):
@@ -123,7 +123,7 @@ def test_a_feature_without_values_any_more_has_shifted(compare):
     checked = rows(600, seed=1).assign(price=np.nan)
     output = compare(checked, rows(600, seed=2))
     assert shifted(output) == ["price"]
-    assert shift_warnings({"drift": [output]}) == [
+    assert shift_warnings(shifts_of({"drift": [output]})) == [
         "drift: feature 'price': has no values to compare any more, from the earlier spans"
     ]
 
