@@ -4,11 +4,13 @@ import functools
 import json
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import filelock
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
@@ -20,7 +22,18 @@ from user_project import Project
 
 REPOSITORY = Path(__file__).parent.parent
 RELIABILITY = REPOSITORY / "build" / "reliability.jsonl"  # how the cases of the campaign have ended
+COPY = "finished_copy"  # of the project of `finished`, for the other workers
 TWO_TEACHERS = [{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}]
+
+
+def pytest_configure(config):
+    """Starts the process that forks while pytest-xdist's workers start; they share it."""
+    if getattr(config.option, "numprocesses", None):
+        forking.start_shared_server()
+
+
+def pytest_unconfigure():
+    forking.RESOURCES.close()
 
 
 def pytest_xdist_make_scheduler(config, log):
@@ -60,12 +73,6 @@ def run_of(file: Path) -> str:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_fork_server_is_left():
-    with forking.RESOURCES:
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
 def two_cpu_devices():
     """TensorFlow fixes its devices at its first operation; the tests of replicas want two."""
     from stillhouse.modules.cluster.strategies import prepare_devices
@@ -92,7 +99,10 @@ def project(tmp_path):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A project whose pipeline has run as far as the student: without the evaluations, which are most of a run."""
+    """A project whose pipeline has run at least as far as the student; tests must leave it as it is.
+
+    It is a copy of that of `finished` if a worker has made it; else it is run without the evaluations, most of a run.
+    """
     import blobs
     from tfx.orchestration.local.local_dag_runner import LocalDagRunner
     from tfx.orchestration.pipeline import RunOptions
@@ -101,6 +111,10 @@ def trained(tmp_path_factory):
     from stillhouse.pipelines.dag.create import create_pipeline
     from stillhouse.pipelines.local.paths import local_paths
 
+    copy = shared_folder(tmp_path_factory) / COPY
+    with filelock.FileLock(f"{copy}.lock"):  # that may be going on
+        if copy.exists():
+            return Project(copy)
     project = Project(tmp_path_factory.mktemp("trained"))
     settings = load_settings(blobs.write_project(project.folder, teachers=TWO_TEACHERS))
     (project.folder / "runs" / "blobs").mkdir(parents=True)
@@ -119,6 +133,15 @@ def finished(tmp_path_factory):
 
     project = Project(tmp_path_factory.mktemp("finished"))
     blobs.write_project(project.folder, teachers=TWO_TEACHERS)
-    project.first_run = project.stillhouse("run", "blobs.yaml")
-    assert project.first_run.returncode == 0, project.first_run.stderr
+    copy = shared_folder(tmp_path_factory) / COPY
+    with filelock.FileLock(f"{copy}.lock"):
+        project.first_run = project.stillhouse("run", "blobs.yaml")
+        assert project.first_run.returncode == 0, project.first_run.stderr
+        shutil.copytree(project.folder, copy)
     return project
+
+
+def shared_folder(tmp_path_factory) -> Path:
+    """Returns the folder of the session that pytest-xdist's workers share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own

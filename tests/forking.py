@@ -40,6 +40,7 @@ IMPORTED = (
     "matplotlib.figure",
 )
 SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_TO_IMPORT = 300
 ENDED = 0.5  # seconds for the server to end by itself
 
 
@@ -53,9 +54,9 @@ def serve(path: str) -> None:
     assert threading.active_count() == 1, f"an import has started {threading.enumerate()}"
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who serve a connection
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        server.bind(f"{path}.starting")
         server.listen()
-        print("ready", flush=True)
+        os.rename(f"{path}.starting", path)  # whoever finds it can connect
         while True:
             ready, _, _ = select.select([server, sys.stdin], [], [])
             if sys.stdin in ready:
@@ -148,19 +149,21 @@ def run(path: str, module: str, *arguments: str) -> int:
 
 
 @contextlib.contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    """Starts a server; gives its socket."""
+def serving() -> Iterator[str]:
+    """Starts a server; gives its socket, which is there once it has imported everything."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _serving(Path(folder))
+
+
+def _serving(folder: Path) -> Iterator[str]:
     path = str(folder / "socket")
     process = subprocess.Popen(
         [sys.executable, __file__, "serve", path],
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore"},
         cwd=folder,
-        text=True,
     )
     try:
-        assert process.stdout.readline() == "ready\n"
         yield path
     finally:
         process.stdin.close()
@@ -169,16 +172,26 @@ def serving(folder: Path) -> Iterator[str]:
             time.sleep(SECONDS_BETWEEN_LOOKS)
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 RESOURCES = contextlib.ExitStack()  # of the session
+SOCKET = "STILLHOUSE_TESTS_FORK_SERVER"  # environment variable: the server that pytest-xdist's workers share
+
+
+def start_shared_server() -> None:
+    """Starts the server of the processes that this one will start."""
+    os.environ[SOCKET] = RESOURCES.enter_context(serving())
 
 
 @functools.cache
 def server() -> str:
-    """Returns the socket of the session's server, which is started when it is first asked for."""
-    return RESOURCES.enter_context(serving(Path(RESOURCES.enter_context(tempfile.TemporaryDirectory()))))
+    """Returns the socket of the session's server, once it takes commands; it is started when it is first asked for."""
+    path = os.environ.get(SOCKET) or RESOURCES.enter_context(serving())
+    deadline = time.monotonic() + SECONDS_TO_IMPORT
+    while not os.path.exists(path):
+        assert time.monotonic() < deadline, "the server that forks has not started; its error stands above"
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return path
 
 
 def command(module: str, *arguments: str) -> list[str]:

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import kfp_server_api
 import yaml
 from croniter import croniter
 
@@ -302,10 +301,3 @@ def serving(file: Path | None = None, launch: Launch | None = None) -> Iterator[
         server.shutdown()
         thread.join()
         server.server_close()
-
-
-# The fields that the server speaks of are those of the published models.
-assert {"display_name", "experiment_id", "pipeline_version_reference"} <= set(kfp_server_api.V2beta1Run.openapi_types)
-assert {"trigger", "mode", "max_concurrency", "no_catchup", "status"} <= set(
-    kfp_server_api.V2beta1RecurringRun.openapi_types
-)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.dsl.components.base import base_beam_component, executor_spec
 from tfx.types import BaseChannel, standard_artifacts
 from tfx.utils import proto_utils
@@ -28,7 +28,7 @@ class Evaluator(base_beam_component.BaseBeamComponent):
         models: Sequence[BaseChannel],
         names: Sequence[str],
         examples: BaseChannel,
-        eval_config: tfma.EvalConfig,
+        eval_config: config_pb2.EvalConfig,
     ):
         """Builds the node.
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx import types
 from tfx.components.util import tfxio_utils
 from tfx.dsl.components.base import base_beam_executor
@@ -66,9 +67,9 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         note_fingerprint(evaluation, fingerprint)
 
 
-def _config_of(text: str, names: Sequence[str]) -> tfma.EvalConfig:
+def _config_of(text: str, names: Sequence[str]) -> config_pb2.EvalConfig:
     """Returns the configuration with a model spec for each of the models, by the names that TFMA gives them."""
-    config = tfma.EvalConfig()
+    config = config_pb2.EvalConfig()
     proto_utils.json_to_proto(text, config)
     (spec,) = config.model_specs
     del config.model_specs[:]

@@ -9,12 +9,13 @@ import apache_beam as beam
 import numpy as np
 import tensorflow_model_analysis as tfma
 from tensorflow_model_analysis.extractors.slice_key_extractor import SLICE_KEY_EXTRACTOR_STAGE_NAME
+from tensorflow_model_analysis.proto import config_pb2
 
 from stillhouse.components.evaluation import MISSING
 
 
 def extractors(
-    models: list[tfma.types.EvalSharedModel], eval_config: tfma.EvalConfig
+    models: list[tfma.types.EvalSharedModel], eval_config: config_pb2.EvalConfig
 ) -> list[tfma.extractors.Extractor]:
     """Returns TFMA's default extractors with ours before the one that forms slices."""
     stages = tfma.default_extractors(eval_shared_model=models, eval_config=eval_config)

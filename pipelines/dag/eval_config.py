@@ -1,6 +1,6 @@
 """What TFMA computes, and the gates on it."""
 
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 
 from stillhouse.components import multi_label_metrics, ranking_metrics
 from stillhouse.components.blessing.gates import FidelityRule, Gate
@@ -52,45 +52,45 @@ def _metric(settings: Settings) -> dict:
     return {"metric": metric_name(settings.metric), "lower_is_better": settings.metric in LOWER_IS_BETTER}
 
 
-def eval_config(settings: Settings) -> tfma.EvalConfig:
+def eval_config(settings: Settings) -> config_pb2.EvalConfig:
     """Returns TFMA's configuration: loss, accuracy (or error), example count, and the metric of the gates.
 
     A binary metric is computed for class 1.
     """
     head, evaluation = settings.head, settings.evaluation
-    count = tfma.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')
-    plain: list[tfma.MetricConfig] = []
-    binary: list[tfma.MetricConfig] = []
-    ranking: list[tfma.MetricConfig] = []
+    count = config_pb2.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')
+    plain: list[config_pb2.MetricConfig] = []
+    binary: list[config_pb2.MetricConfig] = []
+    ranking: list[config_pb2.MetricConfig] = []
     reported = [*REPORTED_METRICS[head], *(RANKING_METRICS if evaluation.query else ())]
     for name in dict.fromkeys([*reported, settings.metric]):
         module = multi_label_metrics.__name__ if head == "multi_label" else ""
         if name in RANKING_METRICS:
             module = ranking_metrics.__name__
-        metric = tfma.MetricConfig(class_name=name, module=module, config=f'{{"name": "{metric_name(name)}"}}')
+        metric = config_pb2.MetricConfig(class_name=name, module=module, config=f'{{"name": "{metric_name(name)}"}}')
         kind = binary if name in BINARY_METRICS else ranking if name in RANKING_METRICS else plain
         kind.append(metric)
-    specs = [tfma.MetricsSpec(metrics=[count, *plain])]
+    specs = [config_pb2.MetricsSpec(metrics=[count, *plain])]
     if binary:
-        class_one = tfma.BinarizationOptions(class_ids={"values": [1]})
-        specs.append(tfma.MetricsSpec(metrics=binary, binarize=class_one))
+        class_one = config_pb2.BinarizationOptions(class_ids={"values": [1]})
+        specs.append(config_pb2.MetricsSpec(metrics=binary, binarize=class_one))
     if ranking:
-        specs.append(tfma.MetricsSpec(metrics=ranking, query_key=evaluation.query))
-    slices = [tfma.SlicingSpec(feature_keys=columns) for columns in evaluation.slice_columns()]
-    return tfma.EvalConfig(
+        specs.append(config_pb2.MetricsSpec(metrics=ranking, query_key=evaluation.query))
+    slices = [config_pb2.SlicingSpec(feature_keys=columns) for columns in evaluation.slice_columns()]
+    return config_pb2.EvalConfig(
         model_specs=[
-            tfma.ModelSpec(
+            config_pb2.ModelSpec(
                 signature_name="serving_default",
                 prediction_key=HEADS[head].prediction_key,
                 label_key=evaluation_label(settings.data.label),
             )
         ],
-        slicing_specs=[tfma.SlicingSpec(), *slices],
+        slicing_specs=[config_pb2.SlicingSpec(), *slices],
         metrics_specs=specs,
-        options=tfma.Options(
+        options=config_pb2.Options(
             include_default_metrics={"value": False},
             # By leaving out a twentieth of the examples in turn; a slice with too few has none.
             compute_confidence_intervals={"value": evaluation.confidence_intervals},
-            confidence_intervals={"method": tfma.ConfidenceIntervalOptions.JACKKNIFE},
+            confidence_intervals={"method": config_pb2.ConfidenceIntervalOptions.JACKKNIFE},
         ),
     )

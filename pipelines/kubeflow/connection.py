@@ -1,51 +1,47 @@
 """Calls to the API server of Kubeflow Pipelines: who we are, what is tried again, and what an error means.
 
-Built on kfp_server_api, the generated client, and not on kfp.Client around it: that one looks for the server in its
+Built on urllib3 and on models of the answers (api.py), not on the SDK: kfp.Client looks for the server in its
 constructor, takes cookies and namespace from a file in the home directory, has no timeouts, and lets nobody choose what
-is tried again. Reads are tried again by urllib3. A write that failed may have been carried out all the same, so it is
-tried again here, after the server has been asked whether it was. Nor is a write repeated where a redirect points, which
-may be anybody's. Of any answer the client makes an object, empty if need be; so answers are compared with the API's
-models first.
+is tried again; the generated client below it, kfp_server_api, has renamed nearly all of its methods in 2.1.0, follows
+redirects of writes, and makes an object of any answer. The REST paths and fields have stayed.
+
+Reads are tried again by urllib3. A write that failed may have been carried out all the same, so it is tried again here,
+after the server has been asked whether it was. Nor is a write repeated where a redirect points, which may be anybody's.
 """
 
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin
 
-import kfp_server_api
+import certifi
+import pydantic
 import urllib3
-from dateutil import parser as time_parser
-from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH
-from kfp.client.set_volume_credentials import ServiceAccountTokenVolumeCredentials
-from kfp_server_api.exceptions import ApiException
 
+from stillhouse import __version__
 from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.pipelines.kubeflow.api import Answer, Listing
 
 Result = TypeVar("Result")
+AnswerType = TypeVar("AnswerType", bound=Answer)
+Item = TypeVar("Item")
 
 IN_CLUSTER = "http://ml-pipeline.{}.svc.cluster.local:8888"
+API = "apis/v2beta1"
 # Where the token of a pod's service account is, as the KFP SDK has it.
-TOKEN_OF_POD = os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH)
+TOKEN_OF_POD = os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", "/var/run/secrets/kubeflow/pipelines/token")
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and to answer
 SHORT_TIMEOUT = (3.0, 10.0)
 # What may pass by itself. A call that ended so may have been carried out all the same.
 TRANSIENT = (408, 429, 500, 502, 503, 504)
-CONFLICT = 409
-# What an object of the API has in any case.
-ID_OF = {
-    "V2beta1Pipeline": "pipeline_id",
-    "V2beta1PipelineVersion": "pipeline_version_id",
-    "V2beta1Experiment": "experiment_id",
-    "V2beta1Run": "run_id",
-    "V2beta1RecurringRun": "recurring_run_id",
-}
+NOT_FOUND, CONFLICT = 404, 409
+PAGE = 100  # items
 MAX_SHOWN = 60  # characters of an answer, in a message
 
 
@@ -83,65 +79,19 @@ def _secret(path: Path, option: str) -> str:
         raise UserError(f"{option}: cannot read {path}: {getattr(error, 'strerror', None) or 'no text'}") from error
 
 
+class ApiError(Exception):
+    """An answer that is not a success."""
+
+    def __init__(self, response: urllib3.HTTPResponse):
+        """Keeps what explains it."""
+        super().__init__(f"{response.status} {response.reason}")
+        self.status = response.status
+        self.headers: Mapping[str, str] = response.headers
+        self.reason = _reason(response)
+
+
 class _AnswerError(Exception):
     """An answer that is not what was asked for; its text is the answer."""
-
-
-class _Client(kfp_server_api.ApiClient):
-    """The generated client, without its redirects of writes, and with a look at what is answered."""
-
-    def __init__(self, configuration: kfp_server_api.Configuration, cookie: str | None):
-        super().__init__(configuration, cookie=cookie)
-        pool = self.rest_client.pool_manager
-        send = pool.urlopen
-
-        def send_without_redirect(method: str, url: str, redirect: bool = True, **options: Any) -> Any:
-            return send(method, url, redirect=redirect and method == "GET", **options)
-
-        pool.urlopen = send_without_redirect
-
-    def deserialize(self, response: Any, response_type: str) -> Any:
-        try:
-            answer = json.loads(response.data)
-        except ValueError as error:
-            raise _AnswerError(response.data) from error
-        if not isinstance(answer, dict) or not _fits(answer, response_type):
-            raise _AnswerError(response.data)
-        # An empty listing is {}.
-        model = getattr(kfp_server_api, response_type, None)
-        if answer and model and not answer.keys() & set(model.attribute_map.values()):
-            raise _AnswerError(response.data)
-        return super().deserialize(response, response_type)
-
-
-def _fits(answer: Any, type_name: str) -> bool:
-    """Returns whether JSON is a value of a type of the API, as the generated models name it."""
-    if answer is None or type_name == "object":
-        return True
-    if type_name.startswith("list["):
-        return isinstance(answer, list) and all(_fits(element, type_name[len("list[") : -1]) for element in answer)
-    if type_name.startswith("dict("):
-        return isinstance(answer, dict)
-    if type_name == "datetime":
-        return isinstance(answer, str) and _is_time(answer)
-    if type_name == "int":
-        return isinstance(answer, int) or (isinstance(answer, str) and answer.isdecimal())
-    model = getattr(kfp_server_api, type_name, None)
-    if model is None or not model.openapi_types:  # a primitive type, or an enumeration
-        return not isinstance(answer, dict | list)
-    if not isinstance(answer, dict):
-        return False
-    fields = {name: answer.get(key) for name, key in model.attribute_map.items()}
-    has_id = type_name not in ID_OF or bool(fields[ID_OF[type_name]])
-    return has_id and all(_fits(value, model.openapi_types[name]) for name, value in fields.items())
-
-
-def _is_time(text: str) -> bool:
-    try:
-        time_parser.parse(text)
-    except (ValueError, OverflowError):
-        return False
-    return True
 
 
 class Server:
@@ -157,8 +107,7 @@ class Server:
         address = connection.address
         if not address.startswith(("http://", "https://")):
             raise UserError(f"--host: found {address!r}; expected http://... or https://...")
-        configuration = kfp_server_api.Configuration(host=address)
-        configuration.retries = self._retries = urllib3.Retry(
+        self._retries = urllib3.Retry(
             total=connection.attempts - 1,
             allowed_methods=["GET"],  # others only where the server was not reached
             status_forcelist=TRANSIENT,
@@ -166,36 +115,100 @@ class Server:
             other=0,  # a certificate that is not trusted
             raise_on_status=False,
         )
-        # It warns of every retry, in its own words. The level of its parent is set anew by each Configuration.
-        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-        configuration.verify_ssl = connection.verify_tls
-        if connection.ca_cert:
-            if not connection.ca_cert.is_file():
-                raise UserError(f"--ca-cert: {connection.ca_cert}: no such file")
-            configuration.ssl_ca_cert = str(connection.ca_cert)
-        if connection.token_file:
-            _secret(connection.token_file, "--token-file")
+        if connection.ca_cert and not connection.ca_cert.is_file():
+            raise UserError(f"--ca-cert: {connection.ca_cert}: no such file")
+        self._pool = urllib3.PoolManager(
+            cert_reqs="CERT_REQUIRED" if connection.verify_tls else "CERT_NONE",
+            ca_certs=str(connection.ca_cert or certifi.where()),
+        )
+        self._token_file = connection.token_file
         # A pod of a cluster without authentication has no token.
-        if connection.token_file or (connection.host is None and os.path.exists(TOKEN_OF_POD)):
-            path = str(connection.token_file or TOKEN_OF_POD)
-            configuration.api_key["authorization"] = ""
-            configuration.api_key_prefix["authorization"] = "Bearer"
-            # Tokens are renewed while a long run is watched.
-            configuration.refresh_api_key_hook = ServiceAccountTokenVolumeCredentials(path).refresh_api_key_hook
-        cookie = _secret(connection.cookies_file, "--cookies-file") if connection.cookies_file else None
-        client = self._client = _Client(configuration, cookie)
-        self.pipelines = kfp_server_api.PipelineServiceApi(client)
-        self.uploads = kfp_server_api.PipelineUploadServiceApi(client)
-        self.experiments = kfp_server_api.ExperimentServiceApi(client)
-        self.runs = kfp_server_api.RunServiceApi(client)
-        self.recurring = kfp_server_api.RecurringRunServiceApi(client)
+        if self._token_file is None and connection.host is None and os.path.exists(TOKEN_OF_POD):
+            self._token_file = Path(TOKEN_OF_POD)
+        self._headers()
+        # urllib3 warns of every retry, and of a certificate that --insecure leaves unchecked, in its own words.
+        logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+    def _headers(self) -> dict[str, str]:
+        """Returns who we are; read anew for each request, as tokens are renewed while a long run is watched."""
+        headers = {"User-Agent": f"stillhouse/{__version__}", "Accept": "application/json"}
+        if self._token_file:
+            headers["Authorization"] = f"Bearer {_secret(self._token_file, '--token-file')}"
+        if self.connection.cookies_file:
+            headers["Cookie"] = _secret(self.connection.cookies_file, "--cookies-file")
+        return headers
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: tuple[float, float] = TIMEOUT,
+        **content: Any,
+    ) -> str:
+        url = f"{self.connection.address}/{API}/{path}"
+        if given := {key: value for key, value in (query or {}).items() if value is not None}:
+            url += f"?{urlencode(given)}"
+        connect, read = timeout
+        response = self._pool.request(
+            method,
+            url,
+            headers=self._headers() | dict(headers or {}),
+            redirect=method == "GET",
+            retries=self._retries,
+            timeout=urllib3.Timeout(connect=connect, read=read),
+            **content,
+        )
+        if not 200 <= response.status < 300:
+            raise ApiError(response)
+        return response.data.decode()
+
+    def get(
+        self, path: str, answer: type[AnswerType], timeout: tuple[float, float] = TIMEOUT, **query: Any
+    ) -> AnswerType:
+        """Returns what is at a path of the API; arguments of the query that are None are left out.
+
+        Raises:
+          ApiError, or an error of urllib3: explained by `read` and `write`, within which all requests are made.
+        """
+        return _understood(self._send("GET", path, query, timeout=timeout), answer)
+
+    def listed(
+        self, path: str, page: type[Listing[Item]], timeout: tuple[float, float] = TIMEOUT, **query: Any
+    ) -> Iterator[Item]:
+        """Yields the items of a listing, page by page; raises as `get` does."""
+        token: str | None = None
+        while True:
+            found = self.get(path, page, timeout, page_size=PAGE, page_token=token, **query)
+            yield from found.items or []
+            token = found.next_page_token
+            if not token:
+                return
+
+    def post(self, path: str, answer: type[AnswerType], body: pydantic.BaseModel | dict[str, Any]) -> AnswerType:
+        """Sends an object, whose fields that are None are left out, and returns the answer; raises as `get` does."""
+        if isinstance(body, pydantic.BaseModel):
+            body = body.model_dump(mode="json", exclude_none=True)
+        text = json.dumps({key: value for key, value in body.items() if value is not None})
+        headers = {"Content-Type": "application/json"}
+        return _understood(self._send("POST", path, headers=headers, body=text.encode()), answer)
+
+    def upload(self, path: str, answer: type[AnswerType], file: str, content: str, **query: Any) -> AnswerType:
+        """Sends a text as a file of that name, and returns the answer; raises as `get` does."""
+        part = (file, content.encode(), "application/octet-stream")
+        return _understood(self._send("POST", path, query, fields={"uploadfile": part}), answer)
+
+    def delete(self, path: str) -> None:
+        """Deletes what is at a path of the API; raises as `get` does."""
+        _understood(self._send("DELETE", path), Answer)
 
     def read(self, action: str, function: Callable[[], Result]) -> Result:
         """Returns what `function` gets from the server.
 
         Args:
           action: what it is for, for messages.
-          function: only asks; with TIMEOUT for every request.
+          function: only asks.
 
         Raises:
           UserError: the server does not know us, or refuses; one sentence.
@@ -209,7 +222,7 @@ class Server:
 
         Args:
           action: what it is for, for messages.
-          function: makes one request, with TIMEOUT.
+          function: makes one request.
           applied: asked after a failure whether the request was carried out all the same; returns its result then, or
             None, whereupon the request is made again.
 
@@ -223,7 +236,7 @@ class Server:
                 attempts_left -= 1
                 try:
                     return function()
-                except (ApiException, urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError) as error:
+                except (ApiError, urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError) as error:
                     failure = error
                 status = getattr(failure, "status", None)  # None: there was no answer
                 if status not in (None, CONFLICT, *TRANSIENT):
@@ -249,12 +262,12 @@ class Server:
             yield
         except (_AnswerError, UnicodeDecodeError) as error:
             raise self._misunderstood(action, error) from error
-        except ApiException as error:
+        except ApiError as error:
             if error.status in TRANSIENT:
-                raise self._unreachable(action, _reason(error)) from error
+                raise self._unreachable(action, error.reason) from error
             raise self._refusal(action, error) from error
         except urllib3.exceptions.HTTPError as error:
-            if isinstance(getattr(error, "reason", None), urllib3.exceptions.SSLError):
+            if isinstance(getattr(error, "reason", error), urllib3.exceptions.SSLError):
                 raise self._untrusted(_cause(error)) from error
             raise self._unreachable(action, _cause(error)) from error
 
@@ -284,17 +297,15 @@ class Server:
             "correct --host"
         )
 
-    def _refusal(self, action: str, error: ApiException) -> UserError:
+    def _refusal(self, action: str, error: ApiError) -> UserError:
         address = self.connection.address
-        target = (error.headers or {}).get("Location")
+        target = error.headers.get("Location")
         if target and 300 <= error.status < 400:
             target = urljoin(address, target).partition("?")[0]  # without what may be secret
             return UserError(
                 f"{address}: {action}: found a redirect to {target} ({error.status}); expected an answer, as changes "
                 "are not sent to another place; correct --host, or sign in with --token-file or --cookies-file"
             )
-        if error.status == 0:
-            return self._untrusted(_reason(error))
         if error.status == 401:
             return UserError(
                 f"{address}: not signed in (401); give --token-file or --cookies-file, or run inside the cluster"
@@ -304,16 +315,25 @@ class Server:
             return UserError(
                 f"{address}: {action} is not allowed{namespace} (403); ask for the right, or name --namespace"
             )
-        return UserError(f"{address}: {action}: refused: {_reason(error)} ({error.status})")
+        return UserError(f"{address}: {action}: refused: {error.reason} ({error.status})")
 
 
-def _reason(error: ApiException) -> str:
-    """Returns what the server says is wrong."""
+def _understood(text: str, answer: type[AnswerType]) -> AnswerType:
     try:
-        answer = json.loads(error.body)
-        return str(answer.get("message") or answer.get("error") or error.reason)
-    except (TypeError, ValueError, AttributeError):
-        return str(error.reason)
+        return answer.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        raise _AnswerError(text) from error
+
+
+def _reason(response: urllib3.HTTPResponse) -> str:
+    """Returns what the server says is wrong: its gRPC gateway has `message`, its upload handler `error_message`."""
+    try:
+        answer = json.loads(response.data)
+        details = answer.get("details") or [{}]
+        keys = ("message", "error_message", "error")
+        return str(details[0].get("message") or next(answer[key] for key in keys if answer.get(key)))
+    except (TypeError, ValueError, AttributeError, LookupError, StopIteration):
+        return str(response.reason)
 
 
 def _cause(error: Exception) -> str:

@@ -8,17 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-import kfp_server_api
-from kfp_server_api import V2beta1RecurringRun
-from kfp_server_api.exceptions import ApiException
-
 from stillhouse.modules.errors import UserError
-from stillhouse.pipelines.kubeflow.connection import TIMEOUT, Server
-from stillhouse.pipelines.kubeflow.submit import PAGE, Submitted, experiment_of, in_namespace, named, start_run, upload
+from stillhouse.pipelines.kubeflow.api import (
+    Answer,
+    CronSchedule,
+    PeriodicSchedule,
+    PipelineVersion,
+    RecurringRun,
+    RecurringRuns,
+    RecurringRunSpec,
+    Run,
+    Runs,
+    RuntimeConfig,
+    Trigger,
+    VersionReference,
+)
+from stillhouse.pipelines.kubeflow.connection import NOT_FOUND, PAGE, AnswerType, ApiError, Server
+from stillhouse.pipelines.kubeflow.submit import Submitted, experiment_of, named, start_run, upload
 from stillhouse.pipelines.schedules.timing import Timing
 
 ENABLED = "ENABLED"
-NOT_FOUND = 404
 RUNS_SHOWN = 5
 # What Kubeflow's controller reads cron expressions in, unless its CRON_SCHEDULE_TIMEZONE says otherwise.
 ZONE = timezone.utc
@@ -66,32 +75,31 @@ class ServerSchedule:
         return next(self.timing.after(now, self.created or now, ZONE))
 
 
-def _timing(recurring: V2beta1RecurringRun) -> Timing:
-    trigger = recurring.trigger
+def _timing(trigger: Trigger) -> Timing:
     if trigger.cron_schedule:
         return Timing(cron=trigger.cron_schedule.cron)
+    assert trigger.periodic_schedule, "the server takes no recurring run without either"
     return Timing(every_seconds=int(trigger.periodic_schedule.interval_second))
 
 
-def _if_found(call: Any, *args: Any) -> Any | None:
+def _if_found(server: Server, path: str, answer: type[AnswerType]) -> AnswerType | None:
     try:
-        return call(*args, _request_timeout=TIMEOUT)
-    except ApiException as error:
+        return server.get(path, answer)
+    except ApiError as error:
         if error.status == NOT_FOUND:
             return None
         raise
 
 
-def _described(server: Server, recurring: V2beta1RecurringRun) -> ServerSchedule:
+def _described(server: Server, recurring: RecurringRun) -> ServerSchedule:
     reference, config = recurring.pipeline_version_reference, recurring.runtime_config
-    version = server.read(
-        "looking for the pipeline",
-        lambda: _if_found(server.pipelines.get_pipeline_version, reference.pipeline_id, reference.pipeline_version_id),
-    )
+    assert reference, "only those that start versions of pipelines are described"
+    path = f"pipelines/{reference.pipeline_id}/versions/{reference.pipeline_version_id}"
+    version = server.read("looking for the pipeline", lambda: _if_found(server, path, PipelineVersion))
     return ServerSchedule(
         name=recurring.display_name,
         id=recurring.recurring_run_id,
-        timing=_timing(recurring),
+        timing=_timing(recurring.trigger),
         enabled=recurring.status == ENABLED,
         pipeline_id=reference.pipeline_id,
         version_id=reference.pipeline_version_id,
@@ -105,25 +113,23 @@ def _described(server: Server, recurring: V2beta1RecurringRun) -> ServerSchedule
     )
 
 
-def _recurring(server: Server, name: str | None = None) -> list[V2beta1RecurringRun]:
-    """Returns the recurring runs of a name, or all, oldest first."""
-    options = in_namespace(server) | {"_request_timeout": server.connection.timeout}
-    options |= {"filter": named(name)} if name else {}
-    recurring_runs: list[V2beta1RecurringRun] = []
-    token = ""
-    while True:
-        page = server.recurring.list_recurring_runs(page_size=PAGE, page_token=token, **options)
-        recurring_runs += page.recurring_runs or []
-        token = page.next_page_token
-        if not token:
-            break
-    return [recurring for recurring in recurring_runs if name in (None, recurring.display_name)]
+def _recurring(server: Server, name: str | None = None) -> list[RecurringRun]:
+    """Returns the recurring runs of a name, or all, oldest first; only those that start versions of pipelines."""
+    connection = server.connection
+    found = server.listed(
+        "recurringruns",
+        RecurringRuns,
+        connection.timeout,
+        namespace=connection.namespace,
+        filter=named(name) if name else None,
+    )
+    return [one for one in found if one.pipeline_version_reference and name in (None, one.display_name)]
 
 
 def schedules(server: Server) -> list[ServerSchedule]:
     """Returns all schedules that start versions of pipelines."""
     recurring_runs = server.read("looking for schedules", lambda: _recurring(server))
-    return [_described(server, recurring) for recurring in recurring_runs if recurring.pipeline_version_reference]
+    return [_described(server, recurring) for recurring in recurring_runs]
 
 
 def find(server: Server, name: str) -> ServerSchedule:
@@ -146,14 +152,14 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
     experiment = experiment_of(server, spec.experiment)
     old = server.read("looking for the schedule", lambda: _recurring(server, spec.name))
     paused = bool(old) and old[-1].status != ENABLED
-    body = V2beta1RecurringRun(
+    body = RecurringRunSpec(
         display_name=spec.name,
         experiment_id=experiment.experiment_id,
         namespace=server.connection.namespace,
-        pipeline_version_reference=kfp_server_api.V2beta1PipelineVersionReference(
+        pipeline_version_reference=VersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
         ),
-        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=spec.parameters, pipeline_root=spec.root),
+        runtime_config=RuntimeConfig(parameters=spec.parameters, pipeline_root=spec.root),
         trigger=_trigger(spec.timing),
         max_concurrency=str(spec.max_concurrency),
         no_catchup=not spec.catch_up,
@@ -173,7 +179,7 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
 
         current = server.write(
             "creating the schedule",
-            lambda: server.recurring.create_recurring_run(body, _request_timeout=TIMEOUT),
+            lambda: server.post("recurringruns", RecurringRun, body),
             applied=find_new,
         )
         outcome = "changed" if old else "created"
@@ -183,35 +189,32 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
     return _described(server, current), outcome
 
 
-def _trigger(timing: Timing) -> kfp_server_api.V2beta1Trigger:
+def _trigger(timing: Timing) -> Trigger:
     if timing.cron:
-        return kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=timing.cron))
-    periodic = kfp_server_api.V2beta1PeriodicSchedule(interval_second=str(timing.every_seconds))
-    return kfp_server_api.V2beta1Trigger(periodic_schedule=periodic)
+        return Trigger(cron_schedule=CronSchedule(cron=timing.cron))
+    return Trigger(periodic_schedule=PeriodicSchedule(interval_second=str(timing.every_seconds)))
 
 
-def _settings(recurring: V2beta1RecurringRun) -> tuple:
+def _settings(recurring: RecurringRunSpec) -> tuple:
     """Returns what makes a recurring run the same as another."""
     reference, config = recurring.pipeline_version_reference, recurring.runtime_config
     return (
-        _timing(recurring),
-        reference and (reference.pipeline_id, reference.pipeline_version_id),
+        _timing(recurring.trigger),
+        reference,
         recurring.experiment_id,
         (config.parameters or {}, config.pipeline_root) if config else None,
-        str(recurring.max_concurrency),
-        bool(recurring.no_catchup),
+        recurring.max_concurrency,
+        recurring.no_catchup,
     )
 
 
 def _delete(server: Server, id_: str) -> None:
-    def is_gone():
-        return _if_found(server.recurring.get_recurring_run, id_) is None or None
+    path = f"recurringruns/{id_}"
 
-    server.write(
-        "deleting the schedule",
-        lambda: server.recurring.delete_recurring_run(id_, _request_timeout=TIMEOUT),
-        applied=is_gone,
-    )
+    def is_gone():
+        return _if_found(server, path, RecurringRun) is None or None
+
+    server.write("deleting the schedule", lambda: server.delete(path), applied=is_gone)
 
 
 def delete(server: Server, name: str) -> None:
@@ -231,7 +234,7 @@ def pause(server: Server, name: str) -> None:
     Raises:
       UserError: there is none.
     """
-    _switch(server, "pausing the schedule", server.recurring.disable_recurring_run, find(server, name))
+    _switch(server, "pausing the schedule", "disable", find(server, name))
 
 
 def resume(server: Server, name: str) -> None:
@@ -241,12 +244,12 @@ def resume(server: Server, name: str) -> None:
       UserError: there is none, or its pipeline was deleted.
     """
     schedule = _with_pipeline(find(server, name))
-    _switch(server, "resuming the schedule", server.recurring.enable_recurring_run, schedule)
+    _switch(server, "resuming the schedule", "enable", schedule)
 
 
-def _switch(server: Server, action: str, call: Any, schedule: ServerSchedule) -> None:
+def _switch(server: Server, action: str, verb: str, schedule: ServerSchedule) -> None:
     # To do it twice is to do it once.
-    server.write(action, lambda: call(schedule.id, _request_timeout=TIMEOUT), applied=lambda: None)
+    server.write(action, lambda: server.post(f"recurringruns/{schedule.id}:{verb}", Answer, {}), applied=lambda: None)
 
 
 def run_now(server: Server, name: str) -> Submitted:
@@ -277,15 +280,12 @@ def _with_pipeline(schedule: ServerSchedule) -> ServerSchedule:
     return schedule
 
 
-def last_runs(server: Server, schedule: ServerSchedule) -> list[Any]:
-    """Returns the newest runs that the schedule has started, newest first."""
+def last_runs(server: Server, schedule: ServerSchedule) -> list[Run]:
+    """Returns the newest runs that the schedule has started, newest first, of the last PAGE of its experiment."""
     page = server.read(
         "looking for runs",
-        lambda: server.runs.list_runs(
-            experiment_id=schedule.experiment_id,
-            page_size=PAGE,
-            sort_by="created_at desc",
-            _request_timeout=TIMEOUT,
+        lambda: server.get(
+            "runs", Runs, experiment_id=schedule.experiment_id, page_size=PAGE, sort_by="created_at desc"
         ),
     )
-    return [run for run in page.runs or [] if run.recurring_run_id == schedule.id][:RUNS_SHOWN]
+    return [run for run in page.items or [] if run.recurring_run_id == schedule.id][:RUNS_SHOWN]

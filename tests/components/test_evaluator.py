@@ -2,7 +2,7 @@
 
 import pytest
 import tensorflow as tf
-import tensorflow_model_analysis as tfma
+from tensorflow_model_analysis.proto import config_pb2
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.utils import proto_utils
 
@@ -36,16 +36,18 @@ def models(tmp_path_factory):
             writer.write(example.SerializeToString())
     model = Served()
     tf.saved_model.save(model, str(folder / "model" / "Format-Serving"), signatures={"serving_default": model.serve})
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(signature_name="serving_default", prediction_key="probabilities", label_key="y")],
-        slicing_specs=[tfma.SlicingSpec(), tfma.SlicingSpec(feature_keys=["shop"])],
+    config = config_pb2.EvalConfig(
+        model_specs=[
+            config_pb2.ModelSpec(signature_name="serving_default", prediction_key="probabilities", label_key="y")
+        ],
+        slicing_specs=[config_pb2.SlicingSpec(), config_pb2.SlicingSpec(feature_keys=["shop"])],
         metrics_specs=[
-            tfma.MetricsSpec(
-                metrics=[tfma.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')]
+            config_pb2.MetricsSpec(
+                metrics=[config_pb2.MetricConfig(class_name="ExampleCount", config=f'{{"name": "{EXAMPLES}"}}')]
             ),
-            tfma.MetricsSpec(
-                metrics=[tfma.MetricConfig(class_name="AUC", config='{"name": "auc"}')],
-                binarize=tfma.BinarizationOptions(class_ids={"values": [1]}),
+            config_pb2.MetricsSpec(
+                metrics=[config_pb2.MetricConfig(class_name="AUC", config='{"name": "auc"}')],
+                binarize=config_pb2.BinarizationOptions(class_ids={"values": [1]}),
             ),
         ],
     )

@@ -7,6 +7,7 @@ import pytest
 import tensorflow_model_analysis as tfma
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorflow_model_analysis.proto import config_pb2
 
 from stillhouse.components.ranking_metrics import precision_at_one, reciprocal_rank
 
@@ -37,14 +38,14 @@ def test_in_tfma_candidates_are_ranked_query_by_query(tmp_path):
         for rank in range(1, 5):
             score = 1.0 - rank / 10
             rows.append({"query": query, "label": int(rank == place), "prediction": score})
-    config = tfma.EvalConfig(
-        model_specs=[tfma.ModelSpec(label_key="label", prediction_key="prediction")],
-        slicing_specs=[tfma.SlicingSpec()],
+    config = config_pb2.EvalConfig(
+        model_specs=[config_pb2.ModelSpec(label_key="label", prediction_key="prediction")],
+        slicing_specs=[config_pb2.SlicingSpec()],
         metrics_specs=[
-            tfma.MetricsSpec(
+            config_pb2.MetricsSpec(
                 query_key="query",
                 metrics=[
-                    tfma.MetricConfig(class_name=name, module="stillhouse.components.ranking_metrics")
+                    config_pb2.MetricConfig(class_name=name, module="stillhouse.components.ranking_metrics")
                     for name in ("MeanReciprocalRank", "PrecisionAtOne")
                 ],
             )

@@ -60,6 +60,8 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_then_ends_early(fini
         launchers.append(
             Launcher(documents, tmp_path / "cluster", run_id, parameters, environment(finished), told=told)
         )
+        if len(launchers) > 1:
+            launchers[-1].processes = ()
         launchers[-1].run()
 
     with serving(tmp_path / "state.json", launch) as api:
@@ -110,7 +112,9 @@ def test_a_window_of_spans_is_read_up_to_the_span_of_the_run(project, tmp_path):
     for number in (1, 2, 3, 4):
         blobs.write_csv(project.folder / "spans" / f"span-{number}" / "blobs.csv", blobs.rows(10 * number, seed=number))
     documents = compiled(project, tmp_path / "serving", path=str(project.folder / "spans" / "span-{SPAN}"), spans=2)
-    launcher = Launcher(documents, tmp_path / "cluster", parameters={"span": 3}, environment=environment(project))
+    launcher = Launcher(
+        documents, tmp_path / "cluster", parameters={"span": 3}, environment=environment(project), processes=()
+    )
     launcher.run_one("examplegen")
     examples = launcher.artifacts["examplegen", "examples"]
     assert examples["metadata"]["custom:span"] == 3
@@ -123,7 +127,9 @@ def test_a_window_of_spans_is_read_up_to_the_span_of_the_run(project, tmp_path):
 def test_a_task_that_fails_reports_nothing_and_says_why_last(finished, tmp_path):
     documents = compiled(finished, tmp_path / "serving")
     parameters = {"data_path": str(finished.folder / "nothing-there")}
-    launcher = Launcher(documents, tmp_path / "cluster", parameters=parameters, environment=environment(finished))
+    launcher = Launcher(
+        documents, tmp_path / "cluster", parameters=parameters, environment=environment(finished), processes=()
+    )
     with pytest.raises(TaskError) as failed:
         launcher.run_one("examplegen")
     assert "nothing-there/* does not match any files" in failed.value.output.strip().splitlines()[-1]

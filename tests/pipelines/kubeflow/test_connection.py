@@ -1,43 +1,43 @@
-"""Redirects, and answers that are none, from a server on this machine."""
+"""Redirects, and answers that are none, from a server on this machine; and the answers of the real one, recorded."""
 
-import kfp_server_api
+import json
+from pathlib import Path
+
 import pytest
+import urllib3
 from kubeflow_api import Fault, serving
 
 from stillhouse.modules.errors import UserError
-from stillhouse.pipelines.kubeflow.connection import TIMEOUT, Connection, Server
+from stillhouse.pipelines.kubeflow.api import (
+    Answer,
+    Experiment,
+    Experiments,
+    Pipeline,
+    Pipelines,
+    PipelineVersion,
+    RecurringRun,
+    RecurringRuns,
+    Run,
+    Runs,
+)
+from stillhouse.pipelines.kubeflow.connection import ApiError, Connection, Server
 
+RECORDED = Path(__file__).parent / "recorded"
 PREFIX = "/apis/v2beta1/"
-WRITES = {
-    "pipelines": lambda server: server.pipelines.create_pipeline(
-        kfp_server_api.V2beta1Pipeline(display_name="blobs"), _request_timeout=TIMEOUT
-    ),
-    "experiments": lambda server: server.experiments.create_experiment(
-        kfp_server_api.V2beta1Experiment(display_name="trials"), _request_timeout=TIMEOUT
-    ),
-    "runs": lambda server: server.runs.create_run(
-        kfp_server_api.V2beta1Run(display_name="first"), _request_timeout=TIMEOUT
-    ),
-    "recurringruns": lambda server: server.recurring.create_recurring_run(
-        kfp_server_api.V2beta1RecurringRun(display_name="nightly"), _request_timeout=TIMEOUT
-    ),
-}
-LISTINGS = {
-    "pipelines": lambda server: server.pipelines.list_pipelines(_request_timeout=TIMEOUT).pipelines,
-    "experiments": lambda server: server.experiments.list_experiments(_request_timeout=TIMEOUT).experiments,
-    "runs": lambda server: server.runs.list_runs(_request_timeout=TIMEOUT).runs,
-    "recurringruns": lambda server: server.recurring.list_recurring_runs(_request_timeout=TIMEOUT).recurring_runs,
-}
+WRITES = {"pipelines": Pipeline, "experiments": Experiment, "runs": Run, "recurringruns": RecurringRun}
+LISTINGS = {"pipelines": Pipelines, "experiments": Experiments, "runs": Runs, "recurringruns": RecurringRuns}
 
 
 def write(api, path):
     server = Server(Connection(api.address, back_off_seconds=0.01))
-    return server.write("changing it", lambda: WRITES[path](server), applied=lambda: None)
+    return server.write(
+        "changing it", lambda: server.post(path, WRITES[path], {"display_name": "x"}), applied=lambda: None
+    )
 
 
 def read(api, path):
     server = Server(Connection(api.address, back_off_seconds=0.01))
-    return server.read("listing it", lambda: LISTINGS[path](server))
+    return server.read("listing it", lambda: list(server.listed(path, LISTINGS[path])))
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -62,9 +62,9 @@ def test_a_redirect_to_a_path_is_named_with_its_host(api):
 @pytest.mark.parametrize("path", LISTINGS)
 def test_a_listing_follows_a_redirect(api, path):
     with serving() as other:
-        WRITES["experiments"](Server(Connection(other.address)))
+        write(other, "experiments")
         api.faults = [Fault("GET", path, 307, {"Location": f"{other.address}{PREFIX}{path}"})]
-        assert len(read(api, path) or []) == (path == "experiments")
+        assert len(read(api, path)) == (path == "experiments")
         assert other.requests[-1] == ("GET", PREFIX + path)
 
 
@@ -122,3 +122,61 @@ def test_a_page_is_one_whatever_its_type_says(api, content_type):
 def test_a_listing_of_nothing_is_one(api, path, answer):
     api.faults = [Fault("GET", path, 200, answer=answer)]
     assert not read(api, path)
+
+
+def among(answer, read):
+    """Returns of an answer what has a place in another."""
+    if isinstance(answer, dict):
+        return {key: among(value, read[key]) for key, value in answer.items() if key in read}
+    return [among(*pair) for pair in zip(answer, read, strict=True)] if isinstance(answer, list) else answer
+
+
+def recorded(name):
+    return json.loads((RECORDED / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("create_pipeline", Pipeline),
+        ("upload_version", PipelineVersion),
+        ("create_experiment", Experiment),
+        ("create_run", Run),
+        ("create_recurring_run", RecurringRun),
+        ("disable_recurring_run", Answer),
+        ("list_experiments_none", Experiments),
+        ("list_pipelines_by_name", Pipelines),
+        ("list_recurring_runs", RecurringRuns),
+    ],
+)
+def test_answers_of_the_real_server_are_read(name, answer):
+    record = recorded(name)
+    assert record["status"] == 200
+    read = answer.model_validate_json(json.dumps(record["answer"])).model_dump(
+        mode="json", by_alias=True, exclude_unset=True
+    )
+    assert read == among(record["answer"], read)
+    assert bool(read) == (name not in ("disable_recurring_run", "list_experiments_none"))
+
+
+def test_tasks_of_the_real_server_are_read():
+    run = Run.model_validate_json(json.dumps(recorded("get_run_running_with_tasks")))
+    assert run.state == "FAILED"
+    states = {task.display_name: task.state for task in run.tasks}
+    assert states["root-driver"] == "SUCCEEDED"
+    assert states["executor(1)"] == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("create_pipeline_conflict", "Failed to create a new pipeline. The name recorded already exist. "),
+        ("create_run_parameter_unknown", "parameter(s) provided are not required by pipeline: nope"),
+        ("upload_version_conflict", "Failed to create a pipeline version"),
+        ("upload_version_bad_schema_version", "KFP only supports schema version 2.1.0, but the pipeline spec has "),
+    ],
+)
+def test_refusals_of_the_real_server_are_told_in_its_words(name, reason):
+    record = recorded(name)
+    response = urllib3.HTTPResponse(json.dumps(record["answer"]).encode(), status=record["status"])
+    assert ApiError(response).reason.startswith(reason)

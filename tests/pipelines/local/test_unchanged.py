@@ -1,6 +1,7 @@
 """What is remembered of the last run below its root. Whole runs: end_to_end."""
 
 import json
+import sys
 
 import blobs
 import pytest
@@ -43,6 +44,8 @@ def test_the_same_is_unchanged_until_its_push_is_removed(tmp_path):
 def test_a_run_depends_on_task_data_and_a_users_objective(tmp_path, monkeypatch, changed):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    for module in ("blobs_task", "own_objective"):  # where another test has imported one, it is found there
+        monkeypatch.delitem(sys.modules, module, raising=False)
     blobs.write_project(tmp_path)
     (tmp_path / "own_objective.py").write_text("def objective(student, teacher, temperature):\n    return 1\n")
     raw = blobs.settings()
