@@ -22,6 +22,7 @@ from user_project import Project
 
 REPOSITORY = Path(__file__).parent.parent
 RELIABILITY = REPOSITORY / "build" / "reliability.jsonl"  # how the cases of the campaign have ended
+RUNS = {"finished": 0, "trained": 2}  # fixtures, and where their tests stand among the others
 COPY = "finished_copy"  # of the project of `finished`, for the other workers
 TWO_TEACHERS = [{"copies": 2, "epochs": 10, "optimizer": {"learning_rate": 0.01}}]
 
@@ -44,6 +45,20 @@ def pytest_xdist_make_scheduler(config, log):
             return run_of(config.rootpath / nodeid.partition("::")[0])
 
     return ByRun(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Lets the one worker begin with the finished run, which the other needs only after a while: for `trained`."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+
+    def position(item) -> int:
+        run = run_of(item.path)
+        if run in RUNS:
+            return RUNS[run]
+        return 3 if "modules" in item.path.parts else 1
+
+    items.sort(key=position)
 
 
 def pytest_runtest_logreport(report):
@@ -69,7 +84,7 @@ def run_of(file: Path) -> str:
     """Returns the fixture `finished` or `trained` if a function in the file has such an argument, else the file."""
     arguments = re.findall(r"^def \w+\(([^)]*)\)", file.read_text(encoding="utf-8"), re.MULTILINE)
     names = {name for text in arguments for name in re.findall(r"\w+", text)}
-    return next((run for run in ("finished", "trained") if run in names), str(file))
+    return next((run for run in RUNS if run in names), str(file))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfx.components.example_gen.base_example_gen_executor import BaseExampleGenExecutor
 
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion import safe_parquet  # noqa: F401  (Beam's reader would run what a file holds)
 
 MIN_INT64, MAX_INT64 = -(2**63), 2**63 - 1
 

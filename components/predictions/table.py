@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tfx.dsl.io import fileio
 
 from stillhouse.components.evaluation import MISSING, STUDENT
+from stillhouse.modules.ingestion.safe_parquet import open_parquet
 
 TABLE = "predictions.parquet"
 # Prefixes keep models and raw columns of the same name apart.
@@ -177,8 +178,9 @@ class PredictionTable:
 
 def read_predictions(folder: str) -> PredictionTable:
     """Returns the table that `PredictionsWriter` wrote into a folder."""
-    with fileio.open(os.path.join(folder, TABLE), "rb") as file:
-        table = pq.read_table(pa.BufferReader(file.read()))
+    path = os.path.join(folder, TABLE)
+    with fileio.open(path, "rb") as file:
+        table = open_parquet(pa.BufferReader(file.read()), path).read()
     described = json.loads(table.schema.metadata[METADATA.encode()])
     is_matrix = described["head"] != "regression"
     labels = _matrix(table.column(LABEL))

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE
+from stillhouse.modules.ingestion.safe_parquet import open_parquet
 
 
 def _as_lists(file: str, name: str, column: pa.Array) -> pa.Array:
@@ -58,7 +58,7 @@ def parquet_records(file: str) -> Iterator[list[bytes]]:
 
 def _batches(file: str) -> Iterator[pa.RecordBatch]:
     try:
-        with pq.ParquetFile(file) as opened:
+        with open_parquet(file, file) as opened:
             yield from opened.iter_batches(RECORDS_AT_ONCE)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: corrupt: {next(iter(str(error).splitlines()), '')}; recreate it") from error
@@ -66,5 +66,6 @@ def _batches(file: str) -> Iterator[pa.RecordBatch]:
 
 def parquet_bytes(file: str) -> int:
     """Returns the size of a Parquet file's data, uncompressed."""
-    footer = pq.read_metadata(file)
+    with open_parquet(file, file) as opened:
+        footer = opened.metadata
     return sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))

@@ -84,6 +84,7 @@ def build_student(
     return keras.Model([tokens, matches], keras.layers.Dense(classes, name="classes")(first))
 
 
+@tf.autograph.experimental.do_not_convert  # as in modules/text/encoder.py
 def build_language_model(
     vocabulary: int,
     length: int,

@@ -126,6 +126,8 @@ class VocabularyLogits(keras.layers.Layer):
         return tf.cast(tf.einsum("bpw,vw->bpv", states, table), tf.float32) + tf.cast(self._bias, tf.float32)
 
 
+# AutoGraph, which has nothing to do in these layers, would rewrite all of tf_keras that they call, for 20 s.
+@tf.autograph.experimental.do_not_convert
 def encoder(
     ids: tf.Tensor,
     matches: tf.Tensor,

@@ -194,10 +194,11 @@ def _csv_columns(name: str) -> list[str]:
 
 def _parquet_columns(name: str) -> list[str]:
     import pyarrow
-    import pyarrow.parquet
+
+    from stillhouse.modules.ingestion.safe_parquet import open_parquet
 
     try:
-        file = pyarrow.parquet.ParquetFile(name)
+        file = open_parquet(name, name)
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise UserError(f"{name}: not a Parquet file: {error}") from error
     if not file.metadata.num_rows:
@@ -260,10 +261,11 @@ def find_fault(data: Data) -> None:
                 pass
         else:
             import pyarrow
-            import pyarrow.parquet
+
+            from stillhouse.modules.ingestion.safe_parquet import open_parquet
 
             try:
-                for _ in pyarrow.parquet.ParquetFile(name).iter_batches():
+                for _ in open_parquet(name, name).iter_batches():
                     pass
             except (pyarrow.ArrowInvalid, OSError) as error:
                 raise UserError(f"{name}: corrupt Parquet file: {error}") from error

@@ -76,8 +76,8 @@ def test_json_output_is_valid_and_says_the_same(tmp_path):
     assert not CONTROL.search(done.stdout)
 
 
-def test_progress_shows_them(monkeypatch):
-    monkeypatch.setattr(progress.LOGGER, "level", logging.INFO)
+def test_progress_shows_them(caplog):
+    caplog.set_level(logging.INFO, progress.LOGGER.name)
 
     def show(console):
         view = RunView(console)

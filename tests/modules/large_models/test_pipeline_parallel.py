@@ -132,10 +132,10 @@ def staged(cut_indices, micro_batches, schedule="gpipe", rematerialise=False, de
 @pytest.mark.parametrize(
     ("cut_indices", "micro_batches", "schedule", "rematerialise", "distillation"),
     [
-        soak([3], 1, "gpipe", False, None),
+        ([3], 1, "gpipe", False, None),
         soak([3], 4, "gpipe", False, DISTILLATION),
         soak([2], 2, "1f1b", False, None),
-        ([3], 4, "1f1b", True, DISTILLATION),
+        soak([3], 4, "1f1b", True, DISTILLATION),
         soak([2, 5], 2, "gpipe", True, None),
         soak([1, 4], 4, "1f1b", False, DISTILLATION),
     ],

@@ -1,5 +1,7 @@
 import gzip
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import blobs
@@ -181,6 +183,39 @@ def test_parquet_faults_are_named(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"a": [1.0]}), path)
     with pytest.raises(UserError, match="has no column 'tree'"):
         check_data(data(tmp_path, format="parquet"))
+
+
+READ = """
+import sys
+from pathlib import Path
+from stillhouse.modules.errors import UserError
+try:
+    {read}
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "from stillhouse.pipelines.local.data_check import _parquet_columns; _parquet_columns(sys.argv[1])",
+        "from stillhouse.modules.ingestion.parquet import parquet_records; list(parquet_records(sys.argv[1]))",
+        "from stillhouse.modules.ingestion.parquet import parquet_bytes; parquet_bytes(sys.argv[1])",
+    ],
+)
+def test_what_a_parquet_file_would_run_is_not_run(tmp_path, read):
+    path, harm = tmp_path / "x.parquet", tmp_path / "harm"
+    type_ = {b"ARROW:extension:name": b"arrow.py_extension_type"}
+    type_[b"ARROW:extension:metadata"] = b"cos\nsystem\n(S'touch %s'\ntR." % bytes(harm)
+    schema = pyarrow.schema([pyarrow.field("a", pyarrow.int64(), metadata=type_)])
+    pyarrow.parquet.write_table(pyarrow.table([[1]], schema), path)
+    done = subprocess.run(
+        [sys.executable, "-c", READ.format(read=read), str(path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{path}: a column has a Python extension type, which can run code when it is read")
+    assert not harm.exists()
 
 
 def test_a_folder_that_matches_but_is_no_span_is_named(tmp_path):
