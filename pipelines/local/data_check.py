@@ -146,6 +146,8 @@ def _csv_rows(name: str) -> Iterator[tuple[int, list[str]]]:
     for line, record in _csv_records(name):
         try:
             record.encode()
+            if "\0" in record:  # Python 3.10's csv refuses it too, newer ones do not
+                raise UserError(f"{name}, line {line}: found a NUL byte; expected UTF-8 text")
             row = next(csv.reader([record]))
         except UnicodeEncodeError as error:
             byte = ord(record[error.start]) & 0xFF
@@ -158,8 +160,6 @@ def _csv_rows(name: str) -> Iterator[tuple[int, list[str]]]:
 
 def _reason(error: csv.Error, record: str) -> str:
     """Returns why a record cannot be parsed; some of csv's own words are about Python."""
-    if "NUL" in str(error):
-        return "found a NUL byte; expected UTF-8 text"
     if "new-line" not in str(error):
         return str(error)
     if "\n" in record.rstrip():

@@ -83,14 +83,14 @@ def test_a_column_of_two_types_is_named(tmp_path, error, types):
 
 def test_a_fault_in_preprocessing_comes_with_the_columns_of_strings_and_of_missing_values(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "broken_task.py").write_text("def preprocessing_fn(inputs):\n    return inputs['x']\n")
-    settings = parse_settings(blobs.settings(task="broken_task"), "x.yaml")
+    (tmp_path / "failing_task.py").write_text("def preprocessing_fn(inputs):\n    return inputs['x']\n")
+    settings = parse_settings(blobs.settings(task="failing_task"), "x.yaml")
     for number, shape in ((1, "shape {dim {size: 1}}"), (10, "")):  # the newest has the largest number
         folder = tmp_path / "artifacts" / "SchemaGen" / "schema" / str(number)
         folder.mkdir(parents=True)
         text = f'feature {{name: "a" type: FLOAT {shape}}} feature {{name: "b" type: BYTES shape {{dim {{size: 1}}}}}}'
         (folder / "schema.pbtxt").write_text(text)
     with pytest.raises(KeyError) as error:
-        importlib.import_module("broken_task").preprocessing_fn({})
+        importlib.import_module("failing_task").preprocessing_fn({})
     with pytest.raises(UserError, match="KeyError: 'x' .*columns with strings: b; columns with missing values.*: a$"):
         explain(error.value, "Transform", settings, tmp_path)
