@@ -12,6 +12,7 @@ from rich.markup import escape
 
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.cli.console import Console
+from stillhouse.pipelines.cli.quiet_import import import_tensorflow
 
 SettingsFile = Annotated[Path, typer.Argument(metavar="SETTINGS", help="The settings file (YAML).")]
 Root = Annotated[Path | None, typer.Option(help="Folder of artifacts and results; default: runs/NAME.")]
@@ -48,6 +49,7 @@ def quieten(verbose: bool) -> None:
         logging.getLogger("stillhouse").propagate = False
         for handler in logging.getLogger().handlers:
             handler.setLevel(logging.CRITICAL)
+        import_tensorflow()
         import tensorflow as tf
 
         tf.get_logger().setLevel(logging.CRITICAL)
