@@ -7,7 +7,8 @@ import tempfile
 
 # TensorFlow 2.21 on a machine without a GPU, twice in each process, whatever TF_CPP_MIN_LOG_LEVEL says.
 CHATTER = re.compile(
-    rb"WARNING: All log messages before absl::InitializeLog\(\)|I0000 .*cudart_stub\.cc:\d+\] Could not find cuda drivers"
+    rb"WARNING: All log messages before absl::InitializeLog\(\)"
+    rb"|I0000 .*cudart_stub\.cc:\d+\] Could not find cuda drivers"
 )
 
 
