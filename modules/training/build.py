@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import tensorflow as tf
+import tensorflow_transform as tft
 import tf_keras as keras
 
 from stillhouse.modules.cluster.strategies import is_asynchronous
@@ -16,6 +17,7 @@ from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.soft_targets import SoftTargetsCard
 from stillhouse.modules.large_models.fitting import prepared
 from stillhouse.modules.large_models.parallelism import Stages, micro_batches_of, plan_stages
+from stillhouse.modules.models.export import class_names
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.task import build_model
 from stillhouse.modules.models.teachers import (
@@ -28,7 +30,7 @@ from stillhouse.modules.models.teachers import (
 )
 from stillhouse.modules.models.weights import copy_weights, last_pushed, pretrained
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.modules.training.data import check_labels
+from stillhouse.modules.training.data import check_classes, check_labels
 from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.optimizer import make_optimizer
 from stillhouse.modules.training.plan import TrainingPlan
@@ -77,6 +79,8 @@ def build_training(plan: TrainingPlan) -> BuiltTraining:
         network = network_to_train()
     with strategy.scope():
         check_labels(config, network, plan.data.train_labels, plan.data.eval_labels)
+        transform = tft.TFTransformOutput(plan.fn_args.transform_graph_path)
+        check_classes(config, network, class_names(transform, config.label))
         if start:
             copy_weights(start, network)
         learner = _learner(plan, network, stages)

@@ -1,5 +1,6 @@
 """The examples of a training job: checks, and datasets for its strategy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,28 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
                 f"{name}: the label {config.label!r} must be in 0..{classes - 1}, the model's classes "
                 f"(output width {width}); found {wrong} in the transformed data{unseen}"
             )
+
+
+def check_classes(config: TrainingConfig, network: keras.Model, names: Sequence[str] | None) -> None:
+    """Checks that each class that the network can predict has a name in the label's vocabulary.
+
+    Args:
+      config: of the training job.
+      network: to be trained.
+      names: of the classes, by id; None: the label is not from a vocabulary.
+
+    Raises:
+      UserError: the network has more classes.
+    """
+    if config.head != "classification" or names is None:
+        return
+    classes = max(2, network.output_shape[-1] // config.heads)
+    if classes > len(names):
+        raise UserError(
+            f"{config.task}.{config.builder}: found {classes} classes (output width {network.output_shape[-1]}); "
+            f"expected at most {len(names)}: the train split has no other values of the label {config.label!r} than "
+            f"{', '.join(names)}; add examples of the other classes, or correct the output"
+        )
 
 
 def feature_spec_of(config: TrainingConfig, fn_args: "FnArgs") -> dict:

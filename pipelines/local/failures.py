@@ -100,7 +100,7 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
 
 
 def _columns_to_look_at(root: Path) -> str:
-    """Returns the columns of the newest schema that are strings or have missing values, for a message."""
+    """Returns the columns of the newest schema that are strings or have not one value in each example, as a hint."""
     schemas = list((root / ARTIFACTS / "SchemaGen" / "schema").glob("*/schema.pbtxt"))
     if not schemas:
         return ""
@@ -109,4 +109,6 @@ def _columns_to_look_at(root: Path) -> str:
     strings = [feature.name for feature in schema.feature if feature.type == schema_pb2.BYTES]
     sparse = [feature.name for feature in schema.feature if not feature.HasField("shape")]
     hint = f"; columns with strings: {', '.join(strings)}" if strings else ""
-    return hint + (f"; columns with missing values, which are SparseTensors: {', '.join(sparse)}" if sparse else "")
+    return hint + (
+        f"; columns with missing or several values, which are SparseTensors: {', '.join(sparse)}" if sparse else ""
+    )

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,7 @@ from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.labels import LabelScan
 from stillhouse.modules.settings import Optimizer
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.modules.training.data import check_labels
+from stillhouse.modules.training.data import check_classes, check_labels
 from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.optimizer import make_optimizer
 from stillhouse.modules.training.report import EpochReport, EpochSize
@@ -137,6 +139,16 @@ def test_class_ids_outside_the_models_output_are_refused(smallest, largest, wron
     config = TrainingConfig(name="Student", role="student", task="task", label="label")
     with pytest.raises(UserError, match=wrong):
         check_labels(config, network(), LabelScan(9, 0, 1), LabelScan(9, smallest, largest))
+
+
+@pytest.mark.parametrize(("names", "refused"), [(None, False), (["a", "b", "c"], False), (["a", "b"], True)])
+def test_a_class_without_a_name_is_refused(names, refused):
+    config = TrainingConfig(name="Student", role="student", task="task", label="label")
+    message = (
+        "found 3 classes .*expected at most 2: the train split has no other values of the label 'label' than a, b;"
+    )
+    with pytest.raises(UserError, match=message) if refused else nullcontext():
+        check_classes(config, network(), names)
 
 
 def test_cosine_schedule_ends_at_zero():

@@ -92,5 +92,7 @@ def test_a_fault_in_preprocessing_comes_with_the_columns_of_strings_and_of_missi
         (folder / "schema.pbtxt").write_text(text)
     with pytest.raises(KeyError) as error:
         importlib.import_module("failing_task").preprocessing_fn({})
-    with pytest.raises(UserError, match="KeyError: 'x' .*columns with strings: b; columns with missing values.*: a$"):
+    with pytest.raises(
+        UserError, match="KeyError: 'x' .*columns with strings: b; columns with missing or several values.*: a$"
+    ):
         explain(error.value, "Transform", settings, tmp_path)
