@@ -28,7 +28,7 @@ IMAGE = jinja2.Template(
     'fill="rgb({{ shade(value) }},{{ shade(value) }},{{ shade(value) }})"/>{% endfor %}{% endfor %}</svg>',
     autoescape=True,
 )
-STYLE = {
+STYLE: dict[Any, Any] = {  # of matplotlib's rcParams
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,

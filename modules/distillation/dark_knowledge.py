@@ -102,7 +102,7 @@ def find_dark_knowledge(
                 "class": names[labels[row]],
                 "probabilities": {names[k]: round(float(probabilities[row, k]), 6) for k in order[row, :RUNNERS_UP]},
             }
-            item = (float(second / first), -number - int(row), entry | {"features": _shown(features, row)})
+            item = (float(second / first), -number - int(row), entry | {"features": _shown(features, int(row))})
             if len(telling) < TELLING:
                 heapq.heappush(telling, item)
             elif item > telling[0]:

@@ -9,6 +9,7 @@ Reads are tried again by urllib3. A write that failed may have been carried out 
 after the server has been asked whether it was. Nor is a write repeated where a redirect points, which may be anybody's.
 """
 
+import http.client
 import json
 import logging
 import os
@@ -82,12 +83,12 @@ def _secret(path: Path, option: str) -> str:
 class ApiError(Exception):
     """An answer that is not a success."""
 
-    def __init__(self, response: urllib3.HTTPResponse):
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes):
         """Keeps what explains it."""
-        super().__init__(f"{response.status} {response.reason}")
-        self.status = response.status
-        self.headers: Mapping[str, str] = response.headers
-        self.reason = _reason(response)
+        self.status = status
+        self.headers = headers
+        self.reason = _reason(status, body)
+        super().__init__(f"{status} {self.reason}")
 
 
 class _AnswerError(Exception):
@@ -161,7 +162,7 @@ class Server:
             **content,
         )
         if not 200 <= response.status < 300:
-            raise ApiError(response)
+            raise ApiError(response.status, response.headers, response.data)
         return response.data.decode()
 
     def get(
@@ -325,15 +326,15 @@ def _understood(text: str, answer: type[AnswerType]) -> AnswerType:
         raise _AnswerError(text) from error
 
 
-def _reason(response: urllib3.HTTPResponse) -> str:
+def _reason(status: int, body: bytes) -> str:
     """Returns what the server says is wrong: its gRPC gateway has `message`, its upload handler `error_message`."""
     try:
-        answer = json.loads(response.data)
+        answer = json.loads(body)
         details = answer.get("details") or [{}]
         keys = ("message", "error_message", "error")
         return str(details[0].get("message") or next(answer[key] for key in keys if answer.get(key)))
     except (TypeError, ValueError, AttributeError, LookupError, StopIteration):
-        return str(response.reason)
+        return http.client.responses.get(status, "no reason given")
 
 
 def _cause(error: Exception) -> str:

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import urllib3
 from kubeflow_api import Fault, serving
 
 from stillhouse.modules.errors import UserError
@@ -178,5 +177,4 @@ def test_tasks_of_the_real_server_are_read():
 )
 def test_refusals_of_the_real_server_are_told_in_its_words(name, reason):
     record = recorded(name)
-    response = urllib3.HTTPResponse(json.dumps(record["answer"]).encode(), status=record["status"])
-    assert ApiError(response).reason.startswith(reason)
+    assert ApiError(record["status"], {}, json.dumps(record["answer"]).encode()).reason.startswith(reason)
