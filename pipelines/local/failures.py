@@ -24,6 +24,8 @@ SEVERAL_TYPES = re.compile(r"Cannot determine the type of feature (.+)\. Found v
 TYPES = ("integers", "floats", "strings", "bytes", "messages")
 # tfx_bsl's, on records of one batch.
 ANOTHER_TYPE = re.compile(r'Feature had wrong type, expected (\w+)_list, found (\w+)_list for feature "(.+?)"')
+# What Python, TensorFlow and Beam say of a file that is not there.
+GONE = "(?:No such file|No files found|does not exist)"
 # A run that fails on a disk with less than this has failed for want of space.
 MIN_FREE_BYTES = 1 << 18
 
@@ -60,6 +62,13 @@ def _fullest(settings: Settings, root: Path) -> str | None:
     return None
 
 
+def _artifact_without_a_file(text: str, root: Path) -> str | None:
+    """Returns the artifact of the run that lacks a file according to an error, or None."""
+    artifact = re.escape(os.path.join(os.path.abspath(root), ARTIFACTS)) + r"/[^/\s]+/[^/\s]+/\d+"
+    found = re.search(f"({artifact}).*{GONE}|{GONE}.*?({artifact})", text)
+    return found and (found[1] or found[2])
+
+
 def explain(error: Exception, node: str | None, settings: Settings, root: Path) -> None:
     """Raises the UserError that explains why `node` failed; returns if it is a defect of ours."""
     chain = _chain(error)
@@ -76,6 +85,10 @@ def explain(error: Exception, node: str | None, settings: Settings, root: Path) 
     )
     if denied or "readonly database" in text or "Read-only file system" in text:
         raise UserError(f"{node}: cannot write: {chain[-1]}; check --root ({root}) and push.path") from error
+    if damaged := _artifact_without_a_file(text, root):
+        raise UserError(
+            f"{node}: files of {damaged} are gone; delete that folder, and the next run makes them anew"
+        ) from error
     if node == "ExampleGen":
         try:
             find_fault(settings.data)

@@ -24,6 +24,8 @@ from stillhouse.modules.progress import note
 from stillhouse.pipelines.dag.create import sqlite
 from stillhouse.pipelines.local.paths import ARTIFACTS, METADATA
 
+# Outputs, by node and name, that may hold no file.
+MAY_BE_EMPTY = {("Transform", "updated_analyzer_cache"), ("LastPushed", "model"), ("Pusher", "pushed_model")}
 SECONDS_BEFORE_NOTE = 5.0  # of waiting for another process
 SECONDS_TO_WAIT = 60.0
 # ML Metadata's words on a store of another version of the library.
@@ -191,6 +193,20 @@ def _newest_artifacts(path: Path) -> list[Path]:
     return list({Path(uri).parent: Path(uri) for (uri,) in rows_of(path, "Artifact", query, [Artifact.LIVE])}.values())
 
 
+def _is_gone(uri: Path) -> bool:
+    """Returns whether an artifact is not there, or nothing is left of it but folders."""
+    if not uri.is_dir() or uri.is_symlink():
+        return not uri.exists()
+    output = (uri.parents[1].name, uri.parent.name)
+    return output not in MAY_BE_EMPTY and not any(
+        files or _links(folder, names) for folder, names, files in os.walk(uri)
+    )
+
+
+def _links(folder: str, names: Sequence[str]) -> bool:
+    return any(os.path.islink(os.path.join(folder, name)) for name in names)
+
+
 def _check_uris(uris: list[Path], artifacts: Path, path: Path) -> None:
     """Checks where the store's artifacts are; URIs are absolute, so a folder that was moved has none of its own."""
     roots = {uri.parents[2] for uri in uris if len(uri.parents) > 2 and uri.parents[2].name == ARTIFACTS}
@@ -204,6 +220,10 @@ def _check_uris(uris: list[Path], artifacts: Path, path: Path) -> None:
         )
     for old in (root.parent for root in elsewhere if root.is_dir()):
         note(f"{path.parent}: a copy of {old}; what comes from the cache is still read there, so keep that folder")
-    gone = [uri for uri in uris if not uri.exists()]
+    gone = [uri for uri in uris if _is_gone(uri)]
     if gone:
+        # Those of a run in another folder, of which this one is a copy, stay as they are.
+        emptied = [uri for uri in gone if uri.is_dir() and artifacts in uri.parents]
+        for folder in (folder for uri in emptied for folder, *_ in os.walk(uri, topdown=False)):
+            os.rmdir(folder)  # TFX's cache takes a folder for an artifact
         note(f"{len(gone)} of {len(uris)} artifacts are gone, such as {gone[0]}; the nodes that made them run again")

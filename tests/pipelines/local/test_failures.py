@@ -96,3 +96,19 @@ def test_a_fault_in_preprocessing_comes_with_the_columns_of_strings_and_of_missi
         UserError, match="KeyError: 'x' .*columns with strings: b; columns with missing or several values.*: a$"
     ):
         explain(error.value, "Transform", settings, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Errno 2] No such file or directory: '{}/comparison.json'",
+        "No files found based on the file pattern {}/Split-train/*",
+        "{}/Split-eval/FeatureStats.pb; No such file or directory",
+        "SavedModel file does not exist at: {}/Format-Serving/{{saved_model.pbtxt|saved_model.pb}} [while running 'x']",
+    ],
+)
+def test_an_artifact_that_lacks_files_is_named(tmp_path, text):
+    artifact = tmp_path / "artifacts" / "Student" / "model" / "8"
+    settings = parse_settings(blobs.settings(), "x.yaml")
+    with pytest.raises(UserError, match=f"^Evaluator: files of {artifact} are gone; delete that folder"):
+        explain(OSError(text.format(artifact)), "Evaluator", settings, tmp_path)

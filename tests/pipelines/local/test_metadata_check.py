@@ -273,3 +273,21 @@ def test_artifacts_that_are_gone_are_told(root, notes):
     check_metadata(root)
     gone = root / "artifacts" / "Teacher-1" / "model" / "3"
     assert notes == [f"1 of 4 artifacts are gone, such as {gone}; the nodes that made them run again"]
+
+
+def test_artifacts_whose_files_are_gone_are_gone_too(root, notes):
+    artifact = root / "artifacts" / "Teacher-1" / "model" / "3"
+    (artifact / "content").unlink()
+    (artifact / "Format-Serving" / "variables").mkdir(parents=True)
+    check_metadata(root)
+    assert notes == [f"1 of 4 artifacts are gone, such as {artifact}; the nodes that made them run again"]
+    assert not artifact.exists()
+
+
+def test_a_link_in_an_artifact_is_none_of_ours_to_remove(root, notes, tmp_path):
+    artifact = root / "artifacts" / "Teacher-1" / "model" / "3"
+    (artifact / "content").unlink()
+    (artifact / "linked").symlink_to(tmp_path)
+    check_metadata(root)
+    assert notes == []
+    assert (artifact / "linked").is_symlink()
