@@ -85,7 +85,7 @@ def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan
                 "network's vocabulary; set that hyperparameter to the vocabulary's size"
             )
     else:
-        classes = max(2, width)
+        classes = HEADS[config.head].width(width)
         if smallest < 0 or largest >= classes:
             wrong = smallest if smallest < 0 else largest
             unseen = " (a vocabulary gives -1 to a label that the train split does not have)" if wrong < 0 else ""
@@ -108,7 +108,7 @@ def check_classes(config: TrainingConfig, network: keras.Model, names: Sequence[
     """
     if config.head != "classification" or names is None:
         return
-    classes = max(2, network.output_shape[-1] // config.heads)
+    classes = HEADS[config.head].width(network.output_shape[-1] // config.heads)
     if classes > len(names):
         raise UserError(
             f"{config.task}.{config.builder}: found {classes} classes (output width {network.output_shape[-1]}); "
