@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.ingestion.files import ExampleFiles, in_order, read
+from stillhouse.modules.ingestion.files import ExampleFiles, as_written, in_order, read
 from stillhouse.modules.ingestion.soft_targets import SoftTargetsCard
 from stillhouse.modules.models.heads import HEADS, Head
 
@@ -88,4 +88,4 @@ def first_batch(files: Sequence[str], feature_spec: dict, label: str, head: Head
 
 def labelled_batches(files: ExampleFiles, parser: ExampleParser, batch_size: int) -> tf.data.Dataset:
     """Returns one pass over the examples in their order: (features, labels, targets)."""
-    return in_order(files).batch(batch_size).map(parser, num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)
+    return in_order(files).batch(batch_size).map(as_written(parser), num_parallel_calls=tf.data.AUTOTUNE).prefetch(1)

@@ -12,6 +12,9 @@ RECORDS_AT_ONCE = 4096
 BLOCK = ".block-"  # between the name of a file of examples and the number of a block of its soft targets
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
+# For functions of datasets without Python control flow over tensors. AutoGraph would rewrite each, and what it calls of
+# ours, in each process anew, for a tenth of a second and more.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 @dataclass(frozen=True)
@@ -63,12 +66,12 @@ def read(files: Sequence[str]) -> tf.data.Dataset:
     if len(set(kinds)) <= 1:
         return tf.data.TFRecordDataset(list(files), compression_type=kinds[0] if kinds else "")
     named = tf.data.Dataset.from_tensor_slices((list(files), kinds))
-    return named.flat_map(lambda file, kind: tf.data.TFRecordDataset(file, compression_type=kind))
+    return named.flat_map(as_written(lambda file, kind: tf.data.TFRecordDataset(file, compression_type=kind)))
 
 
 def count_records(files: Sequence[str]) -> int:
     """Returns the number of records in TFRecord files."""
-    counts = read(files).batch(RECORDS_AT_ONCE).map(lambda records: tf.size(records, tf.int64))
+    counts = read(files).batch(RECORDS_AT_ONCE).map(as_written(lambda records: tf.size(records, tf.int64)))
     return sum(int(count) for count in counts.as_numpy_iterator())
 
 
@@ -88,10 +91,12 @@ def records_of_file(file: tf.Tensor, kind: tf.Tensor, targets: tf.Tensor, paired
     if not paired:
         return examples
     soft_targets = tf.data.TFRecordDataset(tf.strings.split(targets, "\n"), compression_type="GZIP")
-    return tf.data.Dataset.zip((examples, soft_targets)).map(lambda example, target: example + target)
+    return tf.data.Dataset.zip((examples, soft_targets)).map(as_written(lambda example, target: example + target))
 
 
 def in_order(files: ExampleFiles) -> tf.data.Dataset:
     """Returns the records of all files, one file after the other, each followed by its soft targets."""
     paired = files.soft_targets is not None
-    return named_files(files).flat_map(lambda file, kind, targets: records_of_file(file, kind, targets, paired))
+    return named_files(files).flat_map(
+        as_written(lambda file, kind, targets: records_of_file(file, kind, targets, paired))
+    )

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, named_files, records_of_file
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, as_written, named_files, records_of_file
 from stillhouse.modules.ingestion.options import or_autotune
 from stillhouse.modules.ingestion.stream import Change, Portion, changed, slice_size, steps_in
 from stillhouse.modules.settings import Ingestion, Shard
@@ -54,12 +54,12 @@ class Columns:
         """Reads all examples of the files; their order is always the same."""
         paired = files.soft_targets is not None
         batches = named_files(files).interleave(
-            lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(RECORDS_AT_ONCE),
+            as_written(lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(RECORDS_AT_ONCE)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
         batches = batches.map(
-            lambda records: _kept(parser, records), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            as_written(lambda records: _kept(parser, records)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
         spec = batches.element_spec
         parts = {name: [np.zeros([0, *part.shape[1:]], part.dtype.as_numpy_dtype)] for name, part in spec.items()}
@@ -144,7 +144,9 @@ class Columns:
             return changed(example, change, seed, step * portion.total + replica)
 
         return tf.data.Dataset.range(first_step * portion.count, tf.int64.max).map(
-            batch_of, num_parallel_calls=or_autotune(options.parallel_calls), deterministic=options.deterministic
+            batch_of if change else as_written(batch_of),
+            num_parallel_calls=or_autotune(options.parallel_calls),
+            deterministic=options.deterministic,
         )
 
 

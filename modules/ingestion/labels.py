@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, as_written
 from stillhouse.modules.ingestion.stream import Source
 from stillhouse.modules.settings import Ingestion
 
@@ -56,5 +56,7 @@ def scan_labels(source: Source, parser: ExampleParser, labelled: bool = True) ->
       tf.errors.DataLossError, tf.errors.InvalidArgumentError: a record is corrupt, or violates the parser's spec.
     """
     batches = source.labelled(parser, None, Ingestion()).batch(RECORDS_AT_ONCE)
-    labels = batches.map(lambda records: parser.columns(records)[parser.label], num_parallel_calls=tf.data.AUTOTUNE)
+    labels = batches.map(
+        as_written(lambda records: parser.columns(records)[parser.label]), num_parallel_calls=tf.data.AUTOTUNE
+    )
     return scan_of(labels.as_numpy_iterator(), source.files.examples, parser.label, labelled)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import named_files, read, records_of_file
+from stillhouse.modules.ingestion.files import as_written, named_files, read, records_of_file
 from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.ingestion.labels import scan_labels
 from stillhouse.modules.ingestion.on_disk import on_disk
@@ -50,11 +50,12 @@ def limit(source: Source, parser: ExampleParser, batch_size: int, options: Inges
     """Returns the batches of TensorFlow's readers and parser on all cores, in any order."""
     paired = source.files.soft_targets is not None
     batches = named_files(source.files).interleave(
-        lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(batch_size),
+        as_written(lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(batch_size)),
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
-    return batches.map(parser.columns, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).repeat().prefetch(1)
+    columns = as_written(parser.columns)
+    return batches.map(columns, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False).repeat().prefetch(1)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, read, target_files
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, as_written, read, target_files
 
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
@@ -84,7 +84,10 @@ def _values(files: list[str], values) -> np.ndarray:
     if not files:
         return np.zeros([0], np.int64)
     batches = list(
-        read(files).batch(RECORDS_AT_ONCE).map(values, num_parallel_calls=tf.data.AUTOTUNE).as_numpy_iterator()
+        read(files)
+        .batch(RECORDS_AT_ONCE)
+        .map(as_written(values), num_parallel_calls=tf.data.AUTOTUNE)
+        .as_numpy_iterator()
     )
     return np.concatenate(batches) if batches else np.zeros([0], np.int64)
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import ExampleFiles, named_files, records_of_file
+from stillhouse.modules.ingestion.files import ExampleFiles, as_written, named_files, records_of_file
 from stillhouse.modules.ingestion.options import or_autotune
 from stillhouse.modules.settings import Ingestion, Shard
 
@@ -76,7 +76,7 @@ class Source:
                 class_id = tf.reshape(tf.io.parse_single_example(record, only_label)[parser.label], [])
                 return tf.reduce_all(class_id != omitted)
 
-            records = records.filter(is_kept)
+            records = records.filter(as_written(is_kept))
         return records
 
     def records(self, parser: ExampleParser, seed: tf.Tensor | int, options: Ingestion) -> tf.data.Dataset:
@@ -98,7 +98,7 @@ def _interleaved(files: ExampleFiles, seed: tf.Tensor | int | None, options: Ing
         named = named.shuffle(len(files.examples), seed=seed, reshuffle_each_iteration=False)
     paired = files.soft_targets is not None
     return named.interleave(
-        lambda file, kind, targets: records_of_file(file, kind, targets, paired),
+        as_written(lambda file, kind, targets: records_of_file(file, kind, targets, paired)),
         cycle_length=or_autotune(options.interleave_files),
         block_length=options.interleave_block,
         num_parallel_calls=tf.data.AUTOTUNE,
@@ -154,7 +154,7 @@ def record_batches(
         records = source.records(parser, seed, options).cache()
         batches = records.shuffle(buffer, seed=seed).batch(batch_size, drop_remainder=drop_remainder)
         return batches.repeat().enumerate().skip(first_step)
-    return tf.data.Dataset.range(first_step // steps, tf.int64.max).flat_map(epoch_of)
+    return tf.data.Dataset.range(first_step // steps, tf.int64.max).flat_map(as_written(epoch_of))
 
 
 def parsed_batches(
@@ -182,8 +182,11 @@ def parsed_batches(
     def parse(step, batch):
         return changed(parser(batch), change, seed, step)
 
+    # A change may be the user's, with Python control flow over tensors.
     return batches.map(
-        parse, num_parallel_calls=or_autotune(options.parallel_calls), deterministic=options.deterministic
+        parse if change else as_written(parse),
+        num_parallel_calls=or_autotune(options.parallel_calls),
+        deterministic=options.deterministic,
     )
 
 
@@ -214,6 +217,6 @@ def _slices(batches: tf.data.Dataset, portion: Portion) -> tf.data.Dataset:
             return step * portion.total + replica, tf.ensure_shape(own_slice, [size]) if batch.shape[0] else own_slice
 
         replicas = tf.data.Dataset.range(portion.first, portion.first + portion.count)
-        return replicas.map(slice_of)
+        return replicas.map(as_written(slice_of))
 
-    return batches.flat_map(cut)
+    return batches.flat_map(as_written(cut))

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from stillhouse.modules.ingestion.files import as_written
 from stillhouse.modules.settings import Ingestion
 
 # Names in the training history: mean seconds per batch, and fraction of an epoch's time.
@@ -23,9 +24,9 @@ def clocked(batches: tf.data.Dataset) -> tf.data.Dataset:
     The requesting thread evaluates the parts of a zip one after the other; reading a clock has a side effect,
     so tf.data neither moves nor repeats it.
     """
-    clock = tf.data.Dataset.range(tf.int64.max).map(lambda _: tf.timestamp())
+    clock = tf.data.Dataset.range(tf.int64.max).map(as_written(lambda _: tf.timestamp()))
     timed = tf.data.Dataset.zip((clock, batches)).map(
-        lambda requested, batch: (batch, tf.cast(tf.timestamp() - requested, tf.float32))
+        as_written(lambda requested, batch: (batch, tf.cast(tf.timestamp() - requested, tf.float32)))
     )
     # Otherwise strategies check before every step whether another one exists.
     return timed.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
