@@ -10,8 +10,8 @@ from stillhouse.components.soft_targets.executor import Executor as SoftTargets
 from stillhouse.modules.settings import Settings, Training
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.pipelines.dag.create import create_pipeline
-from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
-from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS, local_paths
+from stillhouse.pipelines.dag.nodes import BEAM_OPTIONS, Dag, PipelinePaths
+from stillhouse.pipelines.local.paths import local_paths
 
 
 def artifact(kind: type, uri: Path, *splits: str):
@@ -70,6 +70,6 @@ def write_soft_targets(
         inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, examples, "transfer")]
     targets = artifact(standard_artifacts.Examples, folder)
     properties = {"label": label, "head": "classification", "dtype": "float32", "batch_size": 512}
-    context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
+    context = SoftTargets.Context(beam_pipeline_args=list(BEAM_OPTIONS))
     SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, properties)
     return targets.uri

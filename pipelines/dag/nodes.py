@@ -16,6 +16,13 @@ from stillhouse.modules.settings import Settings, Training, TrainingSettings
 from stillhouse.modules.training.config import TrainingConfig
 
 RUN_FN = "stillhouse.modules.training.launch.run_fn"
+# Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
+BEAM_OPTIONS = (
+    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+    # This runner has no containers. Where no way is named by which workers get TFX, every executor packs TFX's sources
+    # for them: two seconds and 48 MB in the temporary folder that nobody removes.
+    "--sdk_container_image=none",
+)
 
 
 @dataclass(frozen=True)

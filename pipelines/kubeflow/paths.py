@@ -5,7 +5,7 @@ from pathlib import Path, PurePosixPath
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.dag.commit import commit_of
-from stillhouse.pipelines.dag.nodes import PipelinePaths
+from stillhouse.pipelines.dag.nodes import BEAM_OPTIONS, PipelinePaths
 
 # What TensorFlow's and Beam's file systems open from within a container.
 SEEN = ("gs://",)
@@ -49,7 +49,7 @@ def kubeflow_paths(settings: Settings) -> PipelinePaths:
             if teacher.saved_model
         },
         schema_path=seen("data.schema", settings.data.schema_file) if settings.data.schema_file else None,
-        beam_options=list(settings.beam.options),
+        beam_options=settings.beam.options or list(BEAM_OPTIONS),
         checkpoints=seen("kubeflow.checkpoints", kubeflow.checkpoints) if kubeflow.checkpoints else None,
         cache=CACHE,
         commit=commit_of(Path()),

@@ -7,17 +7,10 @@ from pathlib import Path
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import Settings
 from stillhouse.pipelines.dag.commit import commit_of
-from stillhouse.pipelines.dag.nodes import PipelinePaths
+from stillhouse.pipelines.dag.nodes import BEAM_OPTIONS, PipelinePaths
 
 METADATA = "metadata.sqlite"  # below a run's root
 ARTIFACTS = "artifacts"  # below a run's root
-# Beam's own runner in this process. Without a word its DirectRunner looks for Prism first, a binary to download.
-LOCAL_BEAM_OPTIONS = (
-    "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-    # This runner has no containers. Where no way is named by which workers get TFX, every executor packs TFX's sources
-    # for them: two seconds and 48 MB in the temporary folder that nobody removes.
-    "--sdk_container_image=none",
-)
 
 
 def saved_models(settings: Settings) -> dict[str, str]:
@@ -53,6 +46,6 @@ def local_paths(settings: Settings, root: Path) -> PipelinePaths:
         transfer_path=os.path.abspath(settings.data.transfer) if settings.data.transfer else None,
         saved_models=saved_models(settings),
         schema_path=os.path.abspath(settings.data.schema_file) if settings.data.schema_file else None,
-        beam_options=settings.beam.options or list(LOCAL_BEAM_OPTIONS),
+        beam_options=settings.beam.options or list(BEAM_OPTIONS),
         commit=commit_of(Path()),
     )

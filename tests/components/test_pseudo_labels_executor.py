@@ -13,7 +13,7 @@ from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batche
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files
 from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
 from stillhouse.modules.models.heads import HEADS
-from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS
+from stillhouse.pipelines.dag.nodes import BEAM_OPTIONS
 
 HEAD = HEADS["classification"]
 WEIGHTS = [1.0, 3.0]
@@ -41,7 +41,7 @@ def said(run, tmp_path_factory):
     inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, folder / "examples", ["transfer"])]
     targets = artifact(standard_artifacts.Examples, folder / "targets")
     parameters = SoftTargetsParameters(label="tree", head="classification", dtype="float32", batch_size=64)
-    context = SoftTargets.Context(beam_pipeline_args=list(LOCAL_BEAM_OPTIONS))
+    context = SoftTargets.Context(beam_pipeline_args=list(BEAM_OPTIONS))
     SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, parameters.properties())
     return inputs | {"soft_targets": [targets]}, len(records)
 

@@ -19,7 +19,7 @@ from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_tar
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.teachers import Teacher
 from stillhouse.modules.training.train import train
-from stillhouse.pipelines.local.paths import LOCAL_BEAM_OPTIONS
+from stillhouse.pipelines.dag.nodes import BEAM_OPTIONS
 
 
 @pytest.fixture(scope="module")
@@ -28,13 +28,13 @@ def run(trained):
 
 
 WORKER_PROCESSES = [
-    *LOCAL_BEAM_OPTIONS,
+    *BEAM_OPTIONS,
     "--direct_running_mode=multi_processing",
     "--direct_num_workers=2",
 ]
 
 
-def write_targets(run, folder, models=None, dtype="float32", batch_size=64, beam_options=LOCAL_BEAM_OPTIONS):
+def write_targets(run, folder, models=None, dtype="float32", batch_size=64, beam_options=BEAM_OPTIONS):
     targets = artifact(standard_artifacts.Examples, folder)
     parameters = SoftTargetsParameters(label="tree", head="classification", dtype=dtype, batch_size=batch_size)
     context = Executor.Context(beam_pipeline_args=list(beam_options))
@@ -101,7 +101,7 @@ def test_blocks_keep_the_order_of_the_records(tmp_path, records_in_block):
     with tf.io.TFRecordWriter(str(tmp_path / "x.gz"), "GZIP") as writer:
         for record in records:
             writer.write(record)
-    with beam.Pipeline(argv=list(LOCAL_BEAM_OPTIONS)) as pipeline:
+    with beam.Pipeline(argv=list(BEAM_OPTIONS)) as pipeline:
         write = WriteBlocks(make_upper, str(tmp_path / "out"), 3, records_in_block)
         _ = pipeline | beam.Create([str(tmp_path / "x.gz")]) | write
     files = target_files("x.gz", str(tmp_path / "out"))
