@@ -31,6 +31,7 @@ from tfx.utils import path_utils
 from stillhouse.modules.code_fingerprint import code_fingerprint
 
 CODE = "code"  # the execution property with the fingerprint of a component's code
+TAKEN_FROM = "taken_from"  # the property of an artifact that was taken from an earlier run: the URI it was copied from
 PLAIN = (str, int)  # types of parameters that are execution properties as they are
 
 

@@ -16,7 +16,7 @@ from tfx.dsl.io import fileio
 from tfx.types import artifact_utils
 from tfx.utils import io_utils
 
-from stillhouse.components.base import Parameters, existing_models
+from stillhouse.components.base import TAKEN_FROM, Parameters, existing_models
 from stillhouse.components.blessing.executor import DECISIONS
 from stillhouse.components.dark_knowledge.executor import DARK_KNOWLEDGE
 from stillhouse.components.evaluation import (
@@ -155,6 +155,12 @@ class Executor(base_executor.BaseExecutor):
             "versions": {name: metadata.version(name) for name in ("stillhouse", "tfx", "tensorflow")},
             "artifacts": {
                 name: [artifact.uri for artifact in artifacts] for name, artifacts in sorted(input_dict.items())
+            },
+            "taken_from": {
+                artifact.uri: artifact.get_string_custom_property(TAKEN_FROM)
+                for artifacts in input_dict.values()
+                for artifact in artifacts
+                if artifact.has_custom_property(TAKEN_FROM)
             },
             "commit": parameters.commit,
             "data": data_of(input_dict, shifts, has_spans="{SPAN}" in settings["data"]["path"]),

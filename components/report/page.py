@@ -26,9 +26,10 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
       comparison: as comparison.json has it.
       again: the command that repeats the run; None: unknown.
       details: {"histories": {model: {metric: [values]}}, "min_slice_examples": int, "versions": {package: version},
-        "artifacts": {input: [URI]}, "commit": str, "data": as `components.report.data` returns it, "dark_knowledge":
-        DarkKnowledge's JSON, if that component ran}, and for classifiers {"classes": names, "calibration":
-        {model: ...}, "confusion": {model: ...}, "disagreements": {...}}, as `components.report.executor` gathers them.
+        "artifacts": {input: [URI]}, "taken_from": {URI: URI of an earlier run's}, "commit": str, "data": as
+        `components.report.data` returns it, "dark_knowledge": DarkKnowledge's JSON, if that component ran}, and for
+        classifiers {"classes": names, "calibration": {model: ...}, "confusion": {model: ...}, "disagreements": {...}},
+        as `components.report.executor` gathers them.
     """
     settings = visible_json(json.dumps(comparison["settings"], indent=1, ensure_ascii=False))
     comparison, details = visible_data(comparison), visible_data(details)
@@ -69,6 +70,7 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
         run_id=comparison.get("run_id"),
         versions=details["versions"],
         artifacts=details["artifacts"],
+        taken_from=details.get("taken_from", {}),
         commit=details["commit"],
         again=visible(again) if again else None,
         data=details["data"],

@@ -11,8 +11,8 @@ from stillhouse.modules.settings.evaluation import (
     PushedGate,
     TeacherGate,
 )
-from stillhouse.modules.settings.kubeflow import Kubeflow, Resources
-from stillhouse.modules.settings.loading import load_settings, parse_settings
+from stillhouse.modules.settings.kubeflow import Kubeflow, Mlflow, Resources, Storage
+from stillhouse.modules.settings.loading import apply_override, load_settings, parse_settings
 from stillhouse.modules.settings.pipeline import Settings
 from stillhouse.modules.settings.pretraining import Pretraining
 from stillhouse.modules.settings.scaling import (
@@ -41,6 +41,7 @@ __all__ = [
     "Ingestion",
     "Kubeflow",
     "Memory",
+    "Mlflow",
     "Optimizer",
     "Parallelism",
     "Pretraining",
@@ -54,6 +55,7 @@ __all__ = [
     "Share",
     "Shift",
     "Start",
+    "Storage",
     "Strategy",
     "Student",
     "TeacherGate",
@@ -61,6 +63,7 @@ __all__ = [
     "Training",
     "TrainingSettings",
     "WeightedEnsemble",
+    "apply_override",
     "load_settings",
     "parse_settings",
 ]

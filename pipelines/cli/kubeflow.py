@@ -62,10 +62,10 @@ def submit(
     from stillhouse.pipelines.kubeflow import submit as submission
     from stillhouse.pipelines.kubeflow.compile import as_yaml
 
-    values = submission.check_parameters(parameters or [], documents[0])
+    values = submission.check_parameters(parameters or [], documents[0], settings)
     server = connect()
-    root = settings.kubeflow.pipeline_root
-    run = submission.submit(server, settings.name, as_yaml(documents), experiment or settings.name, values, root)
+    options = submission.RunOptions.of(settings.kubeflow)
+    run = submission.submit(server, settings.name, as_yaml(documents), experiment or settings.name, values, options)
     result = run.to_dict()
     console.print(f"run {run.run_id} of {run.version}: {run.link}", highlight=False, soft_wrap=True)
     if watch:
@@ -73,7 +73,7 @@ def submit(
         def show_state(task: str, state: str) -> None:
             console.print(f"  {task:<30} {state.lower()}", highlight=False)
 
-        state, reason = submission.watch(server, run.run_id, show_state)
+        state, reason = submission.watch(server, run.run_id, submission.task_names(documents[0]), show_state)
         result["state"] = state
         console.print(f"{state.lower()}{': ' + reason if reason else ''}", highlight=False, soft_wrap=True)
     if as_json:

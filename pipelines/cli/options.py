@@ -64,4 +64,10 @@ def compiled(settings_file: Path, settings: Settings, image: str, console: Conso
 
     if doubt := check_image(image):
         console.print(f"[yellow]warning:[/yellow] {escape(doubt)}", highlight=False, soft_wrap=True)
-    return compile_pipeline(settings, image)
+    documents = compile_pipeline(settings, image)
+    if settings.kubeflow.cache and not settings.kubeflow.storage:
+        note = (
+            "every run does everything anew: kubeflow.storage is not set, by which tasks find results of earlier runs"
+        )
+        console.print(f"[dim]{note}[/dim]", highlight=False, soft_wrap=True)
+    return documents

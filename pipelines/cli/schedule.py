@@ -95,9 +95,9 @@ def create(
         documents = compiled(settings_file, settings, image, console)
         from stillhouse.pipelines.kubeflow import recurring_runs as kubeflow
         from stillhouse.pipelines.kubeflow.compile import as_yaml
-        from stillhouse.pipelines.kubeflow.submit import check_parameters
+        from stillhouse.pipelines.kubeflow.submit import RunOptions, check_parameters
 
-        values = {"only_if_changed": not always} | check_parameters(parameters or [], documents[0])
+        values = {"only_if_changed": not always} | check_parameters(parameters or [], documents[0], settings)
         server_spec = kubeflow.ScheduleSpec(
             name=name,
             timing=timing,
@@ -105,7 +105,7 @@ def create(
             pipeline=settings.name,
             experiment=experiment or settings.name,
             parameters=values,
-            root=settings.kubeflow.pipeline_root,
+            options=RunOptions.of(settings.kubeflow),
             catch_up=catch_up,
             max_concurrency=max_concurrency or 1,
         )

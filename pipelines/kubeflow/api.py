@@ -50,23 +50,31 @@ class RuntimeConfig(BaseModel):
     pipeline_root: str = ""
 
 
-class Task(Answer):
-    """A task of a run."""
+class Status(Answer):
+    """Why a run or a task failed."""
+
+    message: str = ""
+
+
+class Node(Answer):
+    """A node of the workflow that a run is: X-driver, X and executor, or executor(N), for the task X."""
 
     display_name: str = ""
     state: str | None = None
 
 
 class RunDetails(Answer):
-    """The tasks of a run."""
+    """The nodes of a run."""
 
-    task_details: list[Task] | None = None
+    task_details: list[Node] | None = None
 
 
-class Status(Answer):
-    """Why a run failed."""
+class Task(Answer):
+    """A task of a run, as backends without MLMD tell of it."""
 
-    message: str = ""
+    name: str = ""
+    state: str | None = None
+    status_metadata: Status | None = None
 
 
 class Run(Answer):
@@ -79,10 +87,11 @@ class Run(Answer):
     recurring_run_id: str | None = None
     run_details: RunDetails | None = None
     error: Status | None = None
+    tasks: list[Task] | None = None
 
     @property
-    def tasks(self) -> Sequence[Task]:
-        """The tasks that have started."""
+    def nodes(self) -> Sequence[Node]:
+        """The nodes that have started."""
         return (self.run_details and self.run_details.task_details) or []
 
 
@@ -117,6 +126,8 @@ class RecurringRunSpec(BaseModel):
     max_concurrency: str = "1"
     no_catchup: bool = False
     mode: str = "ENABLE"
+    service_account: str | None = None
+    plugins_input: dict[str, Any] | None = None
 
 
 class RecurringRun(RecurringRunSpec, Answer):

@@ -1,7 +1,7 @@
 """Whether a run has anything new to learn from: what two tasks of the compiled pipeline run.
 
-  python -m stillhouse.pipelines.kubeflow.changes compare '{{$}}'    are data, pipeline, parameters those of last time?
-  python -m stillhouse.pipelines.kubeflow.changes remember '{{$}}'   they are now
+  python -m stillhouse.pipelines.kubeflow.changes comparedata '{{$}}'   are data, pipeline, parameters as last time?
+  python -m stillhouse.pipelines.kubeflow.changes rememberdata '{{$}}'  they are now
 
 The last run that came to its end is remembered in the push folder, in .stillhouse/PIPELINE.json, whether its student
 was pushed or refused: the same would be refused again.
@@ -11,19 +11,28 @@ import hashlib
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from stillhouse.modules.atomic import refuse_links, write_text
+from stillhouse.modules.errors import UserError
+from stillhouse.pipelines.kubeflow.pod import run_task
 
+COMPARE, REMEMBER = "comparedata", "rememberdata"  # names of the tasks
 FOLDER = ".stillhouse"
 CHANGED, FINGERPRINT, ONLY_IF_CHANGED = "changed", "fingerprint", "only_if_changed"
 
 
 def fingerprint_of(executor_input: dict[str, Any]) -> str:
-    """Returns a hash of the data that ExampleGen has read, of the pipeline's content, and of the parameters."""
+    """Returns a hash of the data that ExampleGen has read, of the pipeline's content, and of the parameters.
+
+    Raises:
+      UserError: the input does not say which data were read.
+    """
     inputs = executor_input["inputs"]
-    data = inputs["artifacts"]["examples"]["artifacts"][0]["metadata"]["input_fingerprint"]
+    try:
+        data = inputs["artifacts"]["examples"]["artifacts"][0]["metadata"]["input_fingerprint"]
+    except (KeyError, IndexError):
+        raise UserError("the executor input has no examples with an input_fingerprint") from None
     parameters = {name: value for name, value in inputs["parameterValues"].items() if name != ONLY_IF_CHANGED}
     return hashlib.sha256(json.dumps([data, parameters], sort_keys=True).encode()).hexdigest()
 
@@ -61,16 +70,26 @@ def remember(executor_input: dict[str, Any]) -> None:
     write_text(path, json.dumps({FINGERPRINT: parameters[FINGERPRINT]}))
 
 
+def write_parameters(executor_input: dict[str, Any], values: dict[str, str]) -> None:
+    """Writes a task's output parameters where the launcher reads them, each file whole or not at all."""
+    for name, value in values.items():
+        path = executor_input["outputs"]["parameters"][name]["outputFile"]
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write_text(path, value)
+
+
 def main() -> None:
     """Runs one of the two tasks."""
-    action, executor_input = sys.argv[1], json.loads(sys.argv[2])
-    if action == "remember":
-        remember(executor_input)
-        return
-    for name, value in compare(executor_input).items():
-        path = Path(executor_input["outputs"]["parameters"][name]["outputFile"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(value)
+    task, text = sys.argv[1:]
+
+    def work() -> None:
+        executor_input = json.loads(text)
+        if task == REMEMBER:
+            remember(executor_input)
+        else:
+            write_parameters(executor_input, compare(executor_input))
+
+    run_task(task, work)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 From kubeflow/pipelines, backend/src/apiserver/template and backend/src/v2 (argocompiler, driver).
 """
 
+import json
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -18,6 +19,11 @@ PIPELINE_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,126}[a-z0-9])?$")
 TASK_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 # What fits into a custom resource of Kubernetes, in which the backend keeps it.
 MAX_BYTES = 1_000_000
+# What Linux takes as one argument (MAX_ARG_STRLEN). On every version of the backend the driver's and the launcher's
+# arguments are a component, a container and an ExecutorInput, each as one.
+MAX_ARGUMENT_BYTES = 131_072
+# An artifact in an ExecutorInput without its type: URI, session of the object store, metadata. Measured: at most 1,150.
+ARTIFACT_BYTES = 1_500
 
 
 def refuse_unfit(documents: list[dict[str, Any]]) -> None:
@@ -77,6 +83,55 @@ def _reasons_against_executor(label: str, executor: dict[str, Any]) -> Iterator[
             yield f"executor {label!r}: the runtime parameter {value['runtimeParameter']!r} is not filled in"
 
 
+def _reasons_against_sizes(
+    name: str, task: dict[str, Any], component: dict[str, Any], executor: dict[str, Any]
+) -> Iterator[str]:
+    """Gives the arguments that are too long for a process to start."""
+    inputs, outputs = component.get("inputDefinitions", {}), component.get("outputDefinitions", {})
+    artifacts = [*inputs.get("artifacts", {}).values(), *outputs.get("artifacts", {}).values()]
+    values = {
+        key: source.get("runtimeValue", {}).get("constant")
+        for key, source in task.get("inputs", {}).get("parameters", {}).items()
+    }
+    sizes = {
+        "the component": _bytes_of(component),
+        "the container": max(_bytes_of(executor), *(len(part.encode()) for part in _arguments(executor)), 0),
+        "the executor input": _bytes_of(values)
+        + sum(ARTIFACT_BYTES + _bytes_of(artifact["artifactType"]) for artifact in artifacts),
+    }
+    for argument, size in sizes.items():
+        if size > MAX_ARGUMENT_BYTES:
+            longest = max(values, key=lambda key: _bytes_of(values[key]), default=None)
+            hint = f"; its longest parameter is {longest!r}, {_bytes_of(values[longest]):,} bytes" if longest else ""
+            yield (
+                f"task {name!r}: {argument} is an argument of {size:,} bytes; Linux takes at most "
+                f"{MAX_ARGUMENT_BYTES:,}{hint}"
+            )
+
+
+def _bytes_of(content: Any) -> int:
+    return len(json.dumps(content, ensure_ascii=False).encode())
+
+
+def _arguments(executor: dict[str, Any]) -> list[str]:
+    container = executor.get("container", {})
+    return [*container.get("command", []), *container.get("args", [])]
+
+
+def _reasons_against_twice(name: str, task: dict[str, Any]) -> Iterator[str]:
+    """Gives the artifacts that a task gets twice: MLMD has one event of an artifact and an execution."""
+    first: dict[tuple[str, str], str] = {}
+    for key, source in task.get("inputs", {}).get("artifacts", {}).items():
+        producer = source.get("taskOutputArtifact", {})
+        artifact = (
+            source.get("componentInputArtifact") or producer.get("producerTask", ""),
+            producer.get("outputArtifactKey", ""),
+        )
+        other = first.setdefault(artifact, key)
+        if other != key:
+            yield f"task {name!r}: its inputs {other!r} and {key!r} are the same artifact"
+
+
 def _values(tree: Any) -> Iterator[Any]:
     yield tree
     children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
@@ -103,9 +158,13 @@ def _reasons_against_tasks(spec: dict[str, Any], dag: dict[str, Any], executors:
             yield f"task {name!r}: its component is missing"
             continue
         if "dag" in component:
+            yield from _reasons_against_sizes(name, task, component, {})
             yield from _reasons_against_tasks(spec, component, executors)
         elif component.get("executorLabel") not in executors:
             yield f"task {name!r}: its executor is missing"
+        else:
+            yield from _reasons_against_sizes(name, task, component, executors[component["executorLabel"]])
+        yield from _reasons_against_twice(name, task)
         definitions = component.get("inputDefinitions", {}).get("parameters", {})
         for key, source in task.get("inputs", {}).get("parameters", {}).items():
             if key not in definitions:

@@ -12,6 +12,7 @@ from typing import Any
 from stillhouse.pipelines.kubeflow.changes import CHANGED, FINGERPRINT, ONLY_IF_CHANGED
 
 FIRST, COMPARE, REMEMBER, LAST = "ExampleGen", "CompareData", "RememberData", "Report"
+TASKS = (COMPARE, REMEMBER)  # that are added here
 RETRAIN = "retrain"
 CHANNEL = "pipelinechannel--"  # how the KFP SDK names what goes into a DAG
 STRING, BOOLEAN = "STRING", "BOOLEAN"
@@ -36,7 +37,6 @@ def add_tasks(spec: dict[str, Any], image: str, commit: str) -> None:
         spec,
         COMPARE,
         image,
-        "compare",
         artifacts={"examples": examples},
         parameters={name: {"componentInputParameter": name} for name in parameters} | _constants(constants),
         outputs=(CHANGED, FINGERPRINT),
@@ -47,7 +47,6 @@ def add_tasks(spec: dict[str, Any], image: str, commit: str) -> None:
         spec,
         REMEMBER,
         image,
-        "remember",
         artifacts={},
         parameters={"push_path": {"componentInputParameter": "push_path"}, FINGERPRINT: fingerprint}
         | _constants({"pipeline": constants["pipeline"]}),
@@ -64,7 +63,6 @@ def _add(
     spec: dict[str, Any],
     node: str,
     image: str,
-    action: str,
     artifacts: dict[str, Any],
     parameters: dict[str, Any],
     outputs: tuple[str, ...],
@@ -92,7 +90,7 @@ def _add(
     spec["deploymentSpec"]["executors"][label] = {
         "container": {
             "image": image,
-            "command": ["python", "-m", "stillhouse.pipelines.kubeflow.changes", action],
+            "command": ["python", "-m", "stillhouse.pipelines.kubeflow.changes", node.lower()],
             "args": ["{{$}}"],
         }
     }

@@ -14,6 +14,7 @@ from stillhouse.pipelines.dag.create import student_names, teacher_names
 
 PREFIX = "set_"
 NEWEST = -1  # the span that is not named
+SPAN = "span"
 
 STRING, INTEGER = "STRING", "NUMBER_INTEGER"
 
@@ -40,7 +41,7 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
     ]
     if "{SPAN}" in data_path:
         text = f"Span of the data; {NEWEST}: the newest."
-        parameters.append(Parameter("span", INTEGER, NEWEST, text, readers, "span"))
+        parameters.append(Parameter(SPAN, INTEGER, NEWEST, text, readers, SPAN))
     trained = {
         f"teacher_{number}": (teacher, (name,))
         for number, (name, teacher) in enumerate(
@@ -55,6 +56,15 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
             text = f"{key} of {', '.join(own)}."
             parameters.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(training, key), text, own, key))
     return parameters
+
+
+def setting_keys(settings: Settings) -> dict[str, str]:
+    """Returns the key paths of the settings that parameters replace, by the parameters' names."""
+    entries = [number for number, teacher in enumerate(settings.teachers) for _ in range(teacher.copies)]
+    keys = {"data_path": "data.path", "push_path": "push.path"}
+    for prefix, key_path in {f"teacher_{n}": f"teachers.{entry}" for n, entry in enumerate(entries, start=1)}.items():
+        keys |= {f"{prefix}_{key}": f"{key_path}.{key}" for key in ("epochs", "seed")}
+    return keys | {f"student_{key}": f"student.{key}" for key in ("epochs", "seed")}
 
 
 def apply(inputs: Mapping[str, Any]) -> dict[str, Any]:

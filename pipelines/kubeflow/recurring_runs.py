@@ -24,7 +24,7 @@ from stillhouse.pipelines.kubeflow.api import (
     VersionReference,
 )
 from stillhouse.pipelines.kubeflow.connection import NOT_FOUND, PAGE, AnswerType, ApiError, Server
-from stillhouse.pipelines.kubeflow.submit import Submitted, experiment_of, named, start_run, upload
+from stillhouse.pipelines.kubeflow.submit import RunOptions, Submitted, experiment_of, named, start_run, upload
 from stillhouse.pipelines.schedules.timing import Timing
 
 ENABLED = "ENABLED"
@@ -43,7 +43,7 @@ class ScheduleSpec:
     pipeline: str
     experiment: str
     parameters: dict[str, Any]
-    root: str
+    options: RunOptions
     catch_up: bool = False
     max_concurrency: int = 1
 
@@ -61,7 +61,7 @@ class ServerSchedule:
     version: str | None  # None: it was deleted
     experiment_id: str
     parameters: dict[str, Any]
-    root: str
+    options: RunOptions
     catch_up: bool
     max_concurrency: int
     created: datetime | None
@@ -106,7 +106,9 @@ def _described(server: Server, recurring: RecurringRun) -> ServerSchedule:
         version=version.display_name if version else None,
         experiment_id=recurring.experiment_id,
         parameters=dict(config.parameters or {}) if config else {},
-        root=config.pipeline_root if config else "",
+        options=RunOptions(
+            config.pipeline_root if config else "", recurring.service_account or None, recurring.plugins_input
+        ),
         catch_up=not recurring.no_catchup,
         max_concurrency=int(recurring.max_concurrency),
         created=recurring.created_at,
@@ -159,13 +161,19 @@ def create(server: Server, spec: ScheduleSpec) -> tuple[ServerSchedule, Literal[
         pipeline_version_reference=VersionReference(
             pipeline_id=version.pipeline_id, pipeline_version_id=version.pipeline_version_id
         ),
-        runtime_config=RuntimeConfig(parameters=spec.parameters, pipeline_root=spec.root),
+        runtime_config=RuntimeConfig(parameters=spec.parameters, pipeline_root=spec.options.root),
         trigger=_trigger(spec.timing),
         max_concurrency=str(spec.max_concurrency),
         no_catchup=not spec.catch_up,
         mode="DISABLE" if paused else "ENABLE",
+        **spec.options.fields(),
     )
-    same = [recurring for recurring in old if _settings(recurring) == _settings(body)]
+    # The server names its default service account where none was asked for.
+    same = [
+        recurring
+        for recurring in old
+        if _settings(recurring) == _settings(body) and body.service_account in (None, recurring.service_account)
+    ]
     outcome: Literal["created", "changed", "unchanged"]
     if same:
         current, outcome = same[-1], "unchanged"
@@ -205,6 +213,7 @@ def _settings(recurring: RecurringRunSpec) -> tuple:
         (config.parameters or {}, config.pipeline_root) if config else None,
         recurring.max_concurrency,
         recurring.no_catchup,
+        recurring.plugins_input,
     )
 
 
@@ -267,7 +276,7 @@ def run_now(server: Server, name: str) -> Submitted:
         schedule.version,
         schedule.experiment_id,
         schedule.parameters,
-        schedule.root,
+        schedule.options,
     )
 
 

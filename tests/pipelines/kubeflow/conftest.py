@@ -9,16 +9,22 @@ IMAGE = "registry.example/stillhouse:1.0"
 
 
 @pytest.fixture(scope="session")
-def documents(tmp_path_factory):
-    """The compiled pipeline of the blobs task; tests must leave it as it is."""
-    folder = tmp_path_factory.mktemp("task")
-    blobs.write_project(folder)
+def settings():
+    """The settings of the blobs task, on a volume."""
     raw = blobs.settings()
     raw["data"]["path"], raw["push"]["path"] = "/data/blobs", "/data/serving"
     raw["kubeflow"] = {"volumes": [{"claim": "data", "mount": "/data"}]}
+    return parse_settings(raw, "blobs.yaml")
+
+
+@pytest.fixture(scope="session")
+def documents(settings, tmp_path_factory):
+    """The compiled pipeline of the blobs task; tests must leave it as it is."""
+    folder = tmp_path_factory.mktemp("task")
+    blobs.write_project(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        return compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
+        return compile_pipeline(settings, IMAGE)
 
 
 @pytest.fixture

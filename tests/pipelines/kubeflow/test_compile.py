@@ -1,6 +1,7 @@
 """The compiled pipeline, and what Kubeflow's backend would refuse."""
 
 import copy
+import json
 import re
 
 import blobs
@@ -22,7 +23,7 @@ def raw_settings(**kubeflow):
     return raw
 
 
-def settings(**kubeflow):
+def parsed(**kubeflow):
     return parse_settings(raw_settings(**kubeflow), "blobs.yaml")
 
 
@@ -35,9 +36,9 @@ def task(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("task")
 def test_the_same_settings_give_the_same_bytes():
-    first = as_yaml(compile_pipeline(settings(), IMAGE))
-    assert first == as_yaml(compile_pipeline(settings(), IMAGE))
-    assert list(yaml.safe_load_all(first)) == compile_pipeline(settings(), IMAGE)
+    first = as_yaml(compile_pipeline(parsed(), IMAGE))
+    assert first == as_yaml(compile_pipeline(parsed(), IMAGE))
+    assert list(yaml.safe_load_all(first)) == compile_pipeline(parsed(), IMAGE)
 
 
 def test_every_task_is_a_container_with_an_entry_point_of_ours(documents):
@@ -65,7 +66,7 @@ def test_a_run_goes_on_after_example_gen_if_data_have_changed(documents):
     assert {"student_seed", "data_path", "only_if_changed", "content"} <= set(compared)
     assert inner(documents[0])["rememberdata"]["dependentTasks"] == ["report"]
     content = compared["content"]["runtimeValue"]["constant"]
-    other = compile_pipeline(settings(), "registry.example/stillhouse:1.1")[0]["root"]["dag"]["tasks"]
+    other = compile_pipeline(parsed(), "registry.example/stillhouse:1.1")[0]["root"]["dag"]["tasks"]
     assert other["comparedata"]["inputs"]["parameters"]["content"]["runtimeValue"]["constant"] != content
 
 
@@ -76,8 +77,6 @@ def test_windows_of_spans_and_warm_starts_read_where_a_run_says():
     raw["student"]["warm_start"] = raw["teachers"][0]["warm_start"] = True
     (spec, _) = compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
     tasks = inner(spec)
-    for name in ("warmstart-student", "warmstart-teacher-1", "newestspan", "earlierspans"):
-        assert tasks[name]["cachingOptions"] == {}
     for name in ("newestspan", "earlierspans"):
         span = tasks[name]["inputs"]["parameters"]["set_span"]
         assert span == {"componentInputParameter": "pipelinechannel--span"}
@@ -108,14 +107,14 @@ def test_what_a_run_changes_are_parameters_with_defaults(documents):
 
 
 @pytest.mark.usefixtures("task")
-def test_limits_retries_cache_and_selectors_come_from_the_settings():
+def test_limits_retries_and_selectors_come_from_the_settings():
     resources = {
         "default": {"cpu_request": 0.5, "memory_limit_gb": 2.0},
         "Teacher": {"cpu_limit": 4.0, "gpus": 2, "node_selector": {"pool": "gpu"}},
         "Student": {"cpu_limit": 1.0},
     }
     retries = {"most": 5, "back_off_seconds": 10.0}
-    spec, platform = compile_pipeline(settings(resources=resources, retries=retries), IMAGE)
+    spec, platform = compile_pipeline(parsed(resources=resources, retries=retries), IMAGE)
     executors = spec["deploymentSpec"]["executors"]
     assert executors["exec-transform"]["container"]["resources"] == {"cpuRequest": 0.5, "memoryLimit": 2.0}
     teacher = executors["exec-teacher-1"]["container"]["resources"]
@@ -124,12 +123,135 @@ def test_limits_retries_cache_and_selectors_come_from_the_settings():
     tasks = inner(spec) | spec["root"]["dag"]["tasks"]
     assert tasks["student"]["retryPolicy"]["maxRetryCount"] == 5
     assert tasks["student"]["retryPolicy"]["backoffDuration"] == "10s"
-    assert tasks["student"]["cachingOptions"] == {"enableCache": True}
-    # What is in a folder outside, Kubeflow's cache does not see.
-    assert all(tasks[name]["cachingOptions"] == {} for name in ("examplegen", "lastpushed", "pusher"))
     of = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert of["exec-teacher-1"]["nodeSelector"] == {"labels": {"pool": "gpu"}}
     assert of["exec-comparedata"] == of["exec-pusher"] == {"pvcMount": [{"constant": "data", "mountPath": "/data"}]}
+
+
+def arguments_of(spec, task):
+    """Returns the arguments of a task by their names."""
+    args = spec["deploymentSpec"]["executors"][f"exec-{task}"]["container"]["args"]
+    return dict(zip(args[::2], args[1::2], strict=False))
+
+
+@pytest.mark.usefixtures("task")
+def test_tasks_look_for_earlier_results_where_they_can_reach_the_storage():
+    storage = {"endpoint": "http://minio-service.kubeflow:9000", "secret": "mlpipeline-minio-artifact"}
+    spec, platform = compile_pipeline(parsed(storage=storage), IMAGE)
+    student = arguments_of(spec, "student")
+    assert student["--task"] == "student"
+    assert student["--results"] == "minio://mlpipeline/v2/artifacts/.stillhouse/blobs/student"
+    assert json.loads(student["--omitted"]) == ["preprocessing_fn", "build_teacher"]
+    assert json.loads(arguments_of(spec, "transform")["--omitted"]) == ["build_student", "build_teacher"]
+    for never in ("lastpushed", "pusher", "report"):  # what they do depends on what is pushed, or tells of the run
+        assert "--results" not in arguments_of(spec, never)
+    container = spec["deploymentSpec"]["executors"]["exec-student"]["container"]
+    assert container["env"] == [{"name": "STILLHOUSE_STORAGE_ENDPOINT", "value": storage["endpoint"]}]
+    of = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-student"]
+    assert of["secretAsEnv"] == [
+        {
+            "secretName": "mlpipeline-minio-artifact",
+            "keyToEnv": [
+                {"secretKey": "accesskey", "envVar": "STILLHOUSE_STORAGE_ACCESS_KEY"},
+                {"secretKey": "secretkey", "envVar": "STILLHOUSE_STORAGE_SECRET_KEY"},
+            ],
+        }
+    ]
+    for off in ({"storage": storage, "cache": False}, {}):
+        spec, _ = compile_pipeline(parsed(**off), IMAGE)
+        assert "--results" not in arguments_of(spec, "student")
+
+
+@pytest.mark.usefixtures("task")
+def test_a_task_gets_each_artifact_once():
+    raw = raw_settings()
+    raw["data"]["transfer"] = "/data/more"
+    small = {"epochs": 1, "start": {"pretraining": "large"}, "distillation": {"teacher": "large", "temperature": 2.0}}
+    raw["pretraining"] = {"large": {"epochs": 1}, "small": small}
+    spec, _ = compile_pipeline(parse_settings(raw, "x"), IMAGE)
+    artifacts = inner(spec)["pretraining-small"]["inputs"]["artifacts"]
+    assert "teacher_1" not in artifacts
+    assert artifacts["base_model"]["taskOutputArtifact"]["producerTask"] == "pretraining-large"
+    assert "teacher_1" not in spec["components"]["comp-pretraining-small"]["inputDefinitions"]["artifacts"]
+    assert json.loads(arguments_of(spec, "pretraining-small")["--same"]) == {"teacher_1": "base_model"}
+    assert "--same" not in arguments_of(spec, "pretraining-large")
+
+
+@pytest.mark.usefixtures("task")
+def test_secrets_of_the_user_are_in_every_container():
+    secrets = [{"name": "google", "variables": {"GOOGLE_APPLICATION_CREDENTIALS": "key.json"}}]
+    _, platform = compile_pipeline(parsed(secrets=secrets), IMAGE)
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    expected = [
+        {
+            "secretName": "google",
+            "keyToEnv": [{"secretKey": "key.json", "envVar": "GOOGLE_APPLICATION_CREDENTIALS"}],
+        }
+    ]
+    assert all(of["secretAsEnv"] == expected for of in executors.values())
+    assert "exec-comparedata" in executors
+
+
+@pytest.mark.parametrize(
+    ("kubeflow", "message"),
+    [
+        ({"volumes": [{"claim": "Team_Data", "mount": "/data"}]}, r"volumes\[0\].claim: found 'Team_Data'"),
+        ({"volumes": [{"claim": "", "mount": "/data"}]}, r"volumes\[0\].claim: found ''"),
+        ({"volumes": [{"claim": "data", "mount": "/da:ta"}]}, r"volumes\[0\].mount: found '/da:ta'"),
+        (
+            {"volumes": [{"claim": "data", "mount": "/"}]},
+            r"volumes\[0\].mount: found '/'; .* which holds the container",
+        ),
+        ({"volumes": [{"claim": "data", "mount": "/minio/x"}]}, r"volumes\[0\].mount: .*outside /minio"),
+        (
+            {"volumes": [{"claim": "a", "mount": "/data"}, {"claim": "b", "mount": "/data/"}]},
+            "kubeflow.volumes: found a and b both at /data; expected one",
+        ),
+        (
+            {"resources": {"default": {"cpu_request": 4.0, "cpu_limit": 2.0}}},
+            "kubeflow.resources.default.cpu_request: found 4; expected at most cpu_limit, which is 2",
+        ),
+        (
+            {"resources": {"default": {"memory_request_gb": 8.0, "memory_limit_gb": 4.0}}},
+            "memory_request_gb: found 8; expected at most memory_limit_gb, which is 4",
+        ),
+        ({"resources": {"Teacher": {"gpus": 1, "gpu_type": "nvidia gpu"}}}, "gpu_type: found 'nvidia gpu'"),
+        ({"resources": {"Teacher": {"node_selector": {"my pool!": "a"}}}}, "node_selector: .*not 'my pool!'"),
+        ({"resources": {"Teacher": {"node_selector": {"pool": "a b"}}}}, "node_selector: .*not 'a b'"),
+        ({"secrets": [{"name": "s", "variables": {"1X": "k"}}]}, r"secrets\[0\].variables"),
+        (
+            {"secrets": [{"name": name, "variables": {"TOKEN": "k"}} for name in ("a", "b")]},
+            "kubeflow.secrets: found TOKEN both from a and b; expected one",
+        ),
+        ({"service_account": "Trainer"}, "service_account: found 'Trainer'"),
+        ({"storage": {"endpoint": "minio-service:9000"}}, "storage.endpoint: found 'minio-service:9000'"),
+        (
+            {"mlflow": {"experiment_name": "a", "experiment_id": "1"}},
+            "kubeflow.mlflow.experiment_id: not valid together",
+        ),
+    ],
+)
+def test_what_kubernetes_refuses_of_a_pod_is_refused_with_its_key(kubeflow, message):
+    with pytest.raises(UserError, match=message):
+        parsed(**kubeflow)
+
+
+@pytest.mark.usefixtures("task")
+def test_resources_of_a_node_that_does_not_exist_are_refused():
+    for name in ("Teacher", "Teacher-1", "default", "CompareData"):
+        compile_pipeline(parsed(resources={name: {"cpu_limit": 1.0}}), IMAGE)
+    with pytest.raises(UserError, match=r"kubeflow.resources: found 'Techer', .*; did you mean Teacher\?"):
+        compile_pipeline(parsed(resources={"Techer": {"cpu_limit": 1.0}}), IMAGE)
+
+
+@pytest.mark.parametrize("names", [("Small", "small"), ("a__b", "a_b")])
+@pytest.mark.usefixtures("task")
+def test_names_that_are_one_task_on_kubeflow_are_refused(names):
+    raw = raw_settings()
+    raw["data"]["transfer"] = "/data/more"
+    raw["pretraining"] = {name: {"epochs": 1} for name in names}
+    with pytest.raises(UserError, match=f"pretraining: found '{names[0]}' and '{names[1]}', which are one task"):
+        compile_pipeline(parse_settings(raw, "x"), IMAGE)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +267,7 @@ def test_a_path_that_the_cluster_cannot_see_is_named(section, key, path):
 
 def test_a_local_pipeline_root_is_refused():
     with pytest.raises(UserError, match="kubeflow.pipeline_root: found 'runs'; expected a path that begins with minio"):
-        compile_pipeline(settings(pipeline_root="runs"), IMAGE)
+        compile_pipeline(parsed(pipeline_root="runs"), IMAGE)
 
 
 def change(documents, path, value):
@@ -225,6 +347,22 @@ EXECUTORS = (0, "deploymentSpec", "executors")
             (0, "root", "inputDefinitions", "parameters", "push_path", "description"),
             "x" * MAX_BYTES,
             "expected at most 1,000,000, which Kubernetes keeps",
+        ),
+        (
+            (*TASKS, "report", "inputs", "artifacts", "anomalies"),
+            {"taskOutputArtifact": {"producerTask": "schemagen", "outputArtifactKey": "schema"}},
+            "'report': its inputs '(anomalies|schema)' and '(anomalies|schema)' are the same artifact",
+        ),
+        (
+            (*TASKS, "report", "inputs", "parameters", "settings", "runtimeValue", "constant"),
+            "x" * 131_072,
+            "'report': the executor input is an argument of 1..,... bytes; Linux takes at most 131,072; its longest "
+            "parameter is 'settings', 131,074 bytes",
+        ),
+        (
+            (*TASKS, "report", "inputs", "parameters", "settings", "runtimeValue", "constant"),
+            "x" * 131_072,
+            "'retrain': the component is an argument of",
         ),
         ((1, "platforms", "other"), {}, "the second document is not the Kubernetes platform spec"),
         (

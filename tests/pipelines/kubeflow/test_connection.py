@@ -161,7 +161,7 @@ def test_answers_of_the_real_server_are_read(name, answer):
 def test_tasks_of_the_real_server_are_read():
     run = Run.model_validate_json(json.dumps(recorded("get_run_running_with_tasks")))
     assert run.state == "FAILED"
-    states = {task.display_name: task.state for task in run.tasks}
+    states = {node.display_name: node.state for node in run.nodes}
     assert states["root-driver"] == "SUCCEEDED"
     assert states["executor(1)"] == "RUNNING"
 

@@ -14,6 +14,7 @@ from stillhouse.pipelines.kubeflow import recurring_runs as schedule
 from stillhouse.pipelines.kubeflow.compile import as_yaml
 from stillhouse.pipelines.kubeflow.connection import Connection, Server
 from stillhouse.pipelines.kubeflow.recurring_runs import ScheduleSpec
+from stillhouse.pipelines.kubeflow.submit import RunOptions
 from stillhouse.pipelines.schedules.store import LocalSchedule, Store
 from stillhouse.pipelines.schedules.timing import parse_timing
 
@@ -34,7 +35,7 @@ def spec(documents):
         pipeline="blobs",
         experiment="trials",
         parameters={"only_if_changed": True},
-        root="minio://mlpipeline/v2/artifacts",
+        options=RunOptions("minio://mlpipeline/v2/artifacts"),
     )
 
 
@@ -69,6 +70,8 @@ def test_the_same_again_changes_nothing_and_another_takes_its_place(api, spec):
         {"parameters": {"only_if_changed": False}},
         {"max_concurrency": 2},
         {"catch_up": True},
+        {"options": replace(spec.options, service_account="trainer")},
+        {"options": replace(spec.options, plugins_input={"mlflow": {"experiment_name": "blobs"}})},
         {"text": spec.text + "\n# another\n"},
     ):
         spec = replace(spec, **change)
@@ -127,6 +130,14 @@ def test_a_run_by_hand_is_that_of_the_schedule(api, spec):
     made = api.runs[run.run_id]
     assert made["pipeline_version_reference"]["pipeline_version_id"] == found.version_id
     assert made["runtime_config"]["parameters"] == {"only_if_changed": True}
+
+
+def test_runs_of_a_schedule_have_its_service_account_and_its_input_of_plugins(api, spec):
+    plugins = {"mlflow": {"experiment_name": "blobs"}}
+    options = replace(spec.options, service_account="trainer", plugins_input=plugins)
+    schedule.create(server(api), replace(spec, options=options))
+    for run_id in (schedule.run_now(server(api), "nightly").run_id, api.fire("nightly")["run_id"]):
+        assert (api.runs[run_id]["service_account"], api.runs[run_id]["plugins_input"]) == ("trainer", plugins)
 
 
 def test_the_runs_of_a_schedule_are_shown(api, spec):

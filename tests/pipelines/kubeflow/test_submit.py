@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -18,11 +19,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from kubeflow_api import Fault
 
 from stillhouse.modules.errors import MachineError, UserError
+from stillhouse.pipelines.kubeflow.api import Run
 from stillhouse.pipelines.kubeflow.compile import as_yaml
 from stillhouse.pipelines.kubeflow.connection import Connection, Server
-from stillhouse.pipelines.kubeflow.submit import check_parameters, submit, version_name, watch
+from stillhouse.pipelines.kubeflow.submit import (
+    RunOptions,
+    check_parameters,
+    states_of,
+    submit,
+    task_names,
+    version_name,
+    watch,
+)
 
 IMAGE = "registry.example/stillhouse:1.0"
+RECORDED = Path(__file__).parent / "recorded"
 ROOT = "minio://mlpipeline/v2/artifacts"
 
 
@@ -31,7 +42,7 @@ def server(api, **options):
 
 
 def submitted(api, documents, parameters=None, **options):
-    return submit(server(api, **options), "blobs", as_yaml(documents), "trials", parameters or {}, ROOT)
+    return submit(server(api, **options), "blobs", as_yaml(documents), "trials", parameters or {}, RunOptions(ROOT))
 
 
 def counts(api):
@@ -151,7 +162,9 @@ def test_a_host_that_cannot_be_reached_is_named():
         free.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(MachineError, match=rf"{address}: looking for the pipeline: .*refused.*check --host"):
-        submit(Server(Connection(address, attempts=2, back_off_seconds=0.01)), "blobs", "x", "trials", {}, ROOT)
+        submit(
+            Server(Connection(address, attempts=2, back_off_seconds=0.01)), "blobs", "x", "trials", {}, RunOptions(ROOT)
+        )
 
 
 class SignIn(BaseHTTPRequestHandler):
@@ -188,7 +201,7 @@ def answering(handler, wrap=lambda plain: plain):
 
 def test_a_page_to_sign_in_is_not_taken_for_an_answer():
     with answering(SignIn) as port, pytest.raises(UserError, match="found a web page; .*--cookies-file to sign in"):
-        submit(Server(Connection(f"http://127.0.0.1:{port}")), "blobs", "x", "trials", {}, ROOT)
+        submit(Server(Connection(f"http://127.0.0.1:{port}")), "blobs", "x", "trials", {}, RunOptions(ROOT))
 
 
 def write_certificate(certificate_file, key_file):
@@ -216,10 +229,12 @@ def test_a_certificate_that_is_not_trusted_is_told_at_once(tmp_path):
         address = f"https://127.0.0.1:{port}"
         began = time.monotonic()
         with pytest.raises(UserError, match="its certificate is not trusted .*--ca-cert"):
-            submit(Server(Connection(address, back_off_seconds=5)), "blobs", "x", "trials", {}, ROOT)
+            submit(Server(Connection(address, back_off_seconds=5)), "blobs", "x", "trials", {}, RunOptions(ROOT))
         assert time.monotonic() - began < 5
         with pytest.raises(UserError, match="web page"):
-            submit(Server(Connection(address, ca_cert=tmp_path / "cert.pem")), "blobs", "x", "trials", {}, ROOT)
+            submit(
+                Server(Connection(address, ca_cert=tmp_path / "cert.pem")), "blobs", "x", "trials", {}, RunOptions(ROOT)
+            )
 
 
 @pytest.mark.parametrize("host", ["kubeflow.example", "ftp://kubeflow.example"])
@@ -243,41 +258,103 @@ def test_a_token_is_sent_and_never_told(api, documents, tmp_path):
 
 
 def test_a_pipeline_that_the_server_refuses_is_explained(api, documents):
-    with pytest.raises(UserError, match=r"uploading the pipeline: refused: invalid pipeline: schemaVersion is '1'"):
+    refused = r"uploading the pipeline: refused: KFP only supports schema version 2.1.0, but .* has version 1 \(400\)"
+    with pytest.raises(UserError, match=refused):
         submitted(api, [documents[0] | {"schemaVersion": "1"}, *documents[1:]])
 
 
+def test_a_run_has_the_service_account_and_the_input_of_plugins_that_it_is_given(api, documents):
+    options = RunOptions(ROOT, "trainer", {"mlflow": {"experiment_name": "blobs"}})
+    submit(server(api), "blobs", as_yaml(documents), "trials", {}, options)
+    (run,) = api.runs.values()
+    assert (run["service_account"], run["plugins_input"]) == ("trainer", options.plugins_input)
+
+
+# Of a run whose Transform fails for good at the second attempt, as Argo's nodes go.
+LOOKS = [
+    [("root", "RUNNING", ""), ("examplegen-driver", "SUCCEEDED", ""), ("examplegen", "RUNNING", "")],
+    [("executor", "SUCCEEDED", ""), ("examplegen", "SUCCEEDED", ""), ("retrain", "RUNNING", "")],
+    [("transform-driver", "SUCCEEDED", ""), ("transform", "RUNNING", ""), ("executor(0)", "FAILED", "")],
+    [("executor(1)", "FAILED", ""), ("transform", "{}", "transform: no such column"), ("retrain", "{}", "")],
+]
+
+
+@pytest.mark.parametrize("mlmd", [True, False])
 @pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELED"])
-def test_a_run_is_followed_to_its_end(api, documents, state):
+def test_a_run_is_followed_to_its_end(api, documents, state, mlmd):
+    api.mlmd = mlmd
     run = submitted(api, documents)
-    api.states = [
-        ("RUNNING", {"examplegen": "RUNNING"}),
-        ("RUNNING", {"examplegen": "SUCCEEDED", "transform": "RUNNING"}),
-        (state, {"examplegen": "SUCCEEDED", "transform": state}),
-    ]
+    nodes, api.states = [], []
+    for number, look in enumerate(LOOKS, start=1):
+        nodes = nodes + [(name, of.format(state), reason if state == "FAILED" else "") for name, of, reason in look]
+        api.states.append((state if number == len(LOOKS) else "RUNNING", nodes))
     api.faults = [Fault("GET", "runs/", 503)]
     told = []
-    found, reason = watch(server(api), run.run_id, lambda *change: told.append(change), seconds=0.01)
+    names = task_names(documents[0])
+    found, reason = watch(server(api), run.run_id, names, lambda *change: told.append(change), seconds=0.01)
     assert found == state
-    assert reason == ("transform" if state == "FAILED" else "")
-    assert told == [
-        ("examplegen", "RUNNING"),
-        ("examplegen", "SUCCEEDED"),
-        ("transform", "RUNNING"),
-        ("transform", state),
-    ]
+    where = "no such column" if not mlmd else "the reason is at the end of its log, the artifact executor-logs"
+    assert reason == (f"transform: {where}" if state == "FAILED" else "")
+    assert sorted(told) == sorted(
+        [
+            ("examplegen", "RUNNING"),
+            ("examplegen", "SUCCEEDED"),
+            ("retrain", "RUNNING"),
+            ("transform", "RUNNING"),
+            ("transform", state),
+            ("retrain", state),
+        ]
+    )
 
 
-def test_parameters_are_checked_before_anything_is_sent(documents):
+def test_a_task_whose_driver_fails_has_failed(api, documents):
+    run = submitted(api, documents)
+    api.states = [("FAILED", [("root", "RUNNING", ""), ("report-driver", "FAILED", "")])]
+    told = []
+    found, reason = watch(server(api), run.run_id, task_names(documents[0]), lambda *change: told.append(change), 0.01)
+    assert (found, told) == ("FAILED", [("report", "FAILED")])
+    assert reason.startswith("report: ")
+
+
+def test_the_states_of_a_run_do_not_go_back(api, documents):
+    run = submitted(api, documents)
+    states = ("RUNNING", "PENDING", "SUCCEEDED", "RUNNING")
+    api.states = [("RUNNING", [("transform", state, "")]) for state in states] + [("SUCCEEDED", [])]
+    told = []
+    watch(server(api), run.run_id, task_names(documents[0]), lambda *change: told.append(change), seconds=0.01)
+    assert told == [("transform", "RUNNING"), ("transform", "SUCCEEDED")]
+
+
+def test_tasks_of_the_real_server_are_told_from_the_nodes_of_its_workflow():
+    recorded = json.loads((RECORDED / "get_run_running_with_tasks.json").read_text())
+    names = ["examplegen", "comparedata", "retrain", "executor"]
+    assert states_of(Run.model_validate(recorded), names[:3]) == {"examplegen": "SUCCEEDED", "comparedata": "RUNNING"}
+    newest = json.loads((RECORDED / "get_run_view_full.json").read_text())
+    assert states_of(Run.model_validate(newest), ["examplegen", "transform", "retrain", "student"]) == {
+        "examplegen": "SUCCEEDED",
+        "transform": "SUCCEEDED",
+        "retrain": "FAILED",
+    }
+
+
+def test_parameters_are_checked_before_anything_is_sent(documents, settings):
     spec = documents[0]
-    assert check_parameters(["student_epochs=3", "data_path=/data/x"], spec) == {
+    assert check_parameters(["student_epochs=3", "data_path=/data/x"], spec, settings) == {
         "student_epochs": 3,
         "data_path": "/data/x",
     }
-    with pytest.raises(UserError, match="--parameter epochs=3: expected NAME=VALUE with one of: .*student_epochs"):
-        check_parameters(["epochs=3"], spec)
-    with pytest.raises(UserError, match="--parameter student_epochs=many: student_epochs is an integer"):
-        check_parameters(["student_epochs=many"], spec)
+    for argument, message in (
+        ("epochs=3", "--parameter epochs=3: expected NAME=VALUE with one of: .*student_epochs"),
+        ("student_epochs=many", "--parameter student_epochs=many: student_epochs is an integer"),
+        ("student_epochs=0", "--parameter student_epochs=0: student.epochs: found 0; expected a value greater than"),
+        ("teacher_1_epochs=-1", r"--parameter teacher_1_epochs=-1: teachers\[0\].epochs: found -1"),
+        ("push_path=serving", "--parameter push_path=serving: push.path: the cluster cannot see 'serving'"),
+        ("data_path=s3://b/x", "--parameter data_path=s3://b/x: data.path: the cluster cannot see 's3://b/x'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_parameters([argument], spec, settings)
+    with pytest.raises(UserError, match="--parameter student_seed=2: student_seed is given twice; expected one value"):
+        check_parameters(["student_seed=1", "student_seed=2"], spec, settings)
 
 
 def test_the_command_submits_and_follows(project, api):
