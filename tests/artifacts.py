@@ -115,8 +115,9 @@ def save(model, folder, name="features", width=4):
     """Saves a model as others do: one signature, the input named as they please."""
     spec = tf.TensorSpec([None, width], tf.float32, name=name)
 
-    serve = tf.function(lambda x: {"out": model(x)}).get_concrete_function(spec)
+    # Without AutoGraph, and without Keras's own functions: ten seconds less.
+    serve = tf.function(lambda x: {"out": model(x)}, autograph=False).get_concrete_function(spec)
     module = tf.Module()
-    module.model = model
+    module.kept = model.variables
     tf.saved_model.save(module, str(folder), signatures={"serving_default": serve})
     return str(folder)

@@ -3,7 +3,7 @@ import pytest
 from kubeflow_api import serving
 
 from stillhouse.modules.settings import parse_settings
-from stillhouse.pipelines.kubeflow.compile import compile_pipeline
+from stillhouse.pipelines.kubeflow.compile import as_yaml, compile_pipeline
 
 IMAGE = "registry.example/stillhouse:1.0"
 
@@ -25,6 +25,12 @@ def documents(settings, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         return compile_pipeline(settings, IMAGE)
+
+
+@pytest.fixture(scope="session")
+def text(documents):
+    """The file of the compiled pipeline."""
+    return as_yaml(documents)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_what_it_has_made_is_
                 mlmd=api.mlmd,
                 secrets=SECRETS,
                 told=told,
-                own_processes=() if launchers else ("examplegen", "comparedata"),
+                own_processes=() if launchers else ("examplegen",),
             )
         )
         launchers[-1].run()

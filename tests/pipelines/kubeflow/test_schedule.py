@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from stillhouse.modules.errors import MachineError, UserError
 from stillhouse.pipelines.cli.app import app
 from stillhouse.pipelines.kubeflow import recurring_runs as schedule
-from stillhouse.pipelines.kubeflow.compile import as_yaml
 from stillhouse.pipelines.kubeflow.connection import Connection, Server
 from stillhouse.pipelines.kubeflow.recurring_runs import ScheduleSpec
 from stillhouse.pipelines.kubeflow.submit import RunOptions
@@ -27,11 +26,11 @@ def server(api, **options):
 
 
 @pytest.fixture
-def spec(documents):
+def spec(text):
     return ScheduleSpec(
         name="nightly",
         timing=parse_timing("0 2 * * *", None),
-        text=as_yaml(documents),
+        text=text,
         pipeline="blobs",
         experiment="trials",
         parameters={"only_if_changed": True},

@@ -41,29 +41,29 @@ def server(api, **options):
     return Server(Connection(api.address, **{"back_off_seconds": 0.01} | options))
 
 
-def submitted(api, documents, parameters=None, **options):
-    return submit(server(api, **options), "blobs", as_yaml(documents), "trials", parameters or {}, RunOptions(ROOT))
+def submitted(api, text, parameters=None, **options):
+    return submit(server(api, **options), "blobs", text, "trials", parameters or {}, RunOptions(ROOT))
 
 
 def counts(api):
     return len(api.pipelines), len(api.versions), len(api.experiments), len(api.runs)
 
 
-def test_a_run_is_started_and_its_link_told(api, documents):
-    found = submitted(api, documents, {"student_epochs": 3})
+def test_a_run_is_started_and_its_link_told(api, text):
+    found = submitted(api, text, {"student_epochs": 3})
     assert counts(api) == (1, 1, 1, 1)
     (run,) = api.runs.values()
     assert found.link == f"{api.address}/#/runs/details/{run['run_id']}"
     assert run["runtime_config"] == {"parameters": {"student_epochs": 3}, "pipeline_root": ROOT}
-    assert found.version == version_name("blobs", as_yaml(documents))
+    assert found.version == version_name("blobs", text)
 
 
-def test_the_same_content_is_not_uploaded_twice_and_other_content_is_a_new_version(api, documents):
-    submitted(api, documents)
-    submitted(api, documents)
+def test_the_same_content_is_not_uploaded_twice_and_other_content_is_a_new_version(api, text, documents):
+    submitted(api, text)
+    submitted(api, text)
     assert counts(api) == (1, 1, 1, 2)
     changed = [documents[0] | {"sdkVersion": "another"}, *documents[1:]]
-    submitted(api, changed)
+    submitted(api, as_yaml(changed))
     assert counts(api) == (1, 2, 1, 3)
 
 
@@ -84,54 +84,54 @@ WRITES = ("pipelines", "pipelines/upload_version", "experiments", "runs")
     ],
     ids=str,
 )
-def test_nothing_is_made_twice_or_left_out_by_a_fault_that_passes(api, documents, path, fault):
+def test_nothing_is_made_twice_or_left_out_by_a_fault_that_passes(api, text, path, fault):
     api.faults = [Fault("POST", path, **fault)]
-    submitted(api, documents)
+    submitted(api, text)
     assert not api.faults
     assert counts(api) == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("applied", [True, False])
-def test_a_write_whose_fate_the_server_does_not_tell_is_not_repeated(api, documents, applied):
-    submitted(api, documents)
+def test_a_write_whose_fate_the_server_does_not_tell_is_not_repeated(api, text, applied):
+    submitted(api, text)
     api.faults = [Fault("POST", "runs", applied=applied), *(Fault("GET", "runs", 500) for _ in range(5))]
     with pytest.raises(MachineError, match=r"starting the run: told to fail \(5 attempts\)"):
-        submitted(api, documents)
+        submitted(api, text)
     assert len(api.runs) == (2 if applied else 1)
     assert [request[0] for request in api.requests if request[1].endswith("/runs")].count("POST") == 2
 
 
-def test_a_write_is_repeated_once_the_server_tells_that_it_was_not_carried_out(api, documents):
+def test_a_write_is_repeated_once_the_server_tells_that_it_was_not_carried_out(api, text):
     api.faults = [Fault("POST", "runs"), *(Fault("GET", "runs", 503) for _ in range(4))]
-    submitted(api, documents)
+    submitted(api, text)
     assert not api.faults
     assert counts(api) == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("header", ["1", "date"])
-def test_the_server_says_how_long_to_wait(api, documents, method, header):
+def test_the_server_says_how_long_to_wait(api, text, method, header):
     due = datetime.now(timezone.utc) + timedelta(seconds=2)
     after = format_datetime(due, usegmt=True) if header == "date" else header
     api.faults = [Fault(method, "experiments", 429, headers={"Retry-After": after})]
     began = time.monotonic()
-    submitted(api, documents)
+    submitted(api, text)
     assert time.monotonic() - began > 0.9
     assert counts(api) == (1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("path", ["pipelines", "experiments"])
-def test_a_listing_that_fails_is_tried_again_without_a_word(api, documents, path, caplog):
+def test_a_listing_that_fails_is_tried_again_without_a_word(api, text, path, caplog):
     api.faults = [Fault("GET", path, 500), Fault("GET", path, 0)]
-    submitted(api, documents)
+    submitted(api, text)
     assert counts(api) == (1, 1, 1, 1)
     assert not caplog.records
 
 
-def test_a_slow_answer_is_waited_for(api, documents):
+def test_a_slow_answer_is_waited_for(api, text):
     api.faults = [Fault("POST", "runs", 200, applied=True, seconds=0.5)]
     api.faults[0].status = 503
-    submitted(api, documents)
+    submitted(api, text)
     assert counts(api) == (1, 1, 1, 1)
 
 
@@ -143,17 +143,17 @@ def test_a_slow_answer_is_waited_for(api, documents):
         (400, r"starting the run: refused: told to fail \(400\)"),
     ],
 )
-def test_a_refusal_is_one_sentence_and_not_tried_again(api, documents, status, message):
+def test_a_refusal_is_one_sentence_and_not_tried_again(api, text, status, message):
     api.faults = [Fault("POST", "runs", status), Fault("POST", "runs", status)]
     with pytest.raises(UserError, match=message):
-        submitted(api, documents, namespace="team")
+        submitted(api, text, namespace="team")
     assert len(api.faults) == 1
 
 
-def test_a_server_that_fails_again_and_again_is_given_up(api, documents):
+def test_a_server_that_fails_again_and_again_is_given_up(api, text):
     api.faults = [Fault("POST", "runs", 503) for _ in range(5)]
     with pytest.raises(MachineError, match=r"starting the run: told to fail \(5 attempts\); check --host"):
-        submitted(api, documents)
+        submitted(api, text)
     assert not api.runs
 
 
@@ -243,29 +243,29 @@ def test_a_host_that_is_no_url_is_refused(host):
         Server(Connection(host))
 
 
-def test_a_token_is_sent_and_never_told(api, documents, tmp_path):
+def test_a_token_is_sent_and_never_told(api, text, tmp_path):
     api.token = "secret-token"
     (tmp_path / "token").write_text("secret-token\n")
-    submitted(api, documents, token_file=tmp_path / "token")
+    submitted(api, text, token_file=tmp_path / "token")
     assert counts(api) == (1, 1, 1, 1)
     (tmp_path / "token").write_text("wrong-token")
     with pytest.raises(UserError) as refused:
-        submitted(api, documents, token_file=tmp_path / "token")
+        submitted(api, text, token_file=tmp_path / "token")
     assert "not signed in" in str(refused.value)
     assert "wrong-token" not in str(refused.value)
     with pytest.raises(UserError, match="--token-file: cannot read"):
-        submitted(api, documents, token_file=tmp_path / "none")
+        submitted(api, text, token_file=tmp_path / "none")
 
 
 def test_a_pipeline_that_the_server_refuses_is_explained(api, documents):
     refused = r"uploading the pipeline: refused: KFP only supports schema version 2.1.0, but .* has version 1 \(400\)"
     with pytest.raises(UserError, match=refused):
-        submitted(api, [documents[0] | {"schemaVersion": "1"}, *documents[1:]])
+        submitted(api, as_yaml([documents[0] | {"schemaVersion": "1"}, *documents[1:]]))
 
 
-def test_a_run_has_the_service_account_and_the_input_of_plugins_that_it_is_given(api, documents):
+def test_a_run_has_the_service_account_and_the_input_of_plugins_that_it_is_given(api, text):
     options = RunOptions(ROOT, "trainer", {"mlflow": {"experiment_name": "blobs"}})
-    submit(server(api), "blobs", as_yaml(documents), "trials", {}, options)
+    submit(server(api), "blobs", text, "trials", {}, options)
     (run,) = api.runs.values()
     assert (run["service_account"], run["plugins_input"]) == ("trainer", options.plugins_input)
 
@@ -281,9 +281,9 @@ LOOKS = [
 
 @pytest.mark.parametrize("mlmd", [True, False])
 @pytest.mark.parametrize("state", ["SUCCEEDED", "FAILED", "CANCELED"])
-def test_a_run_is_followed_to_its_end(api, documents, state, mlmd):
+def test_a_run_is_followed_to_its_end(api, text, documents, state, mlmd):
     api.mlmd = mlmd
-    run = submitted(api, documents)
+    run = submitted(api, text)
     nodes, api.states = [], []
     for number, look in enumerate(LOOKS, start=1):
         nodes = nodes + [(name, of.format(state), reason if state == "FAILED" else "") for name, of, reason in look]
@@ -307,8 +307,8 @@ def test_a_run_is_followed_to_its_end(api, documents, state, mlmd):
     )
 
 
-def test_a_task_whose_driver_fails_has_failed(api, documents):
-    run = submitted(api, documents)
+def test_a_task_whose_driver_fails_has_failed(api, text, documents):
+    run = submitted(api, text)
     api.states = [("FAILED", [("root", "RUNNING", ""), ("report-driver", "FAILED", "")])]
     told = []
     found, reason = watch(server(api), run.run_id, task_names(documents[0]), lambda *change: told.append(change), 0.01)
@@ -316,8 +316,8 @@ def test_a_task_whose_driver_fails_has_failed(api, documents):
     assert reason.startswith("report: ")
 
 
-def test_the_states_of_a_run_do_not_go_back(api, documents):
-    run = submitted(api, documents)
+def test_the_states_of_a_run_do_not_go_back(api, text, documents):
+    run = submitted(api, text)
     states = ("RUNNING", "PENDING", "SUCCEEDED", "RUNNING")
     api.states = [("RUNNING", [("transform", state, "")]) for state in states] + [("SUCCEEDED", [])]
     told = []
