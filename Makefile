@@ -20,7 +20,7 @@ run: set-up
 
 test: set-up
 	$(BIN)/python data/prepare.py
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations 25
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --durations 25
 
 soak: set-up
 	$(BIN)/python data/prepare.py
