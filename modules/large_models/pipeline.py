@@ -210,14 +210,17 @@ class _Run:
             self.times.append(began)
         return ready
 
-    def _ended(self, stage: int, results: list[tf.Tensor]) -> None:
-        """Records the results of a stage's last pass."""
+    def _ended(self, stage: int, results: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Records the results of a stage's last pass; returns them, on a clocked run once its end has been read."""
         self._last[stage] = results
         if self._clocked:
             with tf.control_dependencies(results):
                 ended = tf.timestamp()
             self.times.append(tf.stack([self.times.pop(), ended]))
             self._last[stage] = [*results, ended]
+            with tf.control_dependencies([ended]):
+                return [tf.identity(result) for result in results]
+        return results
 
     def forward(self, stage: int, number: int, inputs: dict[str, tf.Tensor], batch: Any) -> None:
         """Runs the forward pass of a micro-batch in a stage; in the last one also the loss and its gradients."""
@@ -234,7 +237,8 @@ class _Run:
             self._tapes[stage, number] = tape, stage_inputs, outputs
             if stage == len(self._segments) - 1:
                 self._loss(number, values, batch)
-            self._ended(stage, list(outputs))
+            # Otherwise the next stage might read its clock before this one has.
+            values |= dict(zip(segment.gives, self._ended(stage, list(outputs)), strict=True))
 
     def _loss(self, number: int, values: dict[int, tf.Tensor], batch: Any) -> None:
         outputs = [tf.identity(values[key]) for key in self._outputs]
