@@ -153,6 +153,10 @@ class Launcher:
             self._run_dag(self.spec["root"], Scope(self._root_parameters()), cluster)
         self.told("root", "SUCCEEDED", "")
 
+    def taken(self) -> set[str]:
+        """Returns the tasks whose outputs were taken from an earlier run, as their logs tell."""
+        return {task for task, logs in self.logs.items() if re.search(r"^\w+: taken from minio://", logs[-1], re.M)}
+
     def run_one(self, name: str) -> Made:
         """Runs one task of the outermost DAG, which needs no other."""
         task = self.spec["root"]["dag"]["tasks"][name]

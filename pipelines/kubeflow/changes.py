@@ -17,7 +17,7 @@ from stillhouse.modules.atomic import refuse_links, write_text
 from stillhouse.modules.errors import UserError
 from stillhouse.pipelines.kubeflow.pod import run_task
 
-COMPARE, REMEMBER = "comparedata", "rememberdata"  # names of the tasks
+REMEMBER = "rememberdata"  # name of the task
 FOLDER = ".stillhouse"
 CHANGED, FINGERPRINT, ONLY_IF_CHANGED = "changed", "fingerprint", "only_if_changed"
 

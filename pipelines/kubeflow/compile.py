@@ -233,9 +233,10 @@ def _set_limits(spec: dict[str, Any], kubeflow: Kubeflow) -> None:
 def _set_environment(spec: dict[str, Any], kubeflow: Kubeflow) -> None:
     """Tells the containers where the storage is."""
     variables = environment_of(kubeflow.storage) if kubeflow.storage else {}
+    if not variables:
+        return
     for executor in spec["deploymentSpec"]["executors"].values():
-        if variables:
-            executor["container"]["env"] = [{"name": name, "value": value} for name, value in variables.items()]
+        executor["container"]["env"] = [{"name": name, "value": value} for name, value in variables.items()]
 
 
 def _secrets(kubeflow: Kubeflow) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stillhouse.modules.settings import Settings
+from stillhouse.modules.settings import Settings, Training
 from stillhouse.pipelines.dag.create import student_names, teacher_names
 
 PREFIX = "set_"
@@ -29,6 +29,7 @@ class Parameter:
     description: str
     nodes: tuple[str, ...]  # ids of the nodes that it reaches, if the pipeline has them
     key: str  # what it sets there
+    setting: str = ""  # path of the key of the settings that it replaces; "": none
 
 
 def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Parameter]:
@@ -36,35 +37,36 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
     starts = [f"WarmStart.{name}" for name in (*teacher_names(settings), "Student")]
     readers, pushers = ("ExampleGen", "NewestSpan", "EarlierSpans"), ("Pusher", "LastPushed", *starts)
     parameters = [
-        Parameter("data_path", STRING, data_path, "Folder of the data.", readers, "data_path"),
-        Parameter("push_path", STRING, push_path, "Folder to push to.", pushers, "push_path"),
+        Parameter("data_path", STRING, data_path, "Folder of the data.", readers, "data_path", "data.path"),
+        Parameter("push_path", STRING, push_path, "Folder to push to.", pushers, "push_path", "push.path"),
     ]
     if "{SPAN}" in data_path:
         text = f"Span of the data; {NEWEST}: the newest."
         parameters.append(Parameter(SPAN, INTEGER, NEWEST, text, readers, SPAN))
-    trained = {
-        f"teacher_{number}": (teacher, (name,))
-        for number, (name, teacher) in enumerate(
-            zip(teacher_names(settings), settings.all_teachers(), strict=True), start=1
+    entries = [entry for entry, teacher in enumerate(settings.teachers) for _ in range(teacher.copies)]
+    trained: dict[str, tuple[Training, tuple[str, ...], str]] = {
+        f"teacher_{number}": (teacher, (name,), f"teachers.{entry}")
+        for number, (name, teacher, entry) in enumerate(
+            zip(teacher_names(settings), settings.all_teachers(), entries, strict=True), start=1
         )
         if not teacher.saved_model
     }
     *rounds, student = student_names(settings)
-    for prefix, (training, nodes) in (trained | {"student": (settings.student, (student, "Baseline"))}).items():
+    trained["student"] = settings.student, (student, "Baseline"), "student"
+    for prefix, (training, nodes, section) in trained.items():
         for key in ("epochs", "seed"):
             own = (*rounds, *nodes) if prefix == "student" and key == "epochs" else nodes
             text = f"{key} of {', '.join(own)}."
-            parameters.append(Parameter(f"{prefix}_{key}", INTEGER, getattr(training, key), text, own, key))
+            parameters.append(
+                Parameter(f"{prefix}_{key}", INTEGER, getattr(training, key), text, own, key, f"{section}.{key}")
+            )
     return parameters
 
 
 def setting_keys(settings: Settings) -> dict[str, str]:
     """Returns the key paths of the settings that parameters replace, by the parameters' names."""
-    entries = [number for number, teacher in enumerate(settings.teachers) for _ in range(teacher.copies)]
-    keys = {"data_path": "data.path", "push_path": "push.path"}
-    for prefix, key_path in {f"teacher_{n}": f"teachers.{entry}" for n, entry in enumerate(entries, start=1)}.items():
-        keys |= {f"{prefix}_{key}": f"{key_path}.{key}" for key in ("epochs", "seed")}
-    return keys | {f"student_{key}": f"student.{key}" for key in ("epochs", "seed")}
+    parameters = parameters_of(settings, settings.data.path, settings.push.path)
+    return {parameter.name: parameter.setting for parameter in parameters if parameter.setting}
 
 
 def apply(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -287,9 +287,9 @@ def reason_of(run: Run, states: Mapping[str, str]) -> str:
 
 def _rank(state: str) -> int:
     """Returns how far on a state is: a task that is retried does not begin again."""
-    return (
-        0 if state in ("", "RUNTIME_STATE_UNSPECIFIED") else 3 if state in FINISHED else 2 if state == "RUNNING" else 1
-    )
+    if state in FINISHED:
+        return 3
+    return {"": 0, "RUNTIME_STATE_UNSPECIFIED": 0, "RUNNING": 2}.get(state, 1)
 
 
 def task_names(spec: dict[str, Any]) -> list[str]:

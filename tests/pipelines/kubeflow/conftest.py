@@ -1,4 +1,5 @@
 import blobs
+import object_store
 import pytest
 from kubeflow_api import serving
 
@@ -31,6 +32,13 @@ def documents(settings, tmp_path_factory):
 def text(documents):
     """The file of the compiled pipeline."""
     return as_yaml(documents)
+
+
+@pytest.fixture
+def store():
+    """An object store of a cluster, empty."""
+    with object_store.serving() as found:
+        yield found
 
 
 @pytest.fixture

@@ -29,13 +29,6 @@ OF_THE_STUDENT = {"student", "baseline", "evaluator", "predictions", "blessing",
 NEVER_TAKEN = {"comparedata", "retrain", "lastpushed", "pusher", "report", "rememberdata"}
 
 
-@pytest.fixture
-def store():
-    """An object store of a cluster, empty."""
-    with object_store.serving() as found:
-        yield found
-
-
 def compiled(project, push_path, store, **changes):
     raw = yaml.safe_load((project.folder / "blobs.yaml").read_text())
     raw["data"]["path"], raw["push"]["path"] = str(project.folder / raw["data"]["path"]), str(push_path)
@@ -63,11 +56,6 @@ def followed(server, run_id, documents):
     state, reason = watch(server, run_id, task_names(documents[0]), tasks.__setitem__, seconds=0.5)
     assert not reason
     return state, tasks
-
-
-def taken(launcher):
-    """Returns the tasks whose outputs were taken from an earlier run, as their logs tell."""
-    return {task for task, logs in launcher.logs.items() if re.search(r"^\w+: taken from minio://", logs[-1], re.M)}
 
 
 def why_not_taken(launcher, task):
@@ -113,7 +101,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_what_it_has_made_is_
         assert (state, set(tasks.values())) == ("SUCCEEDED", {"SUCCEEDED"}), api.runs
         assert set(tasks) == set(task_names(documents[0]))
         (pushed,) = (path.name for path in serving_folder.iterdir() if path.name.isdigit())
-        assert not taken(launchers[0])
+        assert not launchers[0].taken()
         assert why_not_taken(launchers[0], "student") == "this task has never ended here"
 
         state, tasks = followed(server, api.fire("nightly")["run_id"], documents)
@@ -130,7 +118,7 @@ def test_a_schedule_pushes_the_student_of_the_local_run_and_what_it_has_made_is_
         run = submit(server, "blobs", as_yaml(documents), "trials", {"student_epochs": 3}, RunOptions(ROOT))
         state, tasks = followed(server, run.run_id, documents)
         assert (state, set(tasks.values())) == ("SUCCEEDED", {"SUCCEEDED"}), api.runs
-        assert set(tasks) - taken(launchers[2]) == NEVER_TAKEN | OF_THE_STUDENT
+        assert set(tasks) - launchers[2].taken() == NEVER_TAKEN | OF_THE_STUDENT
         assert why_not_taken(launchers[2], "student") == "changed since the last: parameters (custom_config)"
 
     launcher = launchers[0]

@@ -33,12 +33,6 @@ def build_student(): return 2
 
 
 @pytest.fixture
-def store():
-    with object_store.serving() as found:
-        yield found
-
-
-@pytest.fixture
 def storage(store):
     environment = {**environment_of(Storage(endpoint=store.endpoint)), ACCESS_KEY: "key", SECRET_KEY: "secret"}
     return ObjectStorage(ROOT, environment)

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import re
 import subprocess
 import sys
 import time
@@ -43,9 +42,7 @@ def test_the_student_that_is_pushed_is_that_of_the_local_run_and_made_once(tmp_p
             )
             launchers[-1].run()
             began.append(time.monotonic())
-        taken = {
-            task for task, logs in launchers[1].logs.items() if re.search(r"^\w+: taken from minio://", logs[-1], re.M)
-        }
+        taken = launchers[1].taken()
     seconds = [later - earlier for earlier, later in itertools.pairwise(began)]
     print(f"{name}: {len(taken)} of {len(launchers[1].logs)} tasks taken; {seconds[0]:.0f} s, then {seconds[1]:.0f} s")
     assert set(task_names(documents[0])) - taken == NEVER_TAKEN
