@@ -53,24 +53,27 @@ class DistillationTrainer(base_component.BaseComponent):
         soft_targets: types.BaseChannel | None = None,
         transfer_examples: types.BaseChannel | None = None,
         base_model: types.BaseChannel | None = None,
+        eval_splits: Sequence[str] = ("eval",),
     ):
         """Builds the node.
 
         Args:
           run_fn: import path of the training function.
-          examples: transformed examples with the splits train and eval.
+          examples: transformed examples with the splits train and `eval_splits`.
           transform_graph: the Transform's output.
           custom_config: JSON-able; the executor adds where the inputs below are.
           teachers: Model channels; under "teachers" `run_fn` finds the SavedModels' folders.
           soft_targets: instead of teachers, what SoftTargets wrote; its folder, under "soft_targets".
-          transfer_examples: transformed examples without labels; a file pattern, under "transfer_files".
+          transfer_examples: transformed examples without labels; a file pattern, under "transfer_files", or, if the
+            configuration has "matched", under "matched_files".
           base_model: the model to start from, as the stock Trainer's.
+          eval_splits: the splits whose files are `eval_files`.
         """
         spec_class, numbered_teachers = number_inputs(self.SPEC_CLASS, {"teacher": teachers})
         spec = spec_class(
             run_fn=run_fn,
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
-            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            eval_args=trainer_pb2.EvalArgs(splits=list(eval_splits)),
             custom_config=json_utils.dumps(custom_config),
             examples=examples,
             transform_graph=transform_graph,

@@ -27,5 +27,7 @@ class Executor(trainer.GenericExecutor):
             config["soft_targets"] = artifact_utils.get_single_uri(input_dict["soft_targets"])
         if input_dict.get("transfer_examples"):
             uri = artifact_utils.get_split_uri(input_dict["transfer_examples"], "transfer")
-            config["transfer_files"] = [io_utils.all_files_pattern(uri)]
+            # A baseline makes as many updates as with them, but does not learn from them.
+            key = "matched_files" if config.get("matched") else "transfer_files"
+            config[key] = [io_utils.all_files_pattern(uri)]
         super().Do(input_dict, output_dict, exec_properties | {"custom_config": json_utils.dumps(config)})

@@ -27,8 +27,9 @@ class Data(Section):
     format: Literal["csv", "tfrecord", "parquet"] = Field("csv", description="Format of the files in the folder.")
     label: str = Field(min_length=1, description="Name of the label column.")
     splits: dict[str, int | str] = Field(
-        {"train": 4, "eval": 1},
-        description="Splits train and eval: integer weights (split by hash), or file patterns below path.",
+        {"train": 7, "validation": 1, "eval": 2},
+        description="Splits train, eval and, if wanted, validation, by which epochs are chosen: integer weights (split "
+        "by hash), or file patterns below path.",
     )
     transfer: str | None = Field(
         None,
@@ -50,10 +51,10 @@ class Data(Section):
     @field_validator("splits")
     @classmethod
     def _check_splits(cls, splits):
-        if set(splits) != {"train", "eval"}:
-            raise ValueError("exactly the keys train and eval")
+        if set(splits) - {"validation"} != {"train", "eval"}:
+            raise ValueError("the keys train and eval, and at most validation besides")
         if len({type(value) for value in splits.values()}) > 1:
-            raise ValueError("two integers or two file patterns")
+            raise ValueError("integers alone, or file patterns alone")
         if any(isinstance(value, int) and value < 1 for value in splits.values()):
             raise ValueError("integers of at least 1")
         return splits

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from stillhouse.modules.settings.baseline import Baseline
 from stillhouse.modules.settings.data import Beam, Data, Ingestion, Shard
 from stillhouse.modules.settings.distillation import OBJECTIVES, Student
 from stillhouse.modules.settings.evaluation import BOUNDED_METRICS, METRICS, Evaluation, Push
@@ -43,6 +44,9 @@ class Settings(Section):
     teachers: list[Teacher] = Field(min_length=1, description="Teachers, one entry per kind.")
     ensemble: Ensemble = Field(Ensemble(), description="How the outputs of several teachers are combined.")
     student: Student
+    baseline: Baseline = Field(
+        Baseline(), description="How the student's network is trained without teachers, to compare with."
+    )
     ingestion: Ingestion = Field(Ingestion(), description="How training jobs read their examples.")
     evaluation: Evaluation = Field(Evaluation(), description="How models are evaluated and compared.")
     push: Push
@@ -91,6 +95,7 @@ class Settings(Section):
         if distillation.head_per_teacher and len(self.all_teachers()) < 2:
             raise ValueError("student.distillation.head_per_teacher: needs at least 2 teachers; found 1")
         self._check_starts()
+        self._check_validation()
         if student.augment and distillation.targets == "cached" and not distillation.pseudo_labels:
             raise ValueError(
                 "student.augment: not valid with cached targets, which belong to the unchanged inputs; set "
@@ -140,6 +145,15 @@ class Settings(Section):
         if gates.fidelity and self.head == "regression":
             raise ValueError("evaluation.gates.fidelity: not valid with head: regression; remove it")
 
+    def _check_validation(self) -> None:
+        if "validation" in self.data.splits:
+            return
+        stopped_early: dict[str, Any] = {f"pretraining.{name}": entry for name, entry in self.pretraining.items()}
+        stopped_early |= {f"teachers[{number}]": teacher for number, teacher in enumerate(self.teachers)}
+        for key_path, training in (stopped_early | {"student": self.student, "baseline": self.baseline}).items():
+            if training.early_stopping:
+                raise ValueError(f"{key_path}.early_stopping: needs a validation split; add it to data.splits")
+
     def _check_starts(self) -> None:
         existing_names: list[str] = []
         for name, pretraining in self.pretraining.items():
@@ -181,6 +195,10 @@ class Settings(Section):
         """Returns the name of the task's function that builds the network of a training."""
         defaults = {Teacher: "build_teacher", Pretraining: "build_language_model"}
         return training.builder or defaults.get(type(training), "build_student")
+
+    def baseline_training(self) -> Training:
+        """Returns how the student's network is trained without teachers."""
+        return self.baseline.training_of(self.student)
 
     def trainings(self) -> list[Training]:
         """Returns every training job's settings; a teacher's copies share one entry."""

@@ -17,9 +17,43 @@ class Optimizer(Section):
         "adam", description="Name of a tf_keras optimiser."
     )
     learning_rate: float = Field(0.001, gt=0, description="Initial learning rate.")
-    schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="Learning rate over time; cosine: decays to zero over all updates."
+    schedule: Literal["constant", "cosine", "exponential"] = Field(
+        "constant",
+        description="Learning rate over all updates; cosine, exponential: from learning_rate to final_learning_rate.",
     )
+    final_learning_rate: float | None = Field(
+        None,
+        ge=0,
+        description="Learning rate after the last update; null: 0 with cosine. exponential requires one; a larger one "
+        "than learning_rate makes a learning-rate range test (Smith 2017).",
+    )
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="Fraction of all updates over which the learning rate rises from 0; 0: none."
+    )
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        description="Decoupled weight decay, times the learning rate in each update, of all weights but biases and "
+        "normalisation; null: none, or adamw's 0.004.",
+    )
+    clip_norm: float | None = Field(
+        None, gt=0, description="Maximum norm of all gradients of an update together; null: no clipping."
+    )
+    average: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Momentum of an exponential moving average of the weights, validated and exported in their place; "
+        "null: none.",
+    )
+
+    @model_validator(mode="after")
+    def _check_schedule(self):
+        if self.schedule == "constant" and self.final_learning_rate is not None:
+            raise ValueError("final_learning_rate: not valid with schedule: constant; set cosine or exponential")
+        if self.schedule == "exponential" and not self.final_learning_rate:
+            raise ValueError("final_learning_rate: schedule: exponential needs one above 0; set it")
+        return self
 
 
 class Start(Section):
@@ -60,6 +94,17 @@ class TrainingSettings(Section):
         0.0, ge=0, lt=1, description="Label smoothing of the hard term; 0: none. Not valid for regression."
     )
     augment: bool = Field(False, description="Apply the task's augment(features, seed) to training inputs.")
+    keep: Literal["best", "last"] = Field(
+        "best",
+        description="Weights that are exported: those of the epoch that the validation split likes best, or of the "
+        "last; without data.splits.validation always the last.",
+    )
+    early_stopping: int | None = Field(
+        None,
+        ge=1,
+        description="Number of epochs without a better one on the validation split after which training ends; null: "
+        "trains all epochs. Requires data.splits.validation.",
+    )
 
 
 class Training(TrainingSettings):
@@ -74,6 +119,12 @@ class Training(TrainingSettings):
     def _check_start(self):
         if self.start and self.warm_start:
             raise ValueError("start, warm_start: exclusive; remove one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _check_average(self):
+        if self.optimizer.average and self.strategy.name == "parameter_server":
+            raise ValueError("optimizer.average: not supported with strategy.name: parameter_server; remove it")
         return self
 
     @model_validator(mode="after")

@@ -78,7 +78,8 @@ def build_training(plan: TrainingPlan) -> BuiltTraining:
     with stages.variables_on_stages() if stages else nullcontext(), strategy.scope():
         network = network_to_train()
     with strategy.scope():
-        check_labels(config, network, plan.data.train_labels, plan.data.eval_labels)
+        scans = [plan.data.train_labels, plan.data.eval_labels, plan.data.validation_labels]
+        check_labels(config, network, *filter(None, scans))
         transform = tft.TFTransformOutput(plan.fn_args.transform_graph_path)
         check_classes(config, network, class_names(transform, config.label))
         if start:

@@ -10,8 +10,10 @@ from stillhouse.modules.ingestion.files import example_files
 from stillhouse.modules.ingestion.waiting import INPUT_SHARE, median_after_first, verdict
 from stillhouse.modules.peak_memory import peak_mb
 from stillhouse.modules.training.build import BuiltTraining
+from stillhouse.modules.training.config import is_of_validation
 from stillhouse.modules.training.plan import TrainingPlan
-from stillhouse.modules.training.report import held_out, ledgers_of, listed
+from stillhouse.modules.training.report import ledgers_of, listed
+from stillhouse.modules.training.validation import PREFIX, best_epoch, evaluation_batches, make_measure
 
 
 def card_of(
@@ -57,10 +59,28 @@ def card_of(
         "memory": {"bytes": ledgers, "peak_mb": peak},
         "history": metrics,
     }
+    if data.validation_labels:
+        card["validation"] = _validation_of(plan, history)
     if plan.masking:
-        figures = held_out(network, plan.masking, example_files(plan.fn_args.eval_files), data.parser)
+        evaluated = [pattern for pattern in plan.fn_args.eval_files if not is_of_validation(pattern)]
+        batches = evaluation_batches(example_files(evaluated), data.parser, plan.masking)
+        figures = make_measure(network, plan.head)(batches)
         card["held_out"] = figures
         progress.note(f"{config.name}: masked language modelling on the eval split: {listed(figures)}")
     if plan.cluster is None:
         progress.note(f"{config.name}: peak memory, MB: {listed(peak)}")
     return card
+
+
+def _validation_of(plan: TrainingPlan, history: dict[str, list[float]]) -> dict[str, Any]:
+    """Returns which epoch is exported (from 1), of how many, and its figures on the validation split."""
+    config, quality = plan.config, plan.head.quality
+    losses = history[f"{PREFIX}loss"]
+    best = best_epoch(history, quality) if config.keep == "best" else None
+    kept = len(losses) - 1 if best is None else best
+    figures = {name: history[PREFIX + name][kept] for name in ("loss", quality)}
+    progress.note(
+        f"{config.name}: weights of epoch {kept + 1} of {len(losses)}"
+        f"{', the best' if best is not None else ''} on the validation split: {listed(figures)}"
+    )
+    return {"metric": quality, "best_epoch": kept + 1, "epochs": len(losses), **figures}

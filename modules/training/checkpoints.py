@@ -51,6 +51,7 @@ class Checkpoints(keras.callbacks.Callback):
         settings: CheckpointSettings,
         cluster: ClusterSpec | None = None,
         settle: Callable[[], None] = lambda: None,
+        more_state: dict[str, Any] | None = None,
     ):
         """Finds the newest whole checkpoint in the folder and restores it.
 
@@ -62,6 +63,7 @@ class Checkpoints(keras.callbacks.Callback):
           settings: updates between checkpoints, rounded up to whole calls of the compiled loop, and how many to keep.
           cluster: the processes that write checkpoints, and which this one is; None: it is alone.
           settle: called before saving; waits until all scheduled updates are done.
+          more_state: what a checkpoint has to hold besides, by names that the learner's state does not have.
 
         Raises:
           UserError: the folder has the checkpoints of another model.
@@ -74,7 +76,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._settle = settle
         learner.optimizer.build(learner.learnt)
         self._state = _Json()
-        self._checkpoint = tf.train.Checkpoint(**learner.state, state=self._state)
+        self._checkpoint = tf.train.Checkpoint(**learner.state, **(more_state or {}), state=self._state)
         self.step = 0
         self.history: dict[str, list[float]] = {}
         if folder:

@@ -6,6 +6,7 @@ a Trainer and is part of the job file of a cluster; `model_validate` checks it t
 
 import hashlib
 import json
+import os
 from typing import TYPE_CHECKING
 
 from stillhouse.modules.cluster.spec import STAGES
@@ -48,6 +49,17 @@ class MaskingConfig(Section):
     label: str  # the task's, of no use here: examples without it are as good
 
 
+class Matched(Section):
+    """The updates of the student that a baseline makes too: each pass is over the train split, alone or with others.
+
+    With n labelled and m other examples they are epochs · ⌈n / b⌉ + epochs_with_others · ⌈(n + m) / b⌉.
+    """
+
+    batch_size: int  # b, the student's
+    epochs: int  # passes over the train split alone
+    epochs_with_others: int = 0  # passes over the train split and matched_files
+
+
 class TrainingConfig(TrainingSettings):
     """What one training needs."""
 
@@ -70,6 +82,9 @@ class TrainingConfig(TrainingSettings):
     teachers: list[str] = []
     soft_targets: str | None = None
     transfer_files: list[str] = []  # patterns of examples without labels
+    updates: int | None = None  # in all epochs together; None: each epoch is one pass
+    matched: Matched | None = None  # another way to say it
+    matched_files: list[str] = []  # patterns of the examples that only the student learns from
     code: str = ""  # fingerprint of the code, here so that TFX's cache sees a change of it
 
     @property
@@ -86,8 +101,23 @@ class TrainingConfig(TrainingSettings):
         return self.strategy.name if self.strategy.name in CLUSTER_STRATEGIES else None
 
 
+def validation_patterns(fn_args: "FnArgs") -> list[str]:
+    """Returns those patterns of `fn_args.eval_files` that are of the validation split; TFX hands over both splits."""
+    return [pattern for pattern in fn_args.eval_files if is_of_validation(pattern)]
+
+
+def is_of_validation(pattern: str) -> bool:
+    """Returns whether a pattern of example files is of the validation split, by TFX's name for a split's folder."""
+    return os.path.basename(os.path.dirname(pattern)) == "Split-validation"
+
+
 def identity_of(config: TrainingConfig, fn_args: "FnArgs") -> str:
     """Returns a fingerprint of all that decides a training job's result: settings, code, files, but not its place."""
     decisive = config.model_dump(mode="json", exclude=WHERE_IT_RUNS)
-    decisive["files"] = [*fn_args.train_files, fn_args.transform_graph_path, *filter(None, [fn_args.base_model])]
+    decisive["files"] = [
+        *fn_args.train_files,
+        *validation_patterns(fn_args),
+        fn_args.transform_graph_path,
+        *filter(None, [fn_args.base_model]),
+    ]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.choice import choose, decoded_bytes, remember, remembered
 from stillhouse.modules.ingestion.corruption import explain_misfit, without_damage
 from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
-from stillhouse.modules.ingestion.files import ExampleFiles, example_files, is_parquet, split_folder
+from stillhouse.modules.ingestion.files import ExampleFiles, count_records, example_files, is_parquet, split_folder
 from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.ingestion.labels import LabelScan, scan_labels, scan_of
 from stillhouse.modules.ingestion.on_disk import on_disk
@@ -31,13 +31,14 @@ from stillhouse.modules.ingestion.stream import (
     portion_of,
     record_batches,
     slice_size,
+    steps_in,
 )
 from stillhouse.modules.ingestion.waiting import clocked
 from stillhouse.modules.models.heads import HEADS, MASKED
 from stillhouse.modules.models.task import find_augment
 from stillhouse.modules.settings import Ingestion
 from stillhouse.modules.text.masking import Masking
-from stillhouse.modules.training.config import TrainingConfig, identity_of
+from stillhouse.modules.training.config import TrainingConfig, identity_of, is_of_validation, validation_patterns
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -55,6 +56,8 @@ class TrainingData:
     train_labels: LabelScan  # of all processes
     eval_labels: LabelScan
     transfer_examples: int  # those without a label
+    validation_files: list[str]  # []: no validation split
+    validation_labels: LabelScan | None
 
     @property
     def examples(self) -> int:
@@ -164,7 +167,8 @@ def read_data(
     label_spec(feature_spec, config.label, HEADS[config.head])
     files = {
         "train": example_files(fn_args.train_files),
-        "eval": example_files(fn_args.eval_files),
+        "eval": example_files([pattern for pattern in fn_args.eval_files if not is_of_validation(pattern)]),
+        "validation": [name for pattern in validation_patterns(fn_args) for name in example_files([pattern])],
         "transfer": example_files(config.transfer_files) if config.transfer_files else [],
     }
     try:
@@ -204,7 +208,21 @@ def _looked_through(
         transfer_examples = whole.transfer.count if whole.transfer else 0
     eval_parser = ExampleParser({config.label: feature_spec[config.label]}, config.label, head)
     eval_labels = scan_labels(Source(ExampleFiles(files["eval"])), eval_parser)
-    return TrainingData(own, columns, parser, options, workers, labels, eval_labels, transfer_examples)
+    validation_labels = None
+    if files["validation"]:
+        validation_labels = scan_labels(Source(ExampleFiles(files["validation"])), eval_parser)
+    return TrainingData(
+        own,
+        columns,
+        parser,
+        options,
+        workers,
+        labels,
+        eval_labels,
+        transfer_examples,
+        files["validation"],
+        validation_labels,
+    )
 
 
 def _counted(source: Source, parser: ExampleParser, in_memory: bool) -> tuple[Source, Columns | None, LabelScan]:
@@ -225,6 +243,24 @@ def _counted(source: Source, parser: ExampleParser, in_memory: bool) -> tuple[So
         columns,
         labels,
     )
+
+
+def updates_of(config: TrainingConfig, data: TrainingData, whole_batches: bool) -> int | None:
+    """Returns the number of updates that the configuration asks for; None: as many as its epochs have batches.
+
+    Args:
+      config: of the training job.
+      data: its examples.
+      whole_batches: whether the last batch of a pass is skipped if it is smaller.
+    """
+    matched = config.matched
+    if matched is None:
+        return config.updates
+    others = count_records(example_files(config.matched_files)) if config.matched_files else 0
+    alone, together = (
+        steps_in(count, matched.batch_size, whole_batches) for count in (data.examples, data.examples + others)
+    )
+    return matched.epochs * alone + matched.epochs_with_others * together
 
 
 def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, examples: int) -> None:

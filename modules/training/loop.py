@@ -45,6 +45,8 @@ def run_fit(steps: Steps) -> None:
             verbose=0,
             callbacks=list(steps.callbacks),
         )
+        if steps.learner.stop_training:
+            return
         step += (end - begin) * of_epoch
 
 
@@ -69,6 +71,8 @@ def run_custom(steps: Steps) -> None:
         within = 0
         settle()
         callbacks.on_epoch_end(epoch, {name: float(value) for name, value in learner.means.result().items()})
+        if learner.stop_training:
+            break
     callbacks.on_train_end()
 
 

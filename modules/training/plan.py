@@ -25,6 +25,7 @@ from stillhouse.modules.training.data import (
     feature_spec_of,
     masking_of,
     read_data,
+    updates_of,
 )
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
@@ -59,6 +60,12 @@ class TrainingPlan:
     steps_per_call: int  # of the compiled loop
 
     @property
+    def examples_per_epoch(self) -> int:
+        """Number of examples in the updates of an epoch; more than there are where a baseline matches its student."""
+        of_updates = self.config.updates is not None or self.config.matched is not None
+        return self.steps_per_epoch * self.config.batch_size if of_updates else self.data.examples
+
+    @property
     def head(self) -> Head:
         """What the network's outputs mean."""
         return HEADS[self.config.head]
@@ -81,6 +88,9 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     check_batches(config, strategy, data.examples)
     whole_batches = isinstance(strategy, tf.distribute.TPUStrategy)
     steps = steps_in(data.examples, config.batch_size, whole_batches)
+    updates = updates_of(config, data, whole_batches)
+    if updates is not None:
+        steps = -(-updates // config.epochs)
     plan = TrainingPlan(
         config=config,
         fn_args=fn_args,

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -10,17 +10,14 @@ import tf_keras as keras
 
 from stillhouse.modules import progress
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.ingestion.examples import ExampleParser
-from stillhouse.modules.ingestion.files import read
 from stillhouse.modules.ingestion.waiting import INPUT_SHARE, INPUT_WAIT
 from stillhouse.modules.large_models.ledger import ledgers_of_stages, whole_ledger
 from stillhouse.modules.large_models.parallelism import Stages
 from stillhouse.modules.large_models.timeline import busy, render_timeline
-from stillhouse.modules.text.masking import Masking
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.learner import STALENESS, Learner
+from stillhouse.modules.training.validation import Validation
 
-EVALUATED_AT_ONCE = 256
 TIMELINE = "timeline.svg"  # in model_run_dir
 
 
@@ -36,8 +33,10 @@ class EpochSize:
 class EpochReport(keras.callbacks.Callback):
     """Reports the progress of each epoch and stops a training job whose loss is NaN or infinite."""
 
-    def __init__(self, name: str, epochs: int, size: EpochSize):
+    def __init__(self, name: str, epochs: int, size: EpochSize, validation: Validation | None = None):
+        """Stores what is reported; the time of `validation`, a callback before this one, is no time of the epoch."""
         super().__init__()
+        self._validation = validation
         self._name = name
         self._epochs = epochs
         self._size = size
@@ -49,7 +48,7 @@ class EpochReport(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Raises UserError on a loss that is NaN or infinite."""
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self._began - (self._validation.seconds if self._validation else 0.0)
         waited = logs.pop(INPUT_WAIT) * self._size.batches
         if STALENESS in logs:  # of interest where workers do not wait for each other
             logs["updates_per_second"] = self._size.updates / seconds
@@ -62,26 +61,6 @@ class EpochReport(keras.callbacks.Callback):
                 "or check the features that preprocessing_fn returns for NaN"
             )
         progress.epoch_done(self._name, epoch + 1, self._epochs, metrics)
-
-
-def held_out(network: keras.Model, masking: Masking, files: Sequence[str], parser: ExampleParser) -> dict[str, float]:
-    """Returns loss (nats) and accuracy at masked positions of the eval split, mean over its examples.
-
-    Args:
-      network: a masked language model.
-      masking: masks each example once, the same at every call.
-      files: of the eval split.
-      parser: of its examples.
-    """
-    sums: dict[str, float] = {}
-    count = 0
-    for number, records in enumerate(read(files).batch(EVALUATED_AT_ONCE)):
-        features, labels, _ = masking(parser(records), tf.constant([0, number]))
-        logits = parser.head.logits(network({name: features[name] for name in network.input_names}, training=False))
-        metrics = {"loss": parser.head.hard_loss(labels, logits), "accuracy": parser.head.quality_of(labels, logits)}
-        count += len(labels)
-        sums = {name: sums.get(name, 0.0) + float(tf.reduce_sum(values)) for name, values in metrics.items()}
-    return {name: total / count for name, total in sums.items()}
 
 
 def draw_step(config: TrainingConfig, learner: Learner, stages: Stages, datasets, folder: str) -> None:

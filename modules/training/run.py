@@ -1,6 +1,7 @@
 """The third part of a training job: its epochs, from the last checkpoint or the beginning."""
 
 import os
+from dataclasses import dataclass
 
 import tensorflow as tf
 
@@ -17,19 +18,33 @@ from stillhouse.modules.training.event_files import EventFiles
 from stillhouse.modules.training.loop import Steps, run_custom, run_fit
 from stillhouse.modules.training.plan import TrainingPlan
 from stillhouse.modules.training.report import EpochReport, EpochSize, draw_step
+from stillhouse.modules.training.validation import Validation, has_ended
 
 
-def run_training(plan: TrainingPlan, built: BuiltTraining) -> dict[str, list[float]]:
-    """Trains the network in place and returns {metric: [value of each epoch]}.
+@dataclass(frozen=True)
+class Outcome:
+    """What a training job has come to."""
+
+    history: dict[str, list[float]]  # {metric: [value of each epoch]}
+    validation: Validation | None  # with the best epoch's weights; None: no validation split
+
+
+def run_training(plan: TrainingPlan, built: BuiltTraining) -> Outcome:
+    """Trains the network in place.
 
     Raises:
       UserError: the loss is no longer a number, or the checkpoints are those of another model.
     """
     config, data, strategy, learner = plan.config, plan.data, plan.strategy, built.learner
-    checkpoints = _checkpoints(plan, built)
+    validation = Validation(plan, built) if data.validation_files else None
+    checkpoints = _checkpoints(plan, built, validation)
+    if validation:
+        validation.history = checkpoints.history
     if checkpoints.step:
         progress.note(f"{config.name}: resuming at step {checkpoints.step} of {plan.steps_per_epoch * config.epochs}")
     run = run_custom if config.loop == "custom" else run_fit
+    if has_ended(checkpoints.history, plan.head.quality, config.early_stopping):
+        return Outcome(checkpoints.history, validation)
     with input_service(data.options.service_workers) as service:
         run(
             Steps(
@@ -40,16 +55,16 @@ def run_training(plan: TrainingPlan, built: BuiltTraining) -> dict[str, list[flo
                 per_epoch=plan.steps_per_epoch,
                 per_call=plan.steps_per_call,
                 epochs=config.epochs,
-                callbacks=_callbacks(plan, checkpoints),
+                callbacks=_callbacks(plan, checkpoints, validation),
             )
         )
     if built.stages:
         datasets = make_datasets(config, data, strategy, plan.cluster)
         draw_step(config, learner, built.stages, datasets, plan.fn_args.model_run_dir)
-    return checkpoints.history
+    return Outcome(checkpoints.history, validation)
 
 
-def _checkpoints(plan: TrainingPlan, built: BuiltTraining) -> Checkpoints:
+def _checkpoints(plan: TrainingPlan, built: BuiltTraining, validation: Validation | None) -> Checkpoints:
     """Returns the checkpoints of the training job, with the newest restored."""
     config, asynchronous = plan.config, is_asynchronous(plan.strategy)
 
@@ -62,14 +77,23 @@ def _checkpoints(plan: TrainingPlan, built: BuiltTraining) -> Checkpoints:
     folder = os.path.join(config.checkpoint_folder, plan.identity) if config.checkpoint_folder else None
     with plan.strategy.scope():
         return make_checkpoints(
-            built.learner, folder, plan.identity, plan.steps_per_epoch, config.checkpoints, plan.cluster, settle
+            built.learner,
+            folder,
+            plan.identity,
+            plan.steps_per_epoch,
+            config.checkpoints,
+            plan.cluster,
+            settle,
+            validation.state if validation else {},
         )
 
 
-def _callbacks(plan: TrainingPlan, checkpoints: Checkpoints) -> list:
+def _callbacks(plan: TrainingPlan, checkpoints: Checkpoints, validation: Validation | None) -> list:
     config, steps = plan.config, plan.steps_per_epoch
-    size = EpochSize(plan.data.examples, steps, batches_of_each(plan.strategy, config, steps))
-    callbacks = [EpochReport(config.name, config.epochs, size), checkpoints]
+    size = EpochSize(plan.examples_per_epoch, steps, batches_of_each(plan.strategy, config, steps))
+    callbacks = [EpochReport(config.name, config.epochs, size, validation), checkpoints]
+    if validation:
+        callbacks.insert(0, validation)  # its figures are reported, and saved
     if is_chief(plan.cluster):
         callbacks.append(EventFiles(plan.fn_args.model_run_dir, config))
     if config.distillation:

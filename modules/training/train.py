@@ -6,7 +6,6 @@ import psutil
 import tf_keras as keras
 
 from stillhouse.modules.cluster.spec import ClusterSpec
-from stillhouse.modules.models.weights import copy_weights
 from stillhouse.modules.peak_memory import forget_peak
 from stillhouse.modules.training.build import build_network, build_training
 from stillhouse.modules.training.card import card_of
@@ -14,6 +13,7 @@ from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.modules.training.keras_state import random_generators_in_variables, state_of_training
 from stillhouse.modules.training.plan import plan_training
 from stillhouse.modules.training.run import run_training
+from stillhouse.modules.training.validation import copy_trained_weights
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -39,10 +39,13 @@ def train(
     with state_of_training(config.seed):
         plan = plan_training(config, fn_args, cluster)
         built = build_training(plan)
-        history = run_training(plan, built)
+        outcome = run_training(plan, built)
         # A separate network outside the strategy's scope: the export has no trace of how it was trained,
         # nor the generators of its dropout.
         with random_generators_in_variables(False):
             network = build_network(plan)
-        copy_weights(built.network, network)
-        return network, card_of(plan, built, history, network, megabytes_before)
+        if outcome.validation and config.keep == "best":
+            network.set_weights(outcome.validation.best_weights())
+        else:
+            copy_trained_weights(built, network)
+        return network, card_of(plan, built, outcome.history, network, megabytes_before)

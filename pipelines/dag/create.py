@@ -27,7 +27,7 @@ from stillhouse.components.transfer_examples import TransferExamples
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
 from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Shift, Start, Student, WeightedEnsemble
-from stillhouse.modules.training.config import DistillationConfig, MaskingConfig
+from stillhouse.modules.training.config import DistillationConfig, MaskingConfig, Matched
 from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, eval_config, fidelity_rule
 from stillhouse.pipelines.dag.example_gen import (
     earlier_spans_example_gen,
@@ -66,15 +66,15 @@ def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
     ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator (, Drift) -> Transform (-> Pretraining) ->
-    Teacher-1..N, Baseline -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student ->
+    Teacher-1..N -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student, Baseline ->
     Evaluator, Predictions -> Blessing, ServingCheck -> Pusher -> Report.
     """
     dag = Dag(settings, paths)
     _add_data(dag)
     _add_pretraining(dag)
     teachers = _add_teachers(dag)
-    baseline = _add_baseline(dag) if settings.evaluation.gates.baseline else None
-    students = _add_students(dag, teachers)
+    students, transfer = _add_students(dag, teachers)
+    baseline = _add_baseline(dag, transfer) if settings.evaluation.gates.baseline else None
     _add_comparison(dag, teachers, baseline, students)
     return Pipeline(
         pipeline_name=settings.name,
@@ -212,18 +212,36 @@ def _add_teachers(dag: Dag) -> list[BaseChannel]:
     return teachers
 
 
-def _add_baseline(dag: Dag) -> BaseChannel:
-    """The student's twin, which learns without teachers."""
-    student = dag.settings.student
-    # What a pre-training has learnt from a teacher, the twin must not have.
-    if student.start and dag.settings.pretraining[student.start.pretraining].distillation:
+def _add_baseline(dag: Dag, transfer: BaseChannel | None) -> BaseChannel:
+    """The student's network, which learns without teachers; `transfer` are the student's unlabelled examples."""
+    settings, student = dag.settings, dag.settings.baseline_training()
+    # What a pre-training has learnt from a teacher, the baseline must not have.
+    if student.start and settings.pretraining[student.start.pretraining].distillation:
         student = student.model_copy(update={"start": None})
-    config = dag.config("Baseline", "baseline", student, omit_classes=student.omit_classes)
-    return dag.trainer(config, dag.start_of("Baseline", student) if student.start else None)
+    changes: dict = {"omit_classes": settings.student.omit_classes, "updates": settings.baseline.updates}
+    if settings.baseline.updates is settings.baseline.epochs is None:
+        changes["matched"] = matched_updates(settings)
+    config = dag.config("Baseline", "baseline", student, **changes)
+    start = dag.start_of("Baseline", student) if student.start else None
+    if config.matched and config.matched.epochs_with_others:
+        return dag.distillation_trainer(config, start, transfer)
+    return dag.trainer(config, start)
 
 
-def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChannel]:
-    """Returns the students by their names: of the rounds, if there are several, and the last one."""
+def matched_updates(settings: Settings) -> Matched:
+    """Returns the number of the student's updates, in both stages together."""
+    student = settings.student
+    first = student.distillation.pretraining
+    alone, together = student.epochs, 0
+    if first:
+        together = first.epochs
+    elif settings.data.transfer:
+        alone, together = 0, student.epochs
+    return Matched(batch_size=student.batch_size, epochs=alone, epochs_with_others=together)
+
+
+def _add_students(dag: Dag, teachers: list[BaseChannel]) -> tuple[dict[str, BaseChannel], BaseChannel | None]:
+    """Returns the students by their names (of the rounds, and the last one) and the last one's unlabelled examples."""
     settings, students = dag.settings, {}
     distillation = settings.student.distillation
     rounds = student_names(settings)
@@ -262,7 +280,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> dict[str, BaseChanne
         student = settings.student.model_copy(update={"seed": settings.student.seed + len(rounds) - number})
         students[name] = _add_student(dag, name, student, ensemble, transfer, teacher_inputs)
         teachers = [students[name]]
-    return students
+    return students, transfer
 
 
 def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> BaseChannel:

@@ -61,6 +61,11 @@ class Dag:
         self.nodes.append(component.with_id(name) if name else component)
         return dict(component.outputs)
 
+    @property
+    def eval_splits(self) -> list[str]:
+        """The splits that a training job does not learn from."""
+        return sorted(set(self.settings.data.splits) - {"train"})
+
     @cached_property
     def own_code(self) -> str:
         """Fingerprint of all code of ours that trains."""
@@ -95,7 +100,7 @@ class Dag:
             custom_config=config.model_dump(mode="json"),
             base_model=base_model,
             train_args=trainer_pb2.TrainArgs(splits=["train"]),
-            eval_args=trainer_pb2.EvalArgs(splits=["eval"]),
+            eval_args=trainer_pb2.EvalArgs(splits=self.eval_splits),
             examples=self.data["examples"],
             transform_graph=self.data["transform_graph"],
         )
@@ -117,6 +122,7 @@ class Dag:
             base_model=base_model,
             teachers=teachers,
             soft_targets=soft_targets,
+            eval_splits=self.eval_splits,
             **self.data,
         )
         return self.add(trainer, config.name)["model"]

@@ -29,7 +29,7 @@ def check_settings(settings: Settings) -> None:
     load_task(settings.task)
     head, existing = HEADS[settings.head], saved_teachers(settings, saved_models(settings))
     find_objective(settings.objective, settings.head)
-    if any(training.augment for training in settings.trainings()):
+    if any(training.augment for training in [*settings.trainings(), settings.baseline_training()]):
         find_augment(settings.task)
 
     def built(training: Training, model_name: str) -> keras.Model:

@@ -164,7 +164,7 @@ def refuse(raw):
         ({"data": {"path": "d", "label": "y", "format": "json"}}, "data.format: found 'json'; expected 'csv', 'tfrec"),
         (
             {"data": {"path": "d", "label": "y", "splits": {"train": 1}}},
-            "data.splits: found {'train': 1}; expected exactly the keys train and eval",
+            "data.splits: found {'train': 1}; expected the keys train and eval, and at most validation besides",
         ),
         (
             {"data": {"path": "v-{VERSION}", "label": "y"}},

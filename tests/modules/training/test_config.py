@@ -17,7 +17,7 @@ DISTILLATION = {
     "ensemble": {"weights": [1.0, 2.0]},
     "head_per_teacher": True,
 }
-FN_ARGS = SimpleNamespace(train_files=["train"], transform_graph_path="graph", base_model=None)
+FN_ARGS = SimpleNamespace(train_files=["train"], eval_files=["eval"], transform_graph_path="graph", base_model=None)
 
 
 def config(**changes) -> TrainingConfig:
