@@ -1,8 +1,9 @@
 """Scans the labels of a split once, for their number and range."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -21,6 +22,7 @@ class LabelScan:
     examples: int
     smallest: float
     largest: float
+    per_class: Mapping[int, int] = field(default_factory=dict)  # of class ids; {}: the labels are none
 
 
 def scan_of(batches: Iterable[np.ndarray], files: Sequence[str], label: str, labelled: bool = True) -> LabelScan:
@@ -36,6 +38,7 @@ def scan_of(batches: Iterable[np.ndarray], files: Sequence[str], label: str, lab
       UserError: the split has no examples, or a label is NaN.
     """
     count, smallest, largest = 0, math.inf, -math.inf
+    per_class: Counter[int] = Counter()
     for labels in batches:
         count += len(labels)
         if not len(labels) or not labelled:
@@ -43,9 +46,11 @@ def scan_of(batches: Iterable[np.ndarray], files: Sequence[str], label: str, lab
         if not (labels == labels).all():
             raise UserError(f"the label {label!r} is NaN for {(labels != labels).sum()} examples")
         smallest, largest = min(smallest, labels.min().item()), max(largest, labels.max().item())
+        if np.issubdtype(labels.dtype, np.integer) and labels.size == len(labels):
+            per_class.update(dict(zip(*(part.tolist() for part in np.unique(labels, return_counts=True)), strict=True)))
     if not count:
         raise UserError(f"the split has no examples (files {', '.join(files)})")
-    return LabelScan(count, smallest, largest)
+    return LabelScan(count, smallest, largest, per_class)
 
 
 def scan_labels(source: Source, parser: ExampleParser, labelled: bool = True) -> LabelScan:

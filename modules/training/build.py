@@ -30,7 +30,7 @@ from stillhouse.modules.models.teachers import (
 )
 from stillhouse.modules.models.weights import copy_weights, last_pushed, pretrained
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.modules.training.data import check_classes, check_labels
+from stillhouse.modules.training.data import check_classes, check_labels, check_validation
 from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.optimizer import make_optimizer
 from stillhouse.modules.training.plan import TrainingPlan
@@ -81,7 +81,9 @@ def build_training(plan: TrainingPlan) -> BuiltTraining:
         scans = [plan.data.train_labels, plan.data.eval_labels, plan.data.validation_labels]
         check_labels(config, network, *filter(None, scans))
         transform = tft.TFTransformOutput(plan.fn_args.transform_graph_path)
-        check_classes(config, network, class_names(transform, config.label))
+        names = class_names(transform, config.label)
+        check_classes(config, network, names)
+        check_validation(config, plan.data, names)
         if start:
             copy_weights(start, network)
         learner = _learner(plan, network, stages)

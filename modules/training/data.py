@@ -43,6 +43,8 @@ from stillhouse.modules.training.config import TrainingConfig, identity_of, is_o
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
 
+MAX_NAMED = 10  # classes, in a message
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -117,6 +119,26 @@ def check_classes(config: TrainingConfig, network: keras.Model, names: Sequence[
             f"{config.task}.{config.builder}: found {classes} classes (output width {network.output_shape[-1]}); "
             f"expected at most {len(names)}: the train split has no other values of the label {config.label!r} than "
             f"{', '.join(names)}; add examples of the other classes, or correct the output"
+        )
+
+
+def check_validation(config: TrainingConfig, data: "TrainingData", names: Sequence[str] | None) -> None:
+    """Says which classes the validation split lacks: no epoch is chosen for their sake.
+
+    Args:
+      config: of the training job; only the student's says it, once for the run.
+      data: its examples.
+      names: of the classes, by id; None: the label is not from a vocabulary.
+    """
+    if config.role != "student" or config.head != "classification" or data.validation_labels is None:
+        return
+    lacking = sorted(set(data.train_labels.per_class) - set(data.validation_labels.per_class))
+    if lacking:
+        named = [names[number] if names and number < len(names) else str(number) for number in lacking]
+        progress.note(
+            f"data.splits: validation has no examples of {len(named)} of {len(data.train_labels.per_class)} classes: "
+            f"{', '.join(named[:MAX_NAMED])}{', ...' if len(named) > MAX_NAMED else ''}; epochs are chosen without "
+            "them; give validation a larger share"
         )
 
 
