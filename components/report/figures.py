@@ -19,6 +19,7 @@ COLOURS = {
     "pushed": "#72b7b2",
 }
 MAX_CURVES = 12
+VALIDATION = "validation_"  # before the names of figures in a training job's history
 LOGARITHMIC_FROM = 5  # ratio of the largest to the smallest value from which an axis is logarithmic
 # Grey squares need no plotting library's frame of several kilobytes each.
 IMAGE = jinja2.Template(
@@ -112,8 +113,16 @@ def reliability(calibrations: dict[str, tuple[str, dict[str, Any]]]) -> str:
 def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
     """Returns the training curves of {name: (role, {metric: [value of each epoch]})}.
 
-    Three plots: the losses, the terms of the distillation loss, and α and T.
+    Three plots: the losses, the terms of the distillation loss, and α and T; with a validation split a fourth, the
+    quality on it.
     """
+    qualities = {
+        name
+        for _, history in histories.values()
+        for name in history
+        if name.startswith(VALIDATION) and "loss" not in name
+    }
+    quality = min(qualities, default=None)
 
     def draw(axes):
         for name, (role, history) in list(histories.items())[:MAX_CURVES]:
@@ -121,6 +130,8 @@ def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
             axes[0].plot(
                 epochs, history["loss"], color=COLOURS[role], label=name, marker="." if len(epochs) < 3 else ""
             )
+            if quality in history:
+                axes[3].plot(epochs, history[quality], color=COLOURS[role], label=name)
             for term, line in (("hard_loss", "--"), ("soft_loss", ":")):
                 if term in history:
                     axes[1].plot(epochs, history[term], line, color=COLOURS[role], label=f"{name}, {term}")
@@ -129,8 +140,14 @@ def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
             for key, line, label in (("alpha", "-", "α"), ("temperature", "--", "T")):
                 if key in history:
                     axes[2].plot(epochs, history[key], line, color=COLOURS[role], label=f"{name}, {label}")
-        titles = ("loss of each model", "terms of the distillation loss", "α and temperature T")
-        for axis, title, unit in zip(axes, titles, ("loss, nats", "loss, nats", "value"), strict=True):
+        labels = {
+            "loss of each model": "loss, nats",
+            "terms of the distillation loss": "loss, nats",
+            "α and temperature T": "value",
+        }
+        if quality:
+            labels["validation split"] = quality.removeprefix(VALIDATION).replace("_", " ")
+        for axis, (title, unit) in zip(axes, labels.items(), strict=True):
             axis.set_title(title)
             axis.set_xlabel("epoch")
             axis.set_ylabel(unit)
@@ -138,7 +155,8 @@ def curves(histories: dict[str, tuple[str, dict[str, list[float]]]]) -> str:
             if axis.lines:
                 axis.legend(fontsize=8)
 
-    return _svg("curves", draw, 12, 3.6, columns=3)
+    columns = 4 if quality else 3
+    return _svg("curves", draw, 4 * columns, 3.6, columns)
 
 
 def small_image(pixels: list[list[float]], describes: str) -> str:

@@ -221,6 +221,13 @@ def test_curves_show_alpha_and_temperature():
     assert "Student, T" in words
 
 
+def test_curves_show_the_quality_on_a_validation_split_if_there_is_one():
+    comparison, details = made_up()
+    assert "validation split" not in Tags(render(comparison, details)).words
+    details["histories"]["Student"] |= {"validation_loss": [0.9, 0.8], "validation_accuracy": [0.5, 0.6]}
+    assert "validation split" in Tags(render(comparison, details)).words
+
+
 def test_an_ensemble_has_hintons_three_rows():
     words = Tags(render(*made_up(teachers=3))).words
     assert "single net, hard labels 0.8500 ensemble of teachers 0.9500 distilled single net 0.8800" in words
