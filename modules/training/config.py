@@ -50,14 +50,15 @@ class MaskingConfig(Section):
 
 
 class Matched(Section):
-    """The updates of the student that a baseline makes too: each pass is over the train split, alone or with others.
+    """The updates of the student that a baseline makes too; its epochs are the student's.
 
-    With n labelled and m other examples they are epochs · ⌈n / b⌉ + epochs_with_others · ⌈(n + m) / b⌉.
+    With n labelled examples, m in `matched_files` and batches of b they are epochs · ⌈n / b⌉, or, with others,
+    epochs · ⌈(n + m) / b⌉; those of the student's first stage are first_epochs · ⌈(n + m) / b⌉ besides.
     """
 
     batch_size: int  # b, the student's
-    epochs: int  # passes over the train split alone
-    epochs_with_others: int = 0  # passes over the train split and matched_files
+    with_others: bool = False
+    first_epochs: int = 0
 
 
 class TrainingConfig(TrainingSettings):

@@ -282,7 +282,7 @@ def updates_of(config: TrainingConfig, data: TrainingData, whole_batches: bool) 
     alone, together = (
         steps_in(count, matched.batch_size, whole_batches) for count in (data.examples, data.examples + others)
     )
-    return matched.epochs * alone + matched.epochs_with_others * together
+    return config.epochs * (together if matched.with_others else alone) + matched.first_epochs * together
 
 
 def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, examples: int) -> None:

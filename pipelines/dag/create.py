@@ -223,7 +223,7 @@ def _add_baseline(dag: Dag, transfer: BaseChannel | None) -> BaseChannel:
         changes["matched"] = matched_updates(settings)
     config = dag.config("Baseline", "baseline", student, **changes)
     start = dag.start_of("Baseline", student) if student.start else None
-    if config.matched and config.matched.epochs_with_others:
+    if transfer and config.matched:
         return dag.distillation_trainer(config, start, transfer)
     return dag.trainer(config, start)
 
@@ -231,13 +231,12 @@ def _add_baseline(dag: Dag, transfer: BaseChannel | None) -> BaseChannel:
 def matched_updates(settings: Settings) -> Matched:
     """Returns the number of the student's updates, in both stages together."""
     student = settings.student
-    first = student.distillation.pretraining
-    alone, together = student.epochs, 0
-    if first:
-        together = first.epochs
-    elif settings.data.transfer:
-        alone, together = 0, student.epochs
-    return Matched(batch_size=student.batch_size, epochs=alone, epochs_with_others=together)
+    first = student.distillation.pretraining  # the one stage that has the unlabelled examples
+    return Matched(
+        batch_size=student.batch_size,
+        with_others=settings.data.transfer is not None and first is None,
+        first_epochs=first.epochs if first else 0,
+    )
 
 
 def _add_students(dag: Dag, teachers: list[BaseChannel]) -> tuple[dict[str, BaseChannel], BaseChannel | None]:

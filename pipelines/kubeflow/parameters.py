@@ -56,6 +56,8 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
     for prefix, (training, nodes, section) in trained.items():
         for key in ("epochs", "seed"):
             own = (*rounds, *nodes) if prefix == "student" and key == "epochs" else nodes
+            if getattr(settings.baseline, key) is not None:
+                own = tuple(node for node in own if node != "Baseline")
             text = f"{key} of {', '.join(own)}."
             parameters.append(
                 Parameter(f"{prefix}_{key}", INTEGER, getattr(training, key), text, own, key, f"{section}.{key}")

@@ -150,7 +150,7 @@ def test_averaged_weights_are_the_moving_average_after_every_update(validated):
 def test_a_baseline_makes_as_many_updates_as_its_student_with_unlabelled_examples(validated, run):
     unlabelled = [str(run.examples / "Split-train" / "*")]
     examples = count_records(example_files(unlabelled))
-    matched = {"batch_size": 32, "epochs": 0, "epochs_with_others": 3}
+    matched = {"batch_size": 32, "with_others": True}
     _, card = validated(role="baseline", epochs=3, matched=matched, matched_files=unlabelled)
     assert card["updates"] == 3 * -(-2 * examples // 32)
     assert card["train_examples"] == examples
