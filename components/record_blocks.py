@@ -23,7 +23,7 @@ SECONDS_BETWEEN_REPORTS = 2.0
 BatchFunction = Callable[[tf.Tensor], list[bytes]]
 
 
-def _blocks(file: str, records_in_block: int) -> Iterator[tuple[str, int, int, int]]:
+def blocks(file: str, records_in_block: int) -> Iterator[tuple[str, int, int, int]]:
     """Returns for each block its file, its number, the number of blocks, and its number of records."""
     records = count_records([file])
     count = -(-records // records_in_block)
@@ -89,7 +89,7 @@ class WriteBlocks(beam.PTransform):
         tf.io.gfile.makedirs(self._folder)
         return (
             files
-            | "Cut" >> beam.FlatMap(_blocks, self._records_in_block)
+            | "Cut" >> beam.FlatMap(blocks, self._records_in_block)
             | "SpreadOverWorkers" >> beam.Reshuffle()
             | "Write" >> beam.ParDo(self._block)
         )

@@ -14,7 +14,7 @@ from stillhouse.components.base import Parameters
 from stillhouse.components.dark_knowledge.figure import similarity_figure
 from stillhouse.modules.distillation.dark_knowledge import find_dark_knowledge
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files, split_folder
-from stillhouse.modules.ingestion.soft_targets import read_soft_targets_card
+from stillhouse.modules.ingestion.soft_targets import read_soft_targets_card, view_files
 from stillhouse.modules.models.export import class_names
 from stillhouse.modules.settings import WeightedEnsemble
 
@@ -44,9 +44,12 @@ class Executor(base_executor.BaseExecutor):
         transform = tft.TFTransformOutput(artifact_utils.get_single_uri(input_dict["transform_graph"]))
         targets = artifact_utils.get_single_uri(input_dict["soft_targets"])
         pattern = io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict["examples"], "train"))
+        card = read_soft_targets_card(targets)
+        # Of several views the first: it says as much as all of them, and an example is listed once.
+        files = view_files(targets, "train", view=0) if card.views else example_files([pattern])
         dark_knowledge = find_dark_knowledge(
-            ExampleFiles(example_files([pattern]), split_folder(targets, "train")),
-            read_soft_targets_card(targets),
+            ExampleFiles(files, split_folder(targets, "train")),
+            card,
             transform.transformed_feature_spec(),
             label,
             parameters.temperatures,

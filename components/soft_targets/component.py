@@ -7,6 +7,7 @@ from tfx.types import BaseChannel, standard_artifacts
 
 from stillhouse.components.base import declare, fill
 from stillhouse.components.soft_targets.executor import Executor, SoftTargetsParameters
+from stillhouse.components.soft_targets.views import ViewsOfExamples
 
 
 class SoftTargets(base_beam_component.BaseBeamComponent):
@@ -31,6 +32,7 @@ class SoftTargets(base_beam_component.BaseBeamComponent):
         dtype: str = "float32",
         batch_size: int = 512,
         transfer_examples: BaseChannel | None = None,
+        views: ViewsOfExamples | None = None,
     ):
         """Builds the node.
 
@@ -43,11 +45,12 @@ class SoftTargets(base_beam_component.BaseBeamComponent):
           dtype: float32 or float16, of the logits in the files.
           batch_size: examples in a batch of the teachers' inference.
           transfer_examples: transformed examples without labels, with the split transfer.
+          views: the views of the examples to ask about, written beside the targets; None: the examples as they are.
         """
         super().__init__(
             spec=fill(
                 type(self),
-                SoftTargetsParameters(label=label, head=head, dtype=dtype, batch_size=batch_size),
+                SoftTargetsParameters(label=label, head=head, dtype=dtype, batch_size=batch_size, views=views),
                 teacher=teachers,
                 examples=examples,
                 transfer_examples=transfer_examples,

@@ -18,11 +18,19 @@ from tfx_bsl.tfxio.tensor_to_arrow import TensorsToRecordBatchConverter
 
 from stillhouse.components.base import Parameters, numbered_artifacts
 from stillhouse.components.record_blocks import BatchFunction, WriteBlocks
+from stillhouse.components.soft_targets.views import ViewsOfExamples, write_views
 from stillhouse.modules import progress
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import example_files, split_folder
-from stillhouse.modules.ingestion.soft_targets import KEY, PREFIX, SoftTargetsCard, fingerprints
+from stillhouse.modules.ingestion.soft_targets import (
+    KEY,
+    PREFIX,
+    SoftTargetsCard,
+    fingerprints,
+    view_files,
+    views_folder,
+)
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.serving import size_in_bytes
 from stillhouse.modules.models.teachers import (
@@ -89,6 +97,7 @@ class SoftTargetsParameters(Parameters):
     head: str
     dtype: Literal["float32", "float16"]
     batch_size: int
+    views: ViewsOfExamples | None = None  # to ask about; None: the examples as they are
 
 
 class Executor(base_beam_executor.BaseBeamExecutor):
@@ -103,7 +112,8 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         """Writes output_dict["soft_targets"].
 
         Raises:
-          UserError: the teachers differ in their classes, or logits are NaN, probabilities, or too large for float16.
+          UserError: the teachers differ in their classes, a change does not fit a feature, or logits are NaN,
+            probabilities, or too large for float16.
         """
         parameters = SoftTargetsParameters.read(exec_properties)
         label, head, dtype = parameters.label, parameters.head, parameters.dtype
@@ -117,22 +127,33 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         targets = artifact_utils.get_single_instance(output_dict["soft_targets"])
         splits = {name: split for name, split in SPLITS.items() if input_dict.get(name)}
         targets.split_names = artifact_utils.encode_split_names(list(splits.values()))
+        files = {
+            split: example_files([io_utils.all_files_pattern(artifact_utils.get_split_uri(input_dict[name], split))])
+            for name, split in splits.items()
+        }
+        views = parameters.views
+        if views:
+            with self._make_beam_pipeline() as pipeline:
+                write_views(pipeline, views, files, graph, label, head, targets.uri)
+            files = {split: view_files(targets.uri, split) for split in files}
         make_function = functools.partial(answer_batches, paths, graph, label, head, dtype)
         with self._make_beam_pipeline() as pipeline:
-            for name, split in splits.items():
-                uri = artifact_utils.get_split_uri(input_dict[name], split)
-                files = example_files([io_utils.all_files_pattern(uri)])
+            for split, names in files.items():
                 write = WriteBlocks(make_function, split_folder(targets.uri, split), parameters.batch_size)
-                _ = pipeline | f"Files.{split}" >> beam.Create(files) | f"Ask.{split}" >> write
+                _ = pipeline | f"Files.{split}" >> beam.Create(names) | f"Ask.{split}" >> write
         counts = _counters(pipeline.result)
         _refuse_faults(list(widths), head, counts)
 
         sizes = {split: size_in_bytes(split_folder(targets.uri, split)) for split in splits.values()}
-        SoftTargetsCard(list(widths), dtype, shapes, counts["examples"], sizes).write(targets.uri)
+        changed = {"views": views.count, "mixed": views.mixup is not None} if views else {}
+        SoftTargetsCard(list(widths), dtype, shapes, counts["examples"], sizes, **changed).write(targets.uri)
         progress.note(
             f"cached {sum(sizes.values()):,} bytes of soft targets: {counts['examples']:,} examples, {len(teachers)} "
             f"teachers, {dtype}"
         )
+        if views:
+            size = sum(size_in_bytes(views_folder(targets.uri, split)) for split in files)
+            progress.note(f"cached {size:,} bytes of views: {views.count} of each example")
 
 
 def _counters(result) -> dict[str, int]:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.files import ExampleFiles, as_written, in_order, read
 from stillhouse.modules.ingestion.soft_targets import SoftTargetsCard
+from stillhouse.modules.ingestion.views import PARTNER, SHARE, mixed_spec
 from stillhouse.modules.models.heads import HEADS, Head
 
 
@@ -48,7 +49,7 @@ def shaped_labels(labels: tf.Tensor, head: Head) -> tf.Tensor:
 
 
 class ExampleParser:
-    """Parses serialized transformed examples to ({feature: [batch, ...]}, labels, {target: float32 [batch, ...]}).
+    """Parses serialized transformed examples to ({feature: [batch, ...]}, labels, {target: [batch, ...]}).
 
     An unlabelled example gets `head.no_label`. Without a card of soft targets the targets are empty.
     """
@@ -57,9 +58,17 @@ class ExampleParser:
         """Stores the parsing spec of the transformed features, including the label."""
         spec = feature_spec[label]
         default = tf.io.FixedLenFeature(spec.shape, spec.dtype, [head.no_label] * math.prod(spec.shape))
+        self.feature_spec = feature_spec
         self.spec = feature_spec | {label: default} | (card.spec() if card else {})
         self.label, self.head = label, head
         self.card = card
+        if card and card.mixed:
+            self.spec |= mixed_spec(spec, head)
+
+    @property
+    def views(self) -> int:
+        """Number of views of each example in the files; 0: the examples are unchanged."""
+        return self.card.views if self.card else 0
 
     @property
     def is_dense(self) -> bool:
@@ -74,6 +83,9 @@ class ExampleParser:
         """Returns features, labels and targets from the result of `columns`."""
         features = dict(columns)
         targets = self.card.targets_of(features) if self.card else {}
+        if PARTNER in features:
+            targets[PARTNER] = shaped_labels(features.pop(PARTNER), self.head)
+            targets[SHARE] = features.pop(SHARE)
         return features, shaped_labels(features.pop(self.label), self.head), targets
 
     def __call__(self, records: tf.Tensor) -> tuple[dict, tf.Tensor, dict]:

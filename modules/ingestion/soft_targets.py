@@ -8,11 +8,15 @@ with the fingerprint of its example and the teachers' predictions:
   soft_target/logits         [teachers * outputs] floats, or the bytes of as many float16
   soft_target/hidden/N/LAYER a hidden state of teacher N, likewise
 
+Where the teachers were asked about views of the examples, the folder has them too, in files parallel to the examples'
+files: Views-SPLIT/FILE.view-K-of-N.block-B-of-M.gz holds view K of a block of FILE, and the targets belong to these.
+
 An example and its targets, concatenated in one string, are a tf.Example with the features of both, as protocol buffers
 define it; so they pass through the input pipeline as one record and are parsed at once.
 """
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 
@@ -20,11 +24,12 @@ import numpy as np
 import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
-from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, as_written, read, target_files
+from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, as_written, example_files, read, target_files
 
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
 KEY = "example"
+VIEW = ".view-"  # between the name of a file of examples and the number of a view of them
 _BUCKETS = 2**62  # of the fingerprint, FarmHash64
 
 
@@ -37,6 +42,13 @@ class SoftTargetsCard:
     shapes: dict[str, list[int]]  # of each target, without the batch; logits: [teachers, outputs]
     examples: int  # in all splits
     bytes: dict[str, int]  # size of the files, by split
+    views: int = 0  # of each example, in files of their own (`view_files`); 0: the examples are unchanged
+    mixed: bool = False  # whether the views are of mixup
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Size in bytes of the targets in memory."""
+        return self.examples * 4 * sum(math.prod(shape) for shape in self.shapes.values())
 
     def write(self, folder: str) -> None:
         """Writes the card into `folder`."""
@@ -73,6 +85,26 @@ def read_soft_targets_card(folder: str) -> SoftTargetsCard:
             return SoftTargetsCard(**json.load(file))
     except (tf.errors.NotFoundError, ValueError, TypeError) as error:
         raise UserError(f"{folder}: no valid soft targets: {CARD} is missing or corrupt") from error
+
+
+def views_folder(soft_targets: str, split: str) -> str:
+    """Returns the folder of the views of a split's examples."""
+    return os.path.join(soft_targets, f"Views-{split}")
+
+
+def view_files(soft_targets: str, split: str, view: int | None = None) -> list[str]:
+    """Returns the files with views of a split's examples, to which the soft targets belong.
+
+    Args:
+      soft_targets: folder of the soft targets.
+      split: name of the split.
+      view: number of the view, from 0; None: all.
+
+    Raises:
+      UserError: there are none.
+    """
+    which = "*" if view is None else f"*{VIEW}{view:05d}-of-*"
+    return example_files([os.path.join(views_folder(soft_targets, split), which)])
 
 
 def fingerprints(records: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ from stillhouse.modules.settings.evaluation import (
     PushedGate,
     TeacherGate,
 )
+from stillhouse.modules.settings.input_changes import InputChanges
 from stillhouse.modules.settings.kubeflow import Kubeflow, Mlflow, Resources, Storage
 from stillhouse.modules.settings.loading import apply_override, load_settings, parse_settings
 from stillhouse.modules.settings.pipeline import Settings
@@ -39,6 +40,7 @@ __all__ = [
     "Evaluation",
     "Hint",
     "Ingestion",
+    "InputChanges",
     "Kubeflow",
     "Memory",
     "Mlflow",

@@ -114,6 +114,12 @@ class Distillation(Section):
         "cached", description="Compute and cache the teachers' logits once, or run the teachers in every step."
     )
     targets_dtype: Literal["float32", "float16"] = Field("float32", description="Data type of the cached logits.")
+    views: int = Field(
+        1,
+        ge=1,
+        description="Number of views of every example in the cached targets, where student.augment, noise, swap or "
+        "mixup change the inputs; each epoch sees as many of them as there are examples.",
+    )
     teacher_batch_size: int = Field(512, ge=1, description="Examples per batch when teachers run inference.")
     head_per_teacher: bool = Field(
         False,
@@ -132,6 +138,14 @@ class Distillation(Section):
     )
 
     @model_validator(mode="after")
+    def _check_views(self):
+        if self.views > 1 and self.targets == "online":
+            raise ValueError(
+                f"views: found {self.views}; expected 1 with targets: online, which makes a new view in every step"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _check_stages(self):
         if self.pseudo_labels is None:
             return self
@@ -143,6 +157,7 @@ class Distillation(Section):
             "pretraining": self.pretraining is not None,
             "targets: online": self.targets == "online",
             "head_per_teacher": self.head_per_teacher,
+            "views": self.views > 1,
         }
         if any(incompatible.values()):
             named = ", ".join(name for name, is_set in incompatible.items() if is_set)
@@ -164,3 +179,23 @@ class Student(Training):
         if len(set(classes)) < len(classes):
             raise ValueError("a class is named twice")
         return classes
+
+    @model_validator(mode="after")
+    def _check_changes(self):
+        if self.distillation.views > 1 and not self.changes_inputs():
+            raise ValueError(
+                f"distillation.views: found {self.distillation.views}, but nothing changes the inputs; set augment, "
+                "noise, swap or mixup, or views: 1"
+            )
+        if self.mixup and self.omit_classes:
+            raise ValueError("mixup: not valid with omit_classes, which it would mix in; remove one of them")
+        if self.mixup and self.distillation.pseudo_labels:
+            raise ValueError(
+                "mixup: not valid with distillation.pseudo_labels, which belong to unmixed inputs; set augment, noise "
+                "or swap instead"
+            )
+        return self
+
+    def has_cached_views(self) -> bool:
+        """Returns whether the soft targets belong to changed inputs; pseudo-labels belong to the unchanged ones."""
+        return self.changes_inputs() and self.distillation.targets == "cached" and not self.distillation.pseudo_labels

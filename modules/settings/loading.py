@@ -14,7 +14,7 @@ from stillhouse.modules.settings.yaml_data import MAX_CHARACTERS, MAX_DEPTH, Yam
 
 MAX_SHOWN = 200  # characters of a value in a message
 # How pydantic's locations name a type among those that a key may have.
-_TYPE = re.compile(r"int|str|(literal|list)\[.*\]")
+_TYPE = re.compile(r"int|str|(constrained-)?float|(literal|list|dict)\[.*\]")
 # How pydantic's messages continue after "expected".
 _PHRASES = (
     ("Value error, ", ""),
@@ -108,7 +108,12 @@ def _one_per_key(errors: list[dict], raw: dict) -> list[dict]:
         else:
             of_types[location] = error | {"loc": location}
             joined.append(of_types[location])
-    return joined
+
+    def is_explained(location: tuple) -> bool:
+        """Returns whether an error further inside says what is wrong with the one type that the value can have."""
+        return any(len(other) > len(location) and other[: len(location)] == location for other in of_types)
+
+    return [error for error in joined if not (error is of_types.get(error["loc"]) and is_explained(error["loc"]))]
 
 
 def parse_settings(raw: Any, source: str) -> Settings:

@@ -96,11 +96,6 @@ class Settings(Section):
             raise ValueError("student.distillation.head_per_teacher: needs at least 2 teachers; found 1")
         self._check_starts()
         self._check_validation()
-        if student.augment and distillation.targets == "cached" and not distillation.pseudo_labels:
-            raise ValueError(
-                "student.augment: not valid with cached targets, which belong to the unchanged inputs; set "
-                "student.distillation.targets: online"
-            )
         if student.strategy.name == "parameter_server" and distillation.targets == "online":
             raise ValueError(
                 "student.distillation.targets: online is not valid with parameter_server (TensorFlow loads no teacher "

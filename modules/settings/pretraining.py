@@ -3,6 +3,7 @@
 from pydantic import Field, model_validator
 
 from stillhouse.modules.settings.distillation import Hint, Schedule, Share, Temperature
+from stillhouse.modules.settings.input_changes import InputChanges
 from stillhouse.modules.settings.section import Section
 from stillhouse.modules.settings.training import Training
 
@@ -37,7 +38,7 @@ class Pretraining(Training):
 
     @model_validator(mode="after")
     def _check_use(self):
-        for name in ("warm_start", "augment"):
+        for name in ("warm_start", *InputChanges.model_fields):
             if getattr(self, name):
                 raise ValueError(f"{name}: not valid in a pre-training; remove it")
         if self.distillation and any(hint.teacher != 1 for hint in self.distillation.hints):

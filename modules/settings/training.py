@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from stillhouse.modules.settings.input_changes import InputChanges
 from stillhouse.modules.settings.scaling import Checkpoints, Memory, Parallelism, Restarts, Strategy
 from stillhouse.modules.settings.section import Section
 
@@ -67,7 +68,7 @@ class Start(Section):
     )
 
 
-class TrainingSettings(Section):
+class TrainingSettings(InputChanges):
     """Settings of a training job that are passed unchanged to its process."""
 
     hyperparameters: Hyperparameters = Field({}, description="Keyword arguments of the task's build function.")
@@ -93,7 +94,6 @@ class TrainingSettings(Section):
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="Label smoothing of the hard term; 0: none. Not valid for regression."
     )
-    augment: bool = Field(False, description="Apply the task's augment(features, seed) to training inputs.")
     keep: Literal["best", "last"] = Field(
         "best",
         description="Weights that are exported: those of the epoch that the validation split likes best, or of the "

@@ -35,7 +35,7 @@ def card_of(
     config, data, strategy = plan.config, plan.data, plan.strategy
     metrics = {name: values for name, values in history.items() if name not in ("examples_per_second", INPUT_SHARE)}
     speeds, input_shares = history.get("examples_per_second", []), history[INPUT_SHARE]
-    progress.note(verdict(config.name, input_shares, data.options, config.augment))
+    progress.note(verdict(config.name, input_shares, data.options, config.augment and not data.parser.views))
     ledgers = ledgers_of(network, built.learner, built.stages, plan.examples_passing, config.batch_size)
     for part, kinds in ledgers.items():
         megabytes = {kind: size / 1e6 for kind, size in kinds.items()}

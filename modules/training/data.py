@@ -22,9 +22,8 @@ from stillhouse.modules.ingestion.on_disk import on_disk
 from stillhouse.modules.ingestion.options import or_autotune, with_options
 from stillhouse.modules.ingestion.service import InputService
 from stillhouse.modules.ingestion.shared_input import SharedInput
-from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card
+from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card, view_files
 from stillhouse.modules.ingestion.stream import (
-    Change,
     Portion,
     Source,
     parsed_batches,
@@ -35,9 +34,8 @@ from stillhouse.modules.ingestion.stream import (
 )
 from stillhouse.modules.ingestion.waiting import clocked
 from stillhouse.modules.models.heads import HEADS, MASKED
-from stillhouse.modules.models.task import find_augment
 from stillhouse.modules.settings import Ingestion
-from stillhouse.modules.text.masking import Masking
+from stillhouse.modules.training.changes import change_of
 from stillhouse.modules.training.config import TrainingConfig, identity_of, is_of_validation, validation_patterns
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
@@ -57,14 +55,14 @@ class TrainingData:
     workers: int  # that have files of their own; 1: every process reads all of them
     train_labels: LabelScan  # of all processes
     eval_labels: LabelScan
-    transfer_examples: int  # those without a label
+    transfer_examples: int  # of an epoch, those without a label
     validation_files: list[str]  # []: no validation split
     validation_labels: LabelScan | None
 
     @property
     def examples(self) -> int:
-        """Of an epoch."""
-        return self.train_labels.examples + self.transfer_examples
+        """Of an epoch; with K views of every example in the files, an epoch reads a K-th of them."""
+        return self.train_labels.examples // (self.parser.views or 1) + self.transfer_examples
 
 
 def check_labels(config: TrainingConfig, network: keras.Model, *scans: LabelScan) -> None:
@@ -163,12 +161,27 @@ def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
         spec = feature_spec_of(config, fn_args)
         card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
         label_spec(spec, config.label, HEADS[config.head])
-        parser = ExampleParser(spec, config.label, HEADS[config.head], card)
-        decoded = decoded_bytes(example_files([*fn_args.train_files, *config.transfer_files]), parser)
+        parser = ExampleParser(spec, config.label, HEADS[config.head])
+        files = training_files(config, fn_args)
+        decoded = decoded_bytes([*files["train"], *files["transfer"]], parser) + (card.decoded_bytes if card else 0)
         cache, why = choose(config.ingestion, decoded, config.strategy.workers or 1)
         progress.note(f"{config.name}: {why}")
         remember(config.checkpoint_folder, identity, cache)
     return config.model_copy(update={"ingestion": config.ingestion.model_copy(update={"cache": cache})})
+
+
+def training_files(config: TrainingConfig, fn_args: "FnArgs") -> dict[str, list[str]]:
+    """Returns the files of labelled and unlabelled examples, by split; where their views are in files, those."""
+    folder = config.soft_targets
+    if folder and read_soft_targets_card(folder).views:
+        return {
+            "train": view_files(folder, "train"),
+            "transfer": view_files(folder, "transfer") if config.transfer_files else [],
+        }
+    return {
+        "train": example_files(fn_args.train_files),
+        "transfer": example_files(config.transfer_files) if config.transfer_files else [],
+    }
 
 
 def read_data(
@@ -187,11 +200,9 @@ def read_data(
         are those of other examples.
     """
     label_spec(feature_spec, config.label, HEADS[config.head])
-    files = {
-        "train": example_files(fn_args.train_files),
+    files = training_files(config, fn_args) | {
         "eval": example_files([pattern for pattern in fn_args.eval_files if not is_of_validation(pattern)]),
         "validation": [name for pattern in validation_patterns(fn_args) for name in example_files([pattern])],
-        "transfer": example_files(config.transfer_files) if config.transfer_files else [],
     }
     try:
         return _looked_through(config, files, feature_spec, cluster)
@@ -241,7 +252,7 @@ def _looked_through(
         workers,
         labels,
         eval_labels,
-        transfer_examples,
+        transfer_examples // (parser.views or 1),
         files["validation"],
         validation_labels,
     )
@@ -308,23 +319,6 @@ def check_batches(config: TrainingConfig, strategy: tf.distribute.Strategy, exam
                 f"{config.name}: batch_size: found {config.batch_size}; expected at most {examples} "
                 f"on a TPU (examples); lower it"
             )
-
-
-def masking_of(config: TrainingConfig, data: TrainingData) -> Masking | None:
-    """Returns the masking of a pre-training job; None: any other training job."""
-    if not config.masking:
-        return None
-    return Masking(config.label, config.masking.share, largest=int(data.train_labels.largest))
-
-
-def change_of(config: TrainingConfig, data: TrainingData) -> Change | None:
-    """Returns the change applied to each batch of a training job."""
-    if config.masking:
-        return masking_of(config, data)
-    if not config.augment:
-        return None
-    augment = find_augment(config.task)
-    return lambda example, seed: (augment(example[0], seed), *example[1:])
 
 
 def make_datasets(

@@ -10,6 +10,7 @@ import tf_keras as keras
 from stillhouse.modules.distillation.head_per_teacher import logits_of_heads
 from stillhouse.modules.distillation.hints import Hints
 from stillhouse.modules.distillation.objectives import Objective
+from stillhouse.modules.ingestion.views import PARTNER, SHARE
 from stillhouse.modules.ingestion.waiting import INPUT_WAIT
 from stillhouse.modules.large_models.accumulation import accumulate
 from stillhouse.modules.large_models.pipeline import Pipeline
@@ -153,12 +154,11 @@ class Learner(keras.Model):
         """As `losses_of`, from what the forward pass gave."""
         output, *states = output if self._hints else [output]
         distillation, head = self._distillation, self._head
-        present, safe = tf.cast(head.is_labelled(labels), tf.float32), head.safe_labels(labels)
         if distillation is None:
             logits = head.logits(output)
-            return {"loss": present * head.hard_loss(safe, logits, self._label_smoothing)}, logits
+            return {"loss": self._hard_loss(labels, targets, logits)}, logits
         if self._predict_targets:
-            targets = tf.nest.map_structure(tf.stop_gradient, self._predict_targets(features))
+            targets = targets | tf.nest.map_structure(tf.stop_gradient, self._predict_targets(features))
         if distillation.head_per_teacher:
             head_logits = logits_of_heads(output, head, len(distillation.weights))
             logits = combine(head_logits, distillation.weights, 1.0, distillation.combination, head.name)
@@ -173,12 +173,33 @@ class Learner(keras.Model):
         temperature = tf.convert_to_tensor(self.temperature)
         hard, soft = 0.0, 0.0
         for (student, teacher), share in zip(pairs, shares, strict=True):
-            hard += share * present * head.hard_loss(safe, student, self._label_smoothing)
+            hard += share * self._hard_loss(labels, targets, student)
             soft += share * head.of_examples(distillation.objective(student, teacher, temperature), labels)
         loss = (1.0 - self.alpha) * hard + self.alpha * soft
         if self._hints:
             loss += self._hints([tf.cast(state, tf.float32) for state in states], targets)
         return {"loss": loss, "hard_loss": hard, "soft_loss": soft}, logits
+
+    def _hard_loss(self, labels, targets, logits) -> tf.Tensor:
+        return tf.add_n(
+            [
+                weight * self._head.hard_loss(safe, logits, self._label_smoothing)
+                for weight, safe in self._weighted_labels(labels, targets)
+            ]
+        )
+
+    def _weighted_labels(self, labels, targets) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Returns the labels of the examples, each with its weight, float32 [batch], 0 where there is none.
+
+        One, or of a batch of mixup two: the example's own and its partner's, with their shares.
+        """
+        weighted = [(1.0, labels)]
+        if PARTNER in targets:
+            weighted = [(targets[SHARE], labels), (1.0 - targets[SHARE], targets[PARTNER])]
+        head = self._head
+        return [
+            (share * tf.cast(head.is_labelled(each), tf.float32), head.safe_labels(each)) for share, each in weighted
+        ]
 
     def _update(self, data):
         (features, labels, targets), waited = data
@@ -225,7 +246,8 @@ class Learner(keras.Model):
 
         Returns:
           The gradients of the (scaled) loss by `learnt`, None for what it does not depend on, and {name: float32 []}:
-          sums of the losses and the quality over the examples, and LABELLED, the number of examples with a label.
+          sums of the losses and the quality over the examples, and LABELLED, the number of examples with a label; an
+          example of mixup counts by the shares that have one.
         """
         features, labels, targets = batch
         with tf.GradientTape() as tape:
@@ -235,7 +257,7 @@ class Learner(keras.Model):
                 of_network = tf.add_n(self.network.losses) / replicas
                 loss += of_network if share is None else of_network * share
             loss = self._scaled(loss)
-        return tape.gradient(loss, self.learnt), self._totals(losses, logits, labels)
+        return tape.gradient(loss, self.learnt), self._totals(losses, logits, labels, targets)
 
     def _piped(self, pipeline: Pipeline, batch, examples, replicas):
         """As `_passed`, stage by stage."""
@@ -256,7 +278,7 @@ class Learner(keras.Model):
         def loss_of(output, part):
             features, labels, targets = part
             losses, logits = self._losses_from(output, features, labels, targets)
-            return self._scaled(tf.reduce_sum(losses["loss"]) / examples), self._totals(losses, logits, labels)
+            return self._scaled(tf.reduce_sum(losses["loss"]) / examples), self._totals(losses, logits, labels, targets)
 
         return loss_of
 
@@ -265,8 +287,9 @@ class Learner(keras.Model):
         assert self._pipeline, "only a network in stages has passes"
         return clock(self._pipeline, self._inputs(batch[0]), batch, self._loss_of_stages(1.0), self.learnt)
 
-    def _totals(self, losses, logits, labels) -> dict[str, tf.Tensor]:
-        present = tf.cast(self._head.is_labelled(labels), tf.float32)
-        quality = present * self._head.quality_of(self._head.safe_labels(labels), logits)
+    def _totals(self, losses, logits, labels, targets) -> dict[str, tf.Tensor]:
+        weighted = self._weighted_labels(labels, targets)
+        present = tf.add_n([weight for weight, _ in weighted])
+        quality = tf.add_n([weight * self._head.quality_of(safe, logits) for weight, safe in weighted])
         totals = {name: tf.reduce_sum(values) for name, values in (losses | {self._head.quality: quality}).items()}
         return totals | {LABELLED: tf.reduce_sum(present)}

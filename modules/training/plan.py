@@ -17,13 +17,13 @@ from stillhouse.modules.large_models.parallelism import stage_devices, strategy_
 from stillhouse.modules.models.heads import HEADS, Head
 from stillhouse.modules.models.teachers import LOGITS, Faults, Teacher, load_teachers, predict_targets
 from stillhouse.modules.text.masking import Masking
+from stillhouse.modules.training.changes import check_change, masking_of
 from stillhouse.modules.training.config import TrainingConfig, identity_of
 from stillhouse.modules.training.data import (
     TrainingData,
     check_batches,
     decide_cache,
     feature_spec_of,
-    masking_of,
     read_data,
     updates_of,
 )
@@ -85,6 +85,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     config = decide_cache(config, fn_args)
     feature_spec = feature_spec_of(config, fn_args)
     data = read_data(config, fn_args, feature_spec, cluster)
+    check_change(config, data)
     check_batches(config, strategy, data.examples)
     whole_batches = isinstance(strategy, tf.distribute.TPUStrategy)
     steps = steps_in(data.examples, config.batch_size, whole_batches)

@@ -22,7 +22,7 @@ from stillhouse.components.pusher import Pusher
 from stillhouse.components.pusher.executor import teacher_folder
 from stillhouse.components.report import ComparedModel, Report
 from stillhouse.components.serving_check import ServingCheck
-from stillhouse.components.soft_targets import SoftTargets
+from stillhouse.components.soft_targets import SoftTargets, ViewsOfExamples
 from stillhouse.components.transfer_examples import TransferExamples
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
@@ -250,7 +250,7 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> tuple[dict[str, Base
         looked_into = distillation.dark_knowledge if number == 1 and settings.head == "classification" else []
         teacher_inputs: dict = {"teachers": teachers}
         if distillation.targets == "cached" or looked_into:
-            soft_targets = _add_soft_targets(dag, teachers, suffix)
+            soft_targets = _add_soft_targets(dag, teachers, suffix, _views_of(dag))
             if distillation.targets == "cached":
                 teacher_inputs = {"soft_targets": soft_targets}
         if looked_into:
@@ -282,7 +282,22 @@ def _add_students(dag: Dag, teachers: list[BaseChannel]) -> tuple[dict[str, Base
     return students, transfer
 
 
-def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> BaseChannel:
+def _views_of(dag: Dag) -> ViewsOfExamples | None:
+    """Returns the views that teachers are asked about beforehand; None: the examples as they are."""
+    settings, student = dag.settings, dag.settings.student
+    if not student.has_cached_views():
+        return None
+    without = ("preprocessing_fn", *settings.builders())
+    return ViewsOfExamples(
+        **student.input_changes().model_dump(),
+        count=student.distillation.views,
+        seed=student.seed,
+        task=settings.task,
+        code=code_fingerprint(settings.task, without=without) if student.augment else "",
+    )
+
+
+def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str, views: ViewsOfExamples | None) -> BaseChannel:
     settings = dag.settings
     writer = SoftTargets(
         teachers=teachers,
@@ -291,6 +306,7 @@ def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str) -> Bas
         head=settings.head,
         dtype=settings.student.distillation.targets_dtype,
         batch_size=settings.student.distillation.teacher_batch_size,
+        views=views,
         **dag.data,
     )
     return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]

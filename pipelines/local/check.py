@@ -1,9 +1,11 @@
 """Checks before a run: everything that can be known without running."""
 
+import tensorflow as tf
 import tf_keras as keras
 
 from stillhouse.modules.distillation.objectives import find_objective
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.views import check_changes
 from stillhouse.modules.large_models.check import check_network
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.models.imported import saved_width
@@ -56,6 +58,7 @@ def check_settings(settings: Settings) -> None:
         name: saved_width(existing[name], head) if model is None else head.width(model.output_shape[-1])
         for name, model in teachers.items()
     }
+    _check_input_changes(settings, [student, *teachers.values()])
     width = head.width(student.output_shape[-1])
     check_widths(widths, width)
     _check_omitted(settings.student.omit_classes, width)
@@ -63,6 +66,21 @@ def check_settings(settings: Settings) -> None:
         name = f"Teacher-{hint.teacher}"
         layer_output(teachers[name], hint.teacher_layer, name)
         layer_output(student, hint.student_layer, "the student")
+
+
+def _check_input_changes(settings: Settings, models: list[keras.Model | None]) -> None:
+    """Raises UserError if a change of training inputs does not fit the features that the networks read."""
+    existing = [model for model in models if model is not None]
+    if len(existing) < len(models):  # a saved_model, which may read other features
+        return
+    kinds = {
+        name: tf.as_dtype(tensor.dtype)
+        for model in existing
+        for name, tensor in zip(model.input_names, model.inputs, strict=True)
+    }
+    owners = {f"teachers[{number}]": teacher for number, teacher in enumerate(settings.teachers)}
+    for owner, training in ({"student": settings.student} | owners).items():
+        check_changes(training.input_changes(), kinds, owner)
 
 
 def _check_omitted(classes: list[int], width: int) -> None:

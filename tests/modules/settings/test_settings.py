@@ -242,9 +242,37 @@ def refuse(raw):
             "teachers[0].shard_copies: needs at least 2 copies; raise copies or remove shard_copies",
         ),
         (
-            {"student": {"augment": True}},
-            "student.augment: not valid with cached targets, which belong to the unchanged inputs",
+            {"student": {"distillation": {"views": 8}}},
+            "student.distillation.views: found 8, but nothing changes the inputs; set augment, noise, swap or mixup",
         ),
+        (
+            {"student": {"noise": 0.1, "distillation": {"views": 8, "targets": "online"}}},
+            "student.distillation.views: found 8; expected 1 with targets: online, which makes a new view in every",
+        ),
+        (
+            {
+                "data": blobs.settings()["data"] | {"transfer": "more"},
+                "student": {
+                    "noise": 0.1,
+                    "distillation": {"views": 2, "alpha": 1, "temperature": 1, "pseudo_labels": {}},
+                },
+            },
+            "student.distillation.pseudo_labels: not valid with views; remove one of them",
+        ),
+        (
+            {
+                "data": blobs.settings()["data"] | {"transfer": "more"},
+                "student": {"mixup": 1, "distillation": {"alpha": 1, "temperature": 1, "pseudo_labels": {}}},
+            },
+            "student.mixup: not valid with distillation.pseudo_labels, which belong to unmixed inputs",
+        ),
+        (
+            {"student": {"mixup": 0.4, "omit_classes": [1]}},
+            "student.mixup: not valid with omit_classes, which it would mix in; remove one of them",
+        ),
+        ({"student": {"swap": {"a": 1.5}}}, "student.swap.a: found 1.5; expected "),
+        ({"student": {"noise": -1}}, "student.noise: found -1; expected "),
+        ({"pretraining": {"a": {"noise": 0.1}}}, "pretraining.a.noise: not valid in a pre-training; remove it"),
         (
             {"student": {"distillation": {"hints": [{"teacher": 2, "teacher_layer": "a", "student_layer": "b"}]}}},
             "student.distillation.hints: found teacher 2; expected at most 1",
