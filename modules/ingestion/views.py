@@ -143,18 +143,17 @@ def kinds_of(feature_spec: dict, label: str) -> dict[str, tf.DType]:
     }
 
 
-def check_changes(changes: InputChanges, kinds: dict[str, tf.DType], owner: str = "") -> None:
+def check_changes(changes: InputChanges, kinds: dict[str, tf.DType], prefix: str = "") -> None:
     """Checks that the changes fit the features.
 
     Args:
       changes: the settings.
       kinds: types of the features, by name.
-      owner: key path of the settings, for messages.
+      prefix: of the keys in messages, such as "student.".
 
     Raises:
       UserError: noise or mixup of integers or strings, or a feature that does not exist.
     """
-    prefix = f"{owner}." if owner else ""
     floats = [name for name, kind in kinds.items() if kind.is_floating]
     for key in ("noise", "swap"):
         value = getattr(changes, key)

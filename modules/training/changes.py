@@ -45,4 +45,4 @@ def check_change(config: TrainingConfig, data: "TrainingData") -> None:
         return
     if config.mixup and data.parser.card:
         raise UserError(f"{config.name}: mixup: not valid with soft targets of unmixed examples; remove it")
-    check_changes(config.input_changes(), kinds_of(data.parser.feature_spec, config.label), config.name)
+    check_changes(config.input_changes(), kinds_of(data.parser.feature_spec, config.label), f"{config.name}: ")

@@ -80,7 +80,7 @@ def _check_input_changes(settings: Settings, models: list[keras.Model | None]) -
     }
     owners = {f"teachers[{number}]": teacher for number, teacher in enumerate(settings.teachers)}
     for owner, training in ({"student": settings.student} | owners).items():
-        check_changes(training.input_changes(), kinds, owner)
+        check_changes(training.input_changes(), kinds, f"{owner}.")
 
 
 def _check_omitted(classes: list[int], width: int) -> None:

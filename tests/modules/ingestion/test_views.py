@@ -163,7 +163,7 @@ KINDS = {name: spec.dtype for name, spec in SPEC.items() if name != "label"}
 )
 def test_a_change_that_does_not_fit_a_feature_is_refused_by_its_name(changes, kinds, message):
     with pytest.raises(UserError, match=message):
-        check_changes(InputChanges(**changes), kinds, "student")
+        check_changes(InputChanges(**changes), kinds, "student.")
 
 
 def test_noise_without_names_is_of_the_float_features(tmp_path):

@@ -64,6 +64,8 @@ def test_what_is_right_passes(check):
         ),
         ({"teachers": [{"saved_model": "nowhere"}]}, r"Teacher-1 .teachers.*: no SavedModel in this folder"),
         ({"teachers": [{"augment": True}]}, r"has no function augment\(features, seed\)"),
+        ({"student": {"noise": {"size": 0.1}}}, r"student.noise: found the feature 'size'; expected one of: features"),
+        ({"teachers": [{"swap": {"size": 0.1}}]}, r"teachers\[0\].swap: found the feature 'size'; expected one of"),
         ({"student": {"distillation": {"objective": "blobs_task.loss"}}}, "'blobs_task' has no function 'loss'"),
         (
             {"student": {"distillation": {"hints": [{"teacher_layer": "deep", "student_layer": "deep"}]}}},
