@@ -6,7 +6,9 @@ from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import RunOptions
 from tfx.types import artifact_utils, standard_artifacts
 
+from stillhouse.components.soft_targets import ViewsOfExamples
 from stillhouse.components.soft_targets.executor import Executor as SoftTargets
+from stillhouse.components.soft_targets.executor import SoftTargetsParameters
 from stillhouse.modules.settings import Settings, Training
 from stillhouse.modules.training.config import TrainingConfig
 from stillhouse.pipelines.dag.create import create_pipeline
@@ -48,7 +50,13 @@ def training_config(dag: Dag, of: Training, role: str, seed: int, name: str | No
 
 
 def write_soft_targets(
-    folder: Path, graph: Path, label: str, teachers: list[Path], examples: Path, transfer: bool = False
+    folder: Path,
+    graph: Path,
+    label: str,
+    teachers: list[Path],
+    examples: Path,
+    transfer: bool = False,
+    views: ViewsOfExamples | None = None,
 ) -> str:
     """Runs the SoftTargets component and returns the folder of the targets.
 
@@ -59,6 +67,7 @@ def write_soft_targets(
       teachers: folders of exported models.
       examples: folder of transformed examples with Split-train, and Split-transfer if `transfer`.
       transfer: whether to ask about the transfer examples too.
+      views: the views to ask about; None: the examples as they are.
     """
     inputs = {
         f"teacher_{number}": [artifact(standard_artifacts.Model, teacher)]
@@ -69,7 +78,7 @@ def write_soft_targets(
     if transfer:
         inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, examples, "transfer")]
     targets = artifact(standard_artifacts.Examples, folder)
-    properties = {"label": label, "head": "classification", "dtype": "float32", "batch_size": 512}
+    parameters = SoftTargetsParameters(label=label, head="classification", dtype="float32", batch_size=512, views=views)
     context = SoftTargets.Context(beam_pipeline_args=list(BEAM_OPTIONS))
-    SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, properties)
+    SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, parameters.properties())
     return targets.uri

@@ -19,7 +19,7 @@ class Task(Protocol):
 
     `augment(features, seed)` returns a batch of training inputs, changed at random. `features` is {name: tensor
     [batch, ...]} as preprocessing_fn returns them, without the label; `seed` is int32 [2], another for each batch.
-    Training calls it if `augment: true` stands in the settings.
+    Training, or SoftTargets for cached views, calls it if `augment: true` stands in the settings.
 
     `build_language_model(**hyperparameters)` returns the network of `pretraining`: an uncompiled tf_keras model from
     sub-words' ids to logits [batch, positions, vocabulary].
