@@ -1,11 +1,15 @@
 """Settings of the baseline: how the student's network is trained without teachers."""
 
+from typing import Annotated
+
 from pydantic import Field, model_validator
 
 from stillhouse.modules.settings.section import Section
 from stillhouse.modules.settings.training import Optimizer, Training
 
 NOT_OF_TRAINING = {"updates"}
+AMOUNTS = ("noise", "swap", "mixup")
+Amount = Annotated[float, Field(ge=0)]
 
 
 class Baseline(Section):
@@ -28,6 +32,15 @@ class Baseline(Section):
     optimizer: Optimizer | None = Field(None, description="Optimiser and learning rate; null: the student's.")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="Label smoothing; null: the student's.")
     augment: bool | None = Field(None, description="Apply the task's augment to inputs; null: as for the student.")
+    noise: Amount | dict[str, Amount] | None = Field(
+        None, description="As for the student; 0: none; null: the student's."
+    )
+    swap: Amount | dict[str, Amount] | None = Field(
+        None, description="As for the student; 0: none; null: the student's."
+    )
+    mixup: Amount | None = Field(
+        None, description="As for the student, and mixes the labels; 0: none; null: the student's."
+    )
     early_stopping: int | None = Field(None, ge=1, description="As for the student; null: the student's.")
 
     @model_validator(mode="after")
@@ -39,4 +52,6 @@ class Baseline(Section):
     def training_of(self, student: Training) -> Training:
         """Returns the student's settings with those of the baseline in their place."""
         own = {name: getattr(self, name) for name in type(self).model_fields if name not in NOT_OF_TRAINING}
-        return student.model_copy(update={name: value for name, value in own.items() if value is not None})
+        own = {name: value for name, value in own.items() if value is not None}
+        # An amount of 0 turns off what the student has.
+        return student.model_copy(update=own | {name: own[name] or None for name in AMOUNTS if name in own})

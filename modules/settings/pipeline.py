@@ -96,6 +96,8 @@ class Settings(Section):
             raise ValueError("student.distillation.head_per_teacher: needs at least 2 teachers; found 1")
         self._check_starts()
         self._check_validation()
+        if self.baseline.mixup and student.omit_classes:
+            raise ValueError("baseline.mixup: not valid with student.omit_classes, which it would mix in; remove it")
         if student.strategy.name == "parameter_server" and distillation.targets == "online":
             raise ValueError(
                 "student.distillation.targets: online is not valid with parameter_server (TensorFlow loads no teacher "

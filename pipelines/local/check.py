@@ -12,7 +12,7 @@ from stillhouse.modules.models.imported import saved_width
 from stillhouse.modules.models.layers import layer_output
 from stillhouse.modules.models.task import build_model, find_augment, load_task
 from stillhouse.modules.models.teachers import check_widths
-from stillhouse.modules.settings import Pretraining, Settings, Training
+from stillhouse.modules.settings import InputChanges, Pretraining, Settings, Training
 from stillhouse.pipelines.dag.create import saved_teachers
 from stillhouse.pipelines.local.data_check import check_data, check_evaluation_columns, check_transfer
 from stillhouse.pipelines.local.paths import saved_models
@@ -78,8 +78,9 @@ def _check_input_changes(settings: Settings, models: list[keras.Model | None]) -
         for model in existing
         for name, tensor in zip(model.input_names, model.inputs, strict=True)
     }
-    owners = {f"teachers[{number}]": teacher for number, teacher in enumerate(settings.teachers)}
-    for owner, training in ({"student": settings.student} | owners).items():
+    owners: dict[str, InputChanges] = {f"teachers[{n}]": teacher for n, teacher in enumerate(settings.teachers)}
+    owners |= {"student": settings.student, "baseline": settings.baseline_training()}
+    for owner, training in owners.items():
         check_changes(training.input_changes(), kinds, f"{owner}.")
 
 

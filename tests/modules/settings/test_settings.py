@@ -391,3 +391,15 @@ def test_every_section_and_key_stands_in_the_table():
         assert all(f"| `{key}` |" in tables for key in section["properties"])
     assert "| `alpha` | [Schedule](#schedule) |" in tables
     assert "| `micro_batches` | integer, at least 1, or null | `null` |" in tables
+
+
+def baseline_of(student, **baseline):
+    return parse_settings(blobs.settings(student=student, baseline=baseline), "x").baseline_training()
+
+
+def test_a_baseline_is_treated_as_the_student_unless_its_settings_say_otherwise():
+    student = {"epochs": 7, "noise": 0.3, "mixup": 0.2, "optimizer": {"learning_rate": 0.5}}
+    same = baseline_of(student)
+    assert (same.epochs, same.noise, same.mixup, same.optimizer.learning_rate) == (7, 0.3, 0.2, 0.5)
+    other = baseline_of(student, epochs=3, noise=0, mixup=0.4, optimizer={"learning_rate": 0.1})
+    assert (other.epochs, other.noise, other.mixup, other.optimizer.learning_rate) == (3, None, 0.4, 0.1)
