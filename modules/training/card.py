@@ -13,7 +13,12 @@ from stillhouse.modules.training.build import BuiltTraining
 from stillhouse.modules.training.config import is_of_validation
 from stillhouse.modules.training.plan import TrainingPlan
 from stillhouse.modules.training.report import ledgers_of, listed
+from stillhouse.modules.training.soft_term import SOFT_GRADIENT_SHARE
+from stillhouse.modules.training.training_fidelity import training_fidelity
 from stillhouse.modules.training.validation import PREFIX, best_epoch, evaluation_batches, make_measure
+
+# Settings of a training job that give its inputs new views, as far as they exist.
+VIEWS = ("augment", "mixup", "noise", "swap")
 
 
 def card_of(
@@ -33,7 +38,8 @@ def card_of(
       megabytes_before: resident set of this process when the training job began.
     """
     config, data, strategy = plan.config, plan.data, plan.strategy
-    metrics = {name: values for name, values in history.items() if name not in ("examples_per_second", INPUT_SHARE)}
+    apart = ("examples_per_second", INPUT_SHARE, SOFT_GRADIENT_SHARE)
+    metrics = {name: values for name, values in history.items() if name not in apart}
     speeds, input_shares = history.get("examples_per_second", []), history[INPUT_SHARE]
     progress.note(verdict(config.name, input_shares, data.options, config.augment and not data.parser.views))
     ledgers = ledgers_of(network, built.learner, built.stages, plan.examples_passing, config.batch_size)
@@ -56,11 +62,16 @@ def card_of(
         "cache": data.options.cache,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,
+        "views": {name: getattr(config, name) for name in VIEWS if getattr(config, name, None)},
         "memory": {"bytes": ledgers, "peak_mb": peak},
         "history": metrics,
     }
     if data.validation_labels:
         card["validation"] = _validation_of(plan, history)
+    fidelity = training_fidelity(plan, built, network)
+    if fidelity:
+        (share,) = history.get(SOFT_GRADIENT_SHARE, [None])
+        card["distillation"] = fidelity | {SOFT_GRADIENT_SHARE: share}
     if plan.masking:
         evaluated = [pattern for pattern in plan.fn_args.eval_files if not is_of_validation(pattern)]
         batches = evaluation_batches(example_files(evaluated), data.parser, plan.masking)

@@ -147,6 +147,12 @@ class Learner(keras.Model):
         """
         return self._losses_from(self._forward(self._inputs(features), training=training), features, labels, targets)
 
+    def targets_of(self, features, targets) -> dict[str, tf.Tensor]:
+        """Returns the cached `targets` of a batch, or with them the online teachers' predictions."""
+        if not self._predict_targets:
+            return targets
+        return targets | tf.nest.map_structure(tf.stop_gradient, self._predict_targets(features))
+
     def _inputs(self, features):
         return {name: features[name] for name in self.network.input_names}
 
@@ -157,8 +163,7 @@ class Learner(keras.Model):
         if distillation is None:
             logits = head.logits(output)
             return {"loss": self._hard_loss(labels, targets, logits)}, logits
-        if self._predict_targets:
-            targets = targets | tf.nest.map_structure(tf.stop_gradient, self._predict_targets(features))
+        targets = self.targets_of(features, targets)
         if distillation.head_per_teacher:
             head_logits = logits_of_heads(output, head, len(distillation.weights))
             logits = combine(head_logits, distillation.weights, 1.0, distillation.combination, head.name)

@@ -18,6 +18,7 @@ from stillhouse.modules.training.event_files import EventFiles
 from stillhouse.modules.training.loop import Steps, run_custom, run_fit
 from stillhouse.modules.training.plan import TrainingPlan
 from stillhouse.modules.training.report import EpochReport, EpochSize, draw_step
+from stillhouse.modules.training.soft_term import SoftTerm
 from stillhouse.modules.training.validation import Validation, has_ended
 
 
@@ -91,9 +92,13 @@ def _checkpoints(plan: TrainingPlan, built: BuiltTraining, validation: Validatio
 def _callbacks(plan: TrainingPlan, checkpoints: Checkpoints, validation: Validation | None) -> list:
     config, steps = plan.config, plan.steps_per_epoch
     size = EpochSize(plan.examples_per_epoch, steps, batches_of_each(plan.strategy, config, steps))
-    callbacks = [EpochReport(config.name, config.epochs, size, validation), checkpoints]
+    callbacks: list = [EpochReport(config.name, config.epochs, size, validation)]
     if validation:
         callbacks.insert(0, validation)  # its figures are reported, and saved
+    # Not in a cluster, nor where the network is on several devices in pieces, which hold no more than that.
+    if config.distillation and plan.cluster is None and not plan.stage_devices and not plan.masking:
+        callbacks.append(SoftTerm(plan, checkpoints.history))
+    callbacks.append(checkpoints)
     if is_chief(plan.cluster):
         callbacks.append(EventFiles(plan.fn_args.model_run_dir, config))
     if config.distillation:
