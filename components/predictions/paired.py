@@ -48,6 +48,15 @@ class PairedChange:
         return "worse" if self.high < 0 else "undecided"
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """The share of the gap between two models that a third one closes, with its interval."""
+
+    share: float
+    low: float
+    high: float
+
+
 class PairedTests:
     """Paired tests of one metric between the models of a table; the resamples are drawn once for all pairs.
 
@@ -93,6 +102,37 @@ class PairedTests:
             p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
             test = "McNemar"
         return PairedChange(float(differences.mean()), low, high, p, test, confidence, units)
+
+    def recovered(
+        self, model: str, lower: str, upper: str, confidence: float = CONFIDENCE
+    ) -> tuple[Recovered | None, str | None]:
+        """Returns (model − lower) / (upper − lower) with its bootstrap interval, or None and the reason.
+
+        A ratio to a gap that may be 0 has no interval of use, so the gap's own interval must be above 0. The resamples
+        are those of `change`: all three models meet the same examples in each.
+
+        Args:
+          model: name of the student.
+          lower: of the baseline.
+          upper: of the teacher or ensemble.
+          confidence: of the interval, and of the gap's.
+        """
+        gap, gain = self.change(upper, lower, confidence), self.change(model, lower, confidence)
+        if gap is None or gain is None:
+            return None, f"{self._metric} is undefined on the eval examples"
+        if gap.low <= 0:
+            return None, (
+                f"{upper} is not shown to be better than {lower}: {self._metric} {gap.change:+.4f}, {confidence:.0%} "
+                f"interval {gap.low:+.4f} to {gap.high:+.4f}"
+            )
+        of_models = self._areas if self._metric in AREAS else self._means
+        resampled = {name: of_models[name] for name in (model, lower, upper)}
+        if self._metric in AREAS:  # the first is no resample
+            resampled = {name: samples[1:] for name, samples in resampled.items()}
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shares = (resampled[model] - resampled[lower]) / (resampled[upper] - resampled[lower])
+        low, high, _ = _interval(shares[np.isfinite(shares)], confidence)
+        return Recovered(gain.change / gap.change, low, high), None
 
     @cached_property
     def _values(self) -> dict[str, np.ndarray]:

@@ -28,10 +28,11 @@ from stillhouse.components.evaluation import (
     metric_name,
     read_evaluation,
 )
-from stillhouse.components.predictions.fidelity import fidelity, never_predicted, slice_fidelities
+from stillhouse.components.predictions.fidelity import never_predicted
 from stillhouse.components.predictions.paired import PairedTests
 from stillhouse.components.predictions.table import PredictionTable, read_predictions
 from stillhouse.components.report.data import data_of, shift_warnings, shifts_of
+from stillhouse.components.report.distillation import baseline_of, distillation_of, fidelity_of
 from stillhouse.components.report.page import DETAILS, PAGE, render
 from stillhouse.components.report.predictions import calibration, confusion_matrix, disagreements, image_of
 from stillhouse.components.serving_check.executor import DECISION
@@ -130,7 +131,11 @@ class Executor(base_executor.BaseExecutor):
             )
         reference = next(row.name for role in ("ensemble", "teacher") for row, *_ in rows if row.role == role)
         names = [row.name for row, *_ in rows]
+        card_of = {row.role: card for (row, *_), card in zip(rows, cards, strict=True)}
+        baseline = next((row.name for row, *_ in rows if row.role == "baseline"), None)
+        tests = PairedTests(table, parameters.gate_metric, parameters.gate_metric in LOWER)
         pushed, settings = input_dict["pushed_model"][0], json.loads(parameters.settings)
+        compared_fidelity = fidelity_of(table, reference, settings["evaluation"]["slices"])
         comparison = {
             "pipeline": parameters.pipeline,
             "eval_examples": int(rows[0][2].overall[EXAMPLES]),
@@ -142,8 +147,19 @@ class Executor(base_executor.BaseExecutor):
             "pushed": pushed.get_string_custom_property("pushed_destination")
             if pushed.get_int_custom_property("pushed")
             else None,
-            "pairs": compared_pairs(table, names, parameters.gate_metric),
-            "fidelity": _fidelity(table, reference, settings["evaluation"]["slices"]),
+            "pairs": compared_pairs(tests, names, parameters.gate_metric),
+            "fidelity": compared_fidelity,
+            "distillation": distillation_of(
+                table,
+                tests,
+                parameters.gate_metric,
+                reference,
+                baseline,
+                card_of["student"],
+                settings,
+                compared_fidelity["agreement"] if compared_fidelity else None,
+            ),
+            "baseline": baseline_of(card_of["baseline"], card_of["student"]) if baseline else None,
             "warnings": _warnings(table, reference) + shift_warnings(shifts),
             "settings": settings,
         }
@@ -183,15 +199,14 @@ def _defined(metrics: dict[str, float], without: set[str]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if name not in without and math.isfinite(value)}
 
 
-def compared_pairs(table: PredictionTable, names: list[str], metric: str) -> list[dict[str, Any]]:
+def compared_pairs(tests: PairedTests, names: list[str], metric: str) -> list[dict[str, Any]]:
     """Returns the paired tests of all pairs of models, the student's first.
 
     Args:
-      table: predictions of the models.
+      tests: of the metric, between the models.
       names: of the models, in the order of the comparison.
       metric: short name.
     """
-    tests = PairedTests(table, metric, metric in LOWER)
     ordered = sorted(names, key=lambda name: name != STUDENT)  # stable: the others keep their order
     pairs = []
     for number, model in enumerate(ordered):
@@ -202,18 +217,6 @@ def compared_pairs(table: PredictionTable, names: list[str], metric: str) -> lis
                     {"model": model, "other": other, "metric": metric, **asdict(paired), "verdict": paired.verdict}
                 )
     return pairs
-
-
-def _fidelity(table: PredictionTable, reference: str, slices: list[str | list[str]]) -> dict[str, Any] | None:
-    if table.head == "regression":
-        return None
-    columns = [[entry] if isinstance(entry, str) else entry for entry in slices]
-    by_slice = slice_fidelities(table, reference, columns)
-    return {
-        "reference": reference,
-        **asdict(fidelity(table, reference)),
-        "slices": {name: asdict(value) for name, value in sorted(by_slice.items())},
-    }
 
 
 def _warnings(table: PredictionTable, reference: str) -> list[str]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from stillhouse.components.evaluation import EXAMPLES, LOWER_IS_BETTER, metric_name
 from stillhouse.components.report import figures
+from stillhouse.modules.distillation.summary import learnt, summary, treatment
 from stillhouse.modules.visible import visible, visible_data, visible_json
 
 PAGE = "report.html"
@@ -56,6 +57,7 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
         reference=reference,
         metric=metric,
         compression=compression(student, reference, deciding),
+        gained=gained(comparison),
         failed_gates=[gate for gate in comparison["gates"] if not gate["passed"]],
         hinton=_hinton(models.values(), metric),
         slices=compared_slices(list(models.values()), student, metric, details["min_slice_examples"]),
@@ -77,6 +79,19 @@ def render(comparison: dict[str, Any], details: dict[str, Any], again: str | Non
         dark_knowledge=_shown(details.get("dark_knowledge")),
         settings=settings,
     )
+
+
+def gained(comparison: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the lines of the section about distillation; None: a run before there was one."""
+    distillation, baseline = comparison.get("distillation"), comparison.get("baseline")
+    if not distillation:
+        return None
+    return {
+        "lines": list(filter(None, [summary(distillation), learnt(distillation)])),
+        "diagnosis": distillation["diagnosis"],
+        "reason": distillation["recovered_reason"],
+        "baseline": treatment(baseline) if baseline else None,
+    }
 
 
 def compression(student: dict[str, Any], reference: dict[str, Any] | None, gate: dict[str, Any] | None) -> str:

@@ -78,11 +78,12 @@ def soft_gradient_share(learner: Learner, strategy: tf.distribute.Strategy, batc
       strategy: of one process; one of its replicas is asked.
       batch: (features, labels, targets), with labels.
     """
+    features, labels, targets = batch
     weights = learner.network.trainable_variables
 
     def norm_of(term: str) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            losses, _ = learner.losses_of(*batch, training=False)
+            losses, _ = learner.losses_of(features, labels, targets, training=False)
             total = tf.reduce_sum(losses[term])
         gradients = [part for part in tape.gradient(total, weights) if part is not None]
         # One row of an embedding may be several rows of its sparse gradient.

@@ -61,7 +61,7 @@ def training_fidelity(plan: TrainingPlan, built: BuiltTraining, network: keras.M
     passes = FRACTION * config.epochs
     compared = tf.function(_compared(plan, built.learner, network), autograph=needs_autograph(network))
     sums: dict[str, _Sums] = {}
-    low, high = np.inf, -np.inf
+    low, high = np.array(np.inf), np.array(-np.inf)  # of each output
     for kind, files in files_by_kind(plan.data).items():
         count = int(np.clip(passes * files.count, MIN_INPUTS, MAX_INPUTS))
         sums[kind] = own = _Sums()

@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from stillhouse.modules.distillation.summary import learnt, summary, treatment
+
 
 def print_comparison(comparison: dict[str, Any], console: Console) -> None:
     """Prints every model (role, metrics, size, latency), every gate with its reason, and the push."""
@@ -25,7 +27,7 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
     for gate in comparison["gates"]:
         verdict = "[green]passed[/green] " if gate["passed"] else "[red]failed[/red] "
         console.print(f"  {gate['name']:<9} {verdict}  {escape(gate['reason'])}", highlight=False, soft_wrap=True)
-    for line in paired_lines(comparison):
+    for line in [*paired_lines(comparison), *distillation_lines(comparison)]:
         console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
     for warning in comparison.get("warnings", []):
         console.print(f"  [yellow]warning[/yellow]   {escape(warning)}", highlight=False, soft_wrap=True)
@@ -39,9 +41,26 @@ def print_comparison(comparison: dict[str, Any], console: Console) -> None:
         console.print("not pushed: a gate failed; the served version is unchanged")
 
 
+def distillation_lines(comparison: dict[str, Any]) -> list[str]:
+    """Returns in words what distillation gained and why, and how the baseline was trained; [] of an older run."""
+    lines = []
+    if distillation := comparison.get("distillation"):
+        lines.append(f"distillation: {summary(distillation)}")
+        lines += filter(None, [learnt(distillation)])
+        lines += [f"diagnosis: {sentence}" for sentence in distillation["diagnosis"]]
+    if baseline := comparison.get("baseline"):
+        lines.append(f"Baseline: {treatment(baseline)}")
+    return lines
+
+
 def paired_lines(comparison: dict[str, Any]) -> list[str]:
-    """Returns in words how sure the student's differences from twin and teacher are, and its fidelity."""
+    """Returns in words how sure the student's differences from the other models are, and its fidelity.
+
+    The difference from the baseline is among the `distillation_lines`, if there are such.
+    """
     names = {model["role"]: model["name"] for model in comparison["models"]}
+    if (comparison.get("distillation") or {}).get("gain"):
+        names.pop("baseline", None)
     others = filter(None, [names.get("baseline"), names.get("ensemble") or names.get("teacher"), names.get("pushed")])
     lines = []
     for other in others:

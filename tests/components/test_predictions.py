@@ -98,6 +98,34 @@ def test_the_bootstrap_agrees_with_the_normal_approximation(metric, monkeypatch)
     assert normal.change == bootstrap.change
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "loss", "auc"])
+def test_the_recovered_share_of_the_gap_is_resampled_with_all_three_models(metric):
+    table = table_of(600, classes=2, Student=1.6, Baseline=0.5, Ensemble=2.5)
+    recovered, reason = PairedTests(table, metric, metric == "loss").recovered("Student", "Baseline", "Ensemble")
+    assert reason is None
+
+    def share(rows):
+        part = table.part(rows)
+        if metric == "auc":
+            values = {name: roc_auc_score(part.labels, answers[:, 1]) for name, answers in part.models.items()}
+        else:
+            values = {name: unit_values(part, name, metric).mean() for name in part.models}
+        return (values["Student"] - values["Baseline"]) / (values["Ensemble"] - values["Baseline"])
+
+    random = np.random.default_rng(3)
+    draws = [share(random.integers(0, 600, 600)) for _ in range(400)]
+    assert recovered.share == pytest.approx(share(np.arange(600)), rel=1e-4)
+    assert recovered.low == pytest.approx(np.quantile(draws, 0.025), abs=0.06)
+    assert recovered.high == pytest.approx(np.quantile(draws, 0.975), abs=0.06)
+
+
+def test_a_gap_that_is_not_shown_has_no_share():
+    table = table_of(100, Student=1.0, Baseline=1.0, Ensemble=1.01)
+    recovered, reason = PairedTests(table, "accuracy", False).recovered("Student", "Baseline", "Ensemble")
+    assert recovered is None
+    assert reason.startswith("Ensemble is not shown to be better than Baseline: accuracy ")
+
+
 def test_intervals_hold_the_truth_about_as_often_as_they_say():
     """Of models that are equally good, 95 % intervals hold no change in about 95 of 100 draws of the examples."""
     held = 0

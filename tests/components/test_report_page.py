@@ -90,6 +90,23 @@ def made_up(classes=3, teachers=1, slices=4, baseline=True, pushed="serving/x/1"
         undecided = {"low": -0.1, "high": 0.1, "p": 0.5, "verdict": "undecided"}
         comparison["pairs"].append({"model": models[0]["name"], "other": models[1]["name"], **test, **undecided})
     comparison["fidelity"] = {"reference": models[0]["name"], "agreement": 0.9, "kl": 0.05, "examples": 500}
+    gain = {"metric": "accuracy", "change": 0.03, "low": 0.01, "high": 0.05, "p": 0.001, "test": "McNemar"}
+    comparison["distillation"] = {
+        "reference": "Ensemble" if teachers > 1 else "Teacher-1",
+        "baseline": "Baseline" if baseline else None,
+        "gain": gain | {"confidence": 0.95} if baseline else None,
+        "recovered": {"share": 0.3, "low": 0.1, "high": 0.5} if baseline else None,
+        "recovered_reason": None if baseline else "there is no baseline",
+        "fidelity": {"train": 0.99, "eval": 0.9},
+        "entropy": 0.05,
+        "entropy_transfer": None,
+        "max_entropy": 2.3,
+        "soft_gradient_share": 0.8,
+        "diagnosis": [f"the teachers repeat the labels {NASTY}"],
+    }
+    views = {"views": {"augment": True}, "student_views": {"augment": True}}
+    treated = {"updates": 2820, "student_updates": 2820, "validation": None, **views}
+    comparison["baseline"] = treated if baseline else None
     comparison["warnings"] = [f"class {NASTY}: the student never predicts it"]
     random = np.random.RandomState(1)
     labels = random.randint(0, classes, 500)
@@ -169,6 +186,27 @@ def test_the_first_screen_says_whether_and_why_not():
     pushed = Tags(render(*made_up())).words
     assert "Pushed" in pushed
     assert "Not pushed" not in pushed
+
+
+def test_what_distillation_gained_and_why_stands_before_the_models():
+    words = Tags(render(*made_up())).words
+    for text in (
+        "Gain +0.0300 accuracy over Baseline (95% interval +0.0100 to +0.0500, p = 0.001, McNemar), recovers 30% (10% "
+        "to 50%) of the gap to Teacher-1; soft targets hold 0.05 of 2.30 nats.",
+        "The student agrees with its teachers on 99.0% of its training inputs and 90.0% of eval",
+        f"the teachers repeat the labels {NASTY}",
+        "Baseline: 2,820 updates (the student's number), last epoch, same views as the student.",
+    ):
+        assert text in words
+    without = Tags(render(*made_up(baseline=False))).words
+    assert "Gain unknown; soft targets hold" in without
+    assert "Share of the gap: there is no baseline." in without
+
+
+def test_a_run_before_there_was_a_diagnosis_has_no_such_section():
+    comparison, details = made_up()
+    del comparison["distillation"], comparison["baseline"]
+    assert "What distillation gained" not in render(comparison, details)
 
 
 def test_data_lineage_and_the_way_to_run_it_again_are_told():
