@@ -9,7 +9,6 @@ import tensorflow as tf
 import tf_keras as keras
 
 from stillhouse.modules.cluster.spec import is_chief
-from stillhouse.modules.distillation.head_per_teacher import logits_of_heads
 from stillhouse.modules.models.autograph import needs_autograph
 from stillhouse.modules.models.combination import combine
 from stillhouse.modules.models.heads import MASKED, Head
@@ -18,6 +17,7 @@ from stillhouse.modules.training.build import BuiltTraining
 from stillhouse.modules.training.input_sample import LABELLED, UNLABELLED, files_by_kind, sampled_batches
 from stillhouse.modules.training.learner import Learner
 from stillhouse.modules.training.plan import TrainingPlan
+from stillhouse.modules.training.validation import combined_logits
 
 # Inputs of each kind that are looked at: this fraction of the training job's forward passes, within these limits.
 FRACTION = 0.02
@@ -121,17 +121,12 @@ def _compared(plan: TrainingPlan, learner: Learner, network: keras.Model):
 
     The predictions are [batch, outputs], the others float32 [batch].
     """
-    settings, head, heads = plan.config.distillation, plan.head, plan.config.heads
-    assert settings, "only a student that distils has teachers"
-    weights, combination = settings.ensemble.weights, settings.ensemble.combination
+    head = plan.head
 
     def compared(features, labels, targets):
         teachers = combined_teachers(plan, learner, features, targets)
         output = network({name: features[name] for name in network.input_names}, training=False)
-        if heads > 1:
-            student = combine(logits_of_heads(output, head, heads), weights, 1.0, combination, head.name)
-        else:
-            student = head.logits(output)
+        student = combined_logits(plan.config, output)
         none = tf.zeros(tf.shape(teachers)[:1])
         if head.name == "regression":
             return teachers, none, none
