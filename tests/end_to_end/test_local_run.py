@@ -1,6 +1,7 @@
 """Whole runs of a small task with string labels, from the command line."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -61,6 +62,13 @@ def test_a_run_ends_with_a_pushed_student_and_a_table(finished):
         assert pair["change"] == pytest.approx(metrics["Student"] - metrics[other], abs=1e-6)
         assert pair["low"] <= pair["change"] <= pair["high"]
     assert 0.5 < result["fidelity"]["agreement"] <= 1
+    gained = result["distillation"]
+    assert gained["gain"]["change"] == pairs["Baseline"]["change"]
+    assert gained["fidelity"]["eval"] == result["fidelity"]["agreement"]
+    assert 0 < gained["entropy"] < gained["max_entropy"] == pytest.approx(math.log(3))
+    assert 0 < gained["soft_gradient_share"] < 1
+    assert 1 <= len(gained["diagnosis"]) <= 3
+    assert result["baseline"]["updates"] == result["baseline"]["student_updates"]
     assert {gate["name"]: gate["passed"] for gate in result["gates"]} == dict.fromkeys(
         ("teacher", "baseline", "pushed", "serving"), True
     )

@@ -70,6 +70,8 @@ def assert_same(ours, theirs):
     assert card["history"].keys() == other_card["history"].keys()
     for name, values in card["history"].items():
         np.testing.assert_allclose(values, other_card["history"][name], rtol=1e-5)
+    for name in ("entropy", "agreement", "soft_gradient_share"):
+        assert card["distillation"][name] == pytest.approx(other_card["distillation"][name], rel=1e-4)
 
 
 @pytest.mark.parametrize(("loop", "cache"), [soak("fit", "memory"), ("custom", "disk"), soak("fit", "none")])
