@@ -1,6 +1,8 @@
 """Parts of a pipeline, for benchmarks that leave out the DAG around them: data, soft targets, configurations."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import RunOptions
@@ -57,6 +59,9 @@ def write_soft_targets(
     examples: Path,
     transfer: bool = False,
     views: ViewsOfExamples | None = None,
+    fold_teachers: Sequence[Sequence[Path]] = (),
+    dtype: Literal["float32", "float16", "int8"] = "float32",
+    top: int | None = None,
 ) -> str:
     """Runs the SoftTargets component and returns the folder of the targets.
 
@@ -68,17 +73,30 @@ def write_soft_targets(
       examples: folder of transformed examples with Split-train, and Split-transfer if `transfer`.
       transfer: whether to ask about the transfer examples too.
       views: the views to ask about; None: the examples as they are.
+      fold_teachers: folders of exported models of each fold, one per teacher; empty: no folds.
+      dtype, top: of the targets.
     """
     inputs = {
         f"teacher_{number}": [artifact(standard_artifacts.Model, teacher)]
         for number, teacher in enumerate(teachers, start=1)
     }
+    by_teacher = [model for of_teacher in zip(*fold_teachers, strict=True) for model in of_teacher]
+    for number, model in enumerate(by_teacher, start=1):
+        inputs[f"fold_{number}"] = [artifact(standard_artifacts.Model, model)]
     inputs["examples"] = [artifact(standard_artifacts.Examples, examples, "train")]
     inputs["transform_graph"] = [artifact(standard_artifacts.TransformGraph, graph)]
     if transfer:
         inputs["transfer_examples"] = [artifact(standard_artifacts.Examples, examples, "transfer")]
     targets = artifact(standard_artifacts.Examples, folder)
-    parameters = SoftTargetsParameters(label=label, head="classification", dtype="float32", batch_size=512, views=views)
+    parameters = SoftTargetsParameters(
+        label=label,
+        head="classification",
+        dtype=dtype,
+        batch_size=512,
+        views=views,
+        top=top,
+        folds=len(fold_teachers) or None,
+    )
     context = SoftTargets.Context(beam_pipeline_args=list(BEAM_OPTIONS))
     SoftTargets(context).Do(inputs, {"soft_targets": [targets]}, parameters.properties())
     return targets.uri

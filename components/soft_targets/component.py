@@ -33,6 +33,9 @@ class SoftTargets(base_beam_component.BaseBeamComponent):
         batch_size: int = 512,
         transfer_examples: BaseChannel | None = None,
         views: ViewsOfExamples | None = None,
+        top: int | None = None,
+        folds: int | None = None,
+        fold_teachers: Sequence[BaseChannel] = (),
     ):
         """Builds the node.
 
@@ -42,16 +45,27 @@ class SoftTargets(base_beam_component.BaseBeamComponent):
           transform_graph: the Transform's output.
           label: name of the label feature.
           head: classification, multi_label or regression.
-          dtype: float32 or float16, of the logits in the files.
+          dtype: float32, float16 or int8, of the logits in the files.
           batch_size: examples in a batch of the teachers' inference.
           transfer_examples: transformed examples without labels, with the split transfer.
           views: the views of the examples to ask about, written beside the targets; None: the examples as they are.
+          top: number of largest logits in the files, per teacher and example; None: all.
+          folds: number of folds of the train split; None: the teachers are asked about it.
+          fold_teachers: with folds, Model channels of teachers that have not seen a fold: those of the first teacher,
+            fold by fold, then those of the second, and so on.
         """
+        if len(fold_teachers) != len(teachers) * (folds or 0):
+            raise ValueError(f"found {len(fold_teachers)} fold teachers; expected one per teacher and fold")
+        if folds and views:
+            raise ValueError("folds: not valid with views: the fold is a hash of the unchanged example")
         super().__init__(
             spec=fill(
                 type(self),
-                SoftTargetsParameters(label=label, head=head, dtype=dtype, batch_size=batch_size, views=views),
+                SoftTargetsParameters(
+                    label=label, head=head, dtype=dtype, batch_size=batch_size, views=views, top=top, folds=folds
+                ),
                 teacher=teachers,
+                fold=fold_teachers,
                 examples=examples,
                 transfer_examples=transfer_examples,
                 transform_graph=transform_graph,

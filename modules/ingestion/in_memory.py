@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, ExampleFiles, as_written, named_files, records_of_file
+from stillhouse.modules.ingestion.folds import without
 from stillhouse.modules.ingestion.options import or_autotune
 from stillhouse.modules.ingestion.stream import Change, Portion, changed, slice_size, steps_in
-from stillhouse.modules.settings import Ingestion, Shard
+from stillhouse.modules.settings import Fold, Ingestion, Shard
 
 # Column of serialized examples, for features of varying shapes, which cannot be kept parsed.
 RECORDS = "serialized example"
@@ -49,9 +50,14 @@ class Columns:
 
     @classmethod
     def load(
-        cls, files: ExampleFiles, parser: ExampleParser, shard: Shard | None = None, omit_classes: Sequence[int] = ()
+        cls,
+        files: ExampleFiles,
+        parser: ExampleParser,
+        shard: Shard | None = None,
+        omit_classes: Sequence[int] = (),
+        held_out: Fold | None = None,
     ) -> "Columns":
-        """Reads all examples of the files; their order is always the same."""
+        """Reads the examples of the files, as `Source` describes them; their order is always the same."""
         paired = files.soft_targets is not None
         batches = named_files(files).interleave(
             as_written(lambda file, kind, targets: records_of_file(file, kind, targets, paired).batch(RECORDS_AT_ONCE)),
@@ -59,7 +65,9 @@ class Columns:
             deterministic=True,
         )
         batches = batches.map(
-            as_written(lambda records: _kept(parser, records)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            as_written(lambda records: _kept(parser, without(records, held_out))),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
         )
         spec = batches.element_spec
         parts = {name: [np.zeros([0, *part.shape[1:]], part.dtype.as_numpy_dtype)] for name, part in spec.items()}

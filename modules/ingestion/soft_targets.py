@@ -5,8 +5,8 @@ concatenation, in the order of their names, has one record per example in the ex
 with the fingerprint of its example and the teachers' predictions:
 
   soft_target/example        int64, fingerprint of the serialized example
-  soft_target/logits         [teachers * outputs] floats, or the bytes of as many float16
-  soft_target/hidden/N/LAYER a hidden state of teacher N, likewise
+  soft_target/logits         [teachers * outputs] floats, or bytes as `modules.ingestion.compact` packs them
+  soft_target/hidden/N/LAYER a hidden state of teacher N: floats, or the bytes of as many float16
 
 Where the teachers were asked about views of the examples, the folder has them too, in files parallel to the examples'
 files: Views-SPLIT/FILE.view-K-of-N.block-B-of-M.gz holds view K of a block of FILE, and the targets belong to these.
@@ -24,7 +24,9 @@ import numpy as np
 import tensorflow as tf
 
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.compact import unpack_logits
 from stillhouse.modules.ingestion.files import RECORDS_AT_ONCE, as_written, example_files, read, target_files
+from stillhouse.modules.models.teachers import LOGITS
 
 CARD = "soft_targets.json"
 PREFIX = "soft_target/"  # of features in the files
@@ -38,12 +40,17 @@ class SoftTargetsCard:
     """Content of a folder of soft targets."""
 
     teachers: list[str]  # names
-    dtype: str
+    dtype: str  # float32, float16 or int8
     shapes: dict[str, list[int]]  # of each target, without the batch; logits: [teachers, outputs]
     examples: int  # in all splits
     bytes: dict[str, int]  # size of the files, by split
     views: int = 0  # of each example, in files of their own (`view_files`); 0: the examples are unchanged
     mixed: bool = False  # whether the views are of mixup
+    top: int | None = None  # number of largest logits in the files; None: all
+    folds: int | None = None  # of the train split, whose targets are from teachers trained without the example's fold
+    # What compact logits change in the mean of the teachers' distributions at T = 1, over all examples: "agreement",
+    # the share with the same class, and "kl" in nats, from the float32 logits' distribution to the compact one's.
+    compaction: dict[str, float] | None = None
 
     @property
     def decoded_bytes(self) -> int:
@@ -57,9 +64,9 @@ class SoftTargetsCard:
 
     def spec(self) -> dict:
         """Returns the parsing spec of the targets in a record."""
-        half = self.dtype == "float16"
+        packed, plain = tf.io.FixedLenFeature([], tf.string), tf.float32
         return {
-            PREFIX + name: tf.io.FixedLenFeature([] if half else shape, tf.string if half else tf.float32)
+            PREFIX + name: packed if is_packed(name, self.dtype, self.top) else tf.io.FixedLenFeature(shape, plain)
             for name, shape in self.shapes.items()
         }
 
@@ -68,10 +75,17 @@ class SoftTargetsCard:
         targets = {}
         for name, shape in self.shapes.items():
             target = parsed.pop(PREFIX + name)
-            if self.dtype == "float16":
+            if name == LOGITS and is_packed(name, self.dtype, self.top):
+                target = unpack_logits(target, shape, self.dtype, self.top)
+            elif is_packed(name, self.dtype, self.top):
                 target = tf.reshape(tf.cast(tf.io.decode_raw(target, tf.float16), tf.float32), [-1, *shape])
             targets[name] = target
         return targets
+
+
+def is_packed(target: str, dtype: str, top: int | None) -> bool:
+    """Returns whether a target is bytes in its record; `top` is about the logits alone."""
+    return dtype != "float32" or (top is not None and target == LOGITS)
 
 
 def read_soft_targets_card(folder: str) -> SoftTargetsCard:

@@ -8,8 +8,9 @@ import tensorflow as tf
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import ExampleFiles, as_written, named_files, records_of_file
+from stillhouse.modules.ingestion.folds import fold_of
 from stillhouse.modules.ingestion.options import or_autotune
-from stillhouse.modules.settings import Ingestion, Shard
+from stillhouse.modules.settings import Fold, Ingestion, Shard
 
 # Maps a parsed batch (features, labels, targets) and a seed int32 [2], different for each batch, to such a batch, to
 # augment or mask it.
@@ -39,6 +40,7 @@ class Source:
     transfer: ExampleFiles | None = None
     shard: Shard | None = None  # of the labelled examples; None: all
     omit_classes: Sequence[int] = ()  # labelled examples of these classes are skipped
+    held_out: Fold | None = None  # labelled examples of this fold are skipped; requires files without soft targets
 
     @property
     def count(self) -> int:
@@ -66,6 +68,8 @@ class Source:
         """Returns the serialized examples without the transfer examples; seed None: files in their order."""
         # Shards are disjoint only if all of them see the files in one order.
         records = _interleaved(self.files, None if self.shard else seed, options)
+        if fold := self.held_out:
+            records = records.filter(as_written(lambda record: fold_of(record, fold.of) != fold.index))
         if self.shard:
             records = records.shard(self.shard.of, self.shard.index)
         if self.omit_classes:

@@ -1,6 +1,6 @@
 """The settings file as pydantic models: the one place where a setting is named, typed, documented, defaulted."""
 
-from stillhouse.modules.settings.data import Data, Ingestion, Shard, Shift
+from stillhouse.modules.settings.data import Data, Fold, Ingestion, Shard, Shift
 from stillhouse.modules.settings.distillation import MASKED, OBJECTIVES, Hint, Schedule, Share, Student, Temperature
 from stillhouse.modules.settings.evaluation import (
     BINARY_METRICS,
@@ -38,6 +38,7 @@ __all__ = [
     "Checkpoints",
     "Data",
     "Evaluation",
+    "Fold",
     "Hint",
     "Ingestion",
     "InputChanges",

@@ -144,6 +144,13 @@ class Shard(Section):
     of: int
 
 
+class Fold(Section):
+    """One of `of` parts of the labelled examples, by a hash of the example, from 0."""
+
+    index: int
+    of: int
+
+
 class Beam(Section):
     """How Beam runs the data steps."""
 

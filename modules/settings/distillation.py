@@ -113,7 +113,23 @@ class Distillation(Section):
     targets: Literal["cached", "online"] = Field(
         "cached", description="Compute and cache the teachers' logits once, or run the teachers in every step."
     )
-    targets_dtype: Literal["float32", "float16"] = Field("float32", description="Data type of the cached logits.")
+    targets_dtype: Literal["float32", "float16", "int8"] = Field(
+        "float32",
+        description="Data type of the cached logits; int8: with a scale per teacher and example; the hidden states of "
+        "hints are then float16. int8 is not valid for regression.",
+    )
+    targets_top: int | None = Field(
+        None,
+        ge=1,
+        description="Number of largest logits cached per teacher and example; the other classes share the remaining "
+        "probability evenly; null: all. For classification only.",
+    )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Number of folds: the cached targets of a labelled example come from teachers trained without its "
+        "fold, one more training job per teacher and fold; null: from the teachers trained on all examples.",
+    )
     views: int = Field(
         1,
         ge=1,
@@ -146,6 +162,14 @@ class Distillation(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_cache(self):
+        if self.targets == "online":
+            for name in ("folds", "targets_top"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name}: not valid with targets: online; set targets: cached or remove {name}")
+        return self
+
+    @model_validator(mode="after")
     def _check_stages(self):
         if self.pseudo_labels is None:
             return self
@@ -158,6 +182,7 @@ class Distillation(Section):
             "targets: online": self.targets == "online",
             "head_per_teacher": self.head_per_teacher,
             "views": self.views > 1,
+            "folds": self.folds is not None,
         }
         if any(incompatible.values()):
             named = ", ".join(name for name, is_set in incompatible.items() if is_set)

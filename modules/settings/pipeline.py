@@ -114,8 +114,40 @@ class Settings(Section):
                     f"student.distillation.hints: teacher {hint.teacher} is a saved_model, whose hidden layers are "
                     "not accessible; remove the hint"
                 )
+        self._check_cached_targets()
         self._check_limits()
         return self
+
+    def _check_cached_targets(self) -> None:
+        distillation = self.student.distillation
+        if distillation.targets_top and self.head != "classification":
+            raise ValueError(
+                f"student.distillation.targets_top: only valid with head: classification, found {self.head}; remove it"
+            )
+        if distillation.targets_dtype == "int8" and self.head == "regression":
+            raise ValueError(
+                "student.distillation.targets_dtype: int8 is not valid for regression (each number would need its own "
+                "scale); set float32 or float16"
+            )
+        if distillation.folds is None:
+            return
+        if self.student.has_cached_views():
+            raise ValueError(
+                "student.distillation.folds: not valid with student.augment, mixup, noise or swap (the fold belongs to "
+                "the unchanged example); remove one of them"
+            )
+        for number, teacher in enumerate(self.teachers):
+            reasons = {
+                "saved_model": (teacher.saved_model, "it cannot be trained without a fold"),
+                "shard_copies": (teacher.shard_copies, "each copy sees only its own part"),
+                "warm_start": (teacher.warm_start, "the pushed model has seen the examples of every fold"),
+            }
+            for key, (is_set, reason) in reasons.items():
+                if is_set:
+                    raise ValueError(
+                        f"student.distillation.folds: not valid with teachers[{number}].{key} ({reason}); remove one "
+                        "of them"
+                    )
 
     def _check_limits(self) -> None:
         """Refuses limits that no student can fail."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from stillhouse.modules.cluster.spec import STAGES
 from stillhouse.modules.settings import (
     CLUSTER_STRATEGIES,
+    Fold,
     Hint,
     Ingestion,
     Section,
@@ -73,6 +74,7 @@ class TrainingConfig(TrainingSettings):
     ingestion: Ingestion = Ingestion()
     checkpoint_folder: str | None = None  # of all trainings of this name; None: no checkpoints
     shard: Shard | None = None  # the part of the train split that this model sees; None: all
+    held_out: Fold | None = None  # labelled examples that this model does not see; None: it sees all
     omit_classes: list[int] = []
     # None: start at what was pushed last, if there is a fn_args.base_model, or at random.
     start: Start | None = None

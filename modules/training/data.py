@@ -16,6 +16,7 @@ from stillhouse.modules.ingestion.choice import choose, decoded_bytes, remember,
 from stillhouse.modules.ingestion.corruption import explain_misfit, without_damage
 from stillhouse.modules.ingestion.examples import ExampleParser, label_spec
 from stillhouse.modules.ingestion.files import ExampleFiles, count_records, example_files, is_parquet, split_folder
+from stillhouse.modules.ingestion.folds import check_folds
 from stillhouse.modules.ingestion.in_memory import Columns
 from stillhouse.modules.ingestion.labels import LabelScan, scan_labels, scan_of
 from stillhouse.modules.ingestion.on_disk import on_disk
@@ -228,7 +229,15 @@ def _looked_through(
         needs_copy = options.cache == "disk" or any(map(is_parquet, example_parts.examples))
         return on_disk(example_parts, options.cache_folder) if needs_copy else example_parts
 
-    source = Source(part("train"), part("transfer") if files["transfer"] else None, config.shard, config.omit_classes)
+    source = Source(
+        part("train"),
+        part("transfer") if files["transfer"] else None,
+        config.shard,
+        config.omit_classes,
+        config.held_out,
+    )
+    if config.held_out:
+        check_folds(source.files, parser, config.held_out.of)
     in_memory = options.cache == "memory" and config.strategy.name != "parameter_server"
     own, workers = source, 1
     if cluster and options.sharding == "file" and config.strategy.name == "multi_worker_mirrored":
@@ -262,7 +271,7 @@ def _counted(source: Source, parser: ExampleParser, in_memory: bool) -> tuple[So
     """Reads all examples once and returns the source with their numbers, them if wanted, and what their labels are."""
     columns = None
     if in_memory:
-        columns = Columns.load(source.files, parser, source.shard, source.omit_classes)
+        columns = Columns.load(source.files, parser, source.shard, source.omit_classes, source.held_out)
         labels = scan_of([columns.labels], source.files.examples, parser.label)
         if source.transfer:
             unlabelled = Columns.load(source.transfer, parser)

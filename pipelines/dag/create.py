@@ -35,6 +35,7 @@ from stillhouse.pipelines.dag.example_gen import (
     newest_span_example_gen,
     transfer_example_gen,
 )
+from stillhouse.pipelines.dag.folds import add_fold_teachers
 from stillhouse.pipelines.dag.nodes import Dag, PipelinePaths
 
 ONE_TEACHER = WeightedEnsemble(weights=[1.0])
@@ -66,8 +67,8 @@ def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
     """Returns the distillation pipeline of the settings.
 
     ExampleGen (NewestSpan) -> StatisticsGen -> SchemaGen -> ExampleValidator (, Drift) -> Transform (-> Pretraining) ->
-    Teacher-1..N -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student, Baseline ->
-    Evaluator, Predictions -> Blessing, ServingCheck -> Pusher -> Report.
+    Teacher-1..N (, Teacher-1.fold-1...) -> SoftTargets (-> PseudoLabels -> Student-1 -> SoftTargets-2 ...) -> Student,
+    Baseline -> Evaluator, Predictions -> Blessing, ServingCheck -> Pusher -> Report.
     """
     dag = Dag(settings, paths)
     _add_data(dag)
@@ -209,6 +210,7 @@ def _add_teachers(dag: Dag) -> list[BaseChannel]:
         hidden = sorted({hint.teacher_layer for hint in hints if hint.teacher == number})
         config = dag.config(name, "teacher", teacher, shard=shard, hidden_layers=hidden)
         teachers.append(dag.trainer(config, dag.start_of(name, teacher, teacher_folder(number))))
+        dag.fold_teachers += add_fold_teachers(dag, name, teacher, hidden)
     return teachers
 
 
@@ -298,15 +300,18 @@ def _views_of(dag: Dag) -> ViewsOfExamples | None:
 
 
 def _add_soft_targets(dag: Dag, teachers: list[BaseChannel], suffix: str, views: ViewsOfExamples | None) -> BaseChannel:
-    settings = dag.settings
+    settings, distillation = dag.settings, dag.settings.student.distillation
     writer = SoftTargets(
         teachers=teachers,
         transfer_examples=dag.transfer,
         label=settings.data.label,
         head=settings.head,
-        dtype=settings.student.distillation.targets_dtype,
-        batch_size=settings.student.distillation.teacher_batch_size,
+        dtype=distillation.targets_dtype,
+        batch_size=distillation.teacher_batch_size,
         views=views,
+        top=distillation.targets_top,
+        folds=distillation.folds,
+        fold_teachers=dag.fold_teachers,
         **dag.data,
     )
     return dag.add(writer, f"SoftTargets{suffix}")["soft_targets"]

@@ -54,6 +54,7 @@ class Dag:
     data: dict[str, BaseChannel] = field(default_factory=dict)  # transformed examples, transform_graph
     transfer: BaseChannel | None = None  # transformed examples without labels
     described: dict[str, BaseChannel] = field(default_factory=dict)  # by statistics, schema, anomalies, dark_knowledge
+    fold_teachers: list[BaseChannel] = field(default_factory=list)  # models, teacher by teacher, each by fold
     pretrained: dict[str, BaseChannel] = field(default_factory=dict)  # models by the names in settings.pretraining
 
     def add(self, component: BaseComponent, name: str | None = None) -> dict[str, BaseChannel]:

@@ -196,8 +196,10 @@ def _add_parameters(spec: dict[str, Any], parameters: list[Parameter]) -> None:
 
 
 def _of_node(node: str, resources: dict[str, Resources]) -> Resources:
-    """Returns what a node gets: its own entry, that of its kind (Teacher for Teacher-1), or the default."""
-    for name in (node, _kind(node), DEFAULT):
+    """Returns what a node gets: its own entry, that of the node it belongs to (Teacher-1 for Teacher-1.fold-2), that of
+    its kind (Teacher), or the default.
+    """
+    for name in (node, node.partition(".")[0], _kind(node), DEFAULT):
         if name in resources:
             return resources[name]
     return Resources()

@@ -11,6 +11,7 @@ from typing import Any
 
 from stillhouse.modules.settings import Settings, Training
 from stillhouse.pipelines.dag.create import student_names, teacher_names
+from stillhouse.pipelines.dag.folds import fold_names
 
 PREFIX = "set_"
 NEWEST = -1  # the span that is not named
@@ -45,7 +46,7 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
         parameters.append(Parameter(SPAN, INTEGER, NEWEST, text, readers, SPAN))
     entries = [entry for entry, teacher in enumerate(settings.teachers) for _ in range(teacher.copies)]
     trained: dict[str, tuple[Training, tuple[str, ...], str]] = {
-        f"teacher_{number}": (teacher, (name,), f"teachers.{entry}")
+        f"teacher_{number}": (teacher, (name, *fold_names(settings, name)), f"teachers.{entry}")
         for number, (name, teacher, entry) in enumerate(
             zip(teacher_names(settings), settings.all_teachers(), entries, strict=True), start=1
         )

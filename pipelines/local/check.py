@@ -5,6 +5,7 @@ import tf_keras as keras
 
 from stillhouse.modules.distillation.objectives import find_objective
 from stillhouse.modules.errors import UserError
+from stillhouse.modules.ingestion.compact import check_top
 from stillhouse.modules.ingestion.views import check_changes
 from stillhouse.modules.large_models.check import check_network
 from stillhouse.modules.models.heads import HEADS
@@ -61,6 +62,7 @@ def check_settings(settings: Settings) -> None:
     _check_input_changes(settings, [student, *teachers.values()])
     width = head.width(student.output_shape[-1])
     check_widths(widths, width)
+    check_top(settings.student.distillation.targets_top, width)
     _check_omitted(settings.student.omit_classes, width)
     for hint in settings.student.distillation.hints:
         name = f"Teacher-{hint.teacher}"
