@@ -5,6 +5,7 @@ Everything is trained by modules.training, and soft targets are written by the S
 examples in this process.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -142,16 +143,40 @@ def mean_distribution(members: list[np.ndarray]) -> np.ndarray:
     return np.mean([tf.nn.softmax(member).numpy() for member in members], axis=0)
 
 
-def write_soft_targets(task: Task, split: Split, teachers: list[keras.Model], folder: Path) -> str:
-    """Exports the teachers and runs the SoftTargets component over `split`; returns the folder of the targets."""
-    exported = [folder / f"teacher-{number}" for number in range(1, len(teachers) + 1)]
-    for number, (teacher, uri) in enumerate(zip(teachers, exported, strict=True), start=1):
-        card = {"name": f"Teacher-{number}", "role": "teacher"}
-        export_network(teacher, task.transform, task.settings.data.label, str(uri / "Format-Serving"), card)
+def write_soft_targets(
+    task: Task,
+    split: Split,
+    teachers: list[keras.Model],
+    folder: Path,
+    fold_teachers: Sequence[list[keras.Model]] = (),
+    **compact,
+) -> str:
+    """Exports the teachers and runs the SoftTargets component over `split`; returns the folder of the targets.
+
+    Args:
+      task: of the teachers.
+      split: labelled examples to ask about.
+      teachers: trained networks.
+      folder: to write to.
+      fold_teachers: the networks of each fold, one per teacher; empty: no folds.
+      **compact: dtype and top of the targets.
+    """
+
+    def exported(networks: list[keras.Model], name: str) -> list[Path]:
+        uris = [folder / f"{name}-{number}" for number in range(1, len(networks) + 1)]
+        for number, (network, uri) in enumerate(zip(networks, uris, strict=True), start=1):
+            card = {"name": f"Teacher-{number}", "role": "teacher"}
+            export_network(network, task.transform, task.settings.data.label, str(uri / "Format-Serving"), card)
+        return uris
+
+    own = exported(teachers, "teacher")
+    of_folds = [exported(networks, f"fold-{fold}") for fold, networks in enumerate(fold_teachers, start=1)]
     (folder / "examples").mkdir()
     (folder / "examples" / "Split-train").symlink_to(split.folder.absolute())
     label = task.settings.data.label
-    return as_in_pipeline.write_soft_targets(folder / "targets", task.graph, label, exported, folder / "examples")
+    return as_in_pipeline.write_soft_targets(
+        folder / "targets", task.graph, label, own, folder / "examples", fold_teachers=of_folds, **compact
+    )
 
 
 def teach(task: Task, split: Split, count: int, seed: int) -> list[keras.Model]:

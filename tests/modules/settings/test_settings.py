@@ -138,6 +138,39 @@ def refuse(raw):
             "student.distillation.pretraining: needs unlabelled examples; set data.transfer",
         ),
         (
+            {"student": {"distillation": {"folds": 5, "targets": "online"}}},
+            "student.distillation.folds: not valid with targets: online; set targets: cached or remove folds",
+        ),
+        (
+            {"student": {"distillation": {"targets_top": 5, "targets": "online"}}},
+            "student.distillation.targets_top: not valid with targets: online; set targets: cached or remove",
+        ),
+        (
+            {"student": {"distillation": {"pseudo_labels": {}, "alpha": 1, "temperature": 1, "folds": 5}}},
+            "student.distillation.pseudo_labels: not valid with folds; remove one of them",
+        ),
+        ({"student": {"distillation": {"folds": 1}}}, "student.distillation.folds: found 1; expected a value greater"),
+        (
+            {"teachers": [{}, {"saved_model": "m"}], "student": {"distillation": {"folds": 5}}},
+            "student.distillation.folds: not valid with teachers[1].saved_model (it cannot be trained without a fold)",
+        ),
+        (
+            {"teachers": [{"copies": 2, "shard_copies": True}], "student": {"distillation": {"folds": 5}}},
+            "student.distillation.folds: not valid with teachers[0].shard_copies (each copy sees only its own part)",
+        ),
+        (
+            {"teachers": [{"warm_start": True}], "student": {"distillation": {"folds": 5}}},
+            "student.distillation.folds: not valid with teachers[0].warm_start (the pushed model has seen the examples",
+        ),
+        (
+            {"head": "multi_label", "evaluation": {}, "student": {"distillation": {"targets_top": 5}}},
+            "student.distillation.targets_top: only valid with head: classification, found multi_label; remove it",
+        ),
+        (
+            {"head": "regression", "evaluation": {}, "student": {"distillation": {"targets_dtype": "int8"}}},
+            "student.distillation.targets_dtype: int8 is not valid for regression (each number would need its own",
+        ),
+        (
             {"student": {"distillation": {"head_per_teacher": True}}},
             "head_per_teacher: needs at least 2 teachers; found 1",
         ),

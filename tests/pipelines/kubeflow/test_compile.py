@@ -107,6 +107,35 @@ def test_what_a_run_changes_are_parameters_with_defaults(documents):
 
 
 @pytest.mark.usefixtures("task")
+def test_fold_teachers_are_tasks_with_parameters_and_resources_of_their_teacher():
+    raw = raw_settings(resources={"Teacher-2": {"cpu_limit": 4.0}, "Teacher": {"cpu_limit": 2.0}})
+    raw["teachers"] = [{"copies": 2}]
+    raw["student"]["distillation"] = {"folds": 3}
+    documents = compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
+    assert list(reasons_against(documents)) == []
+    tasks, executors = inner(documents[0]), documents[0]["deploymentSpec"]["executors"]
+    asked = tasks["softtargets"]["inputs"]["artifacts"]
+    folds = [f"teacher-{teacher}-fold-{fold}" for teacher in (1, 2) for fold in (1, 2, 3)]
+    assert [asked[f"fold_{n}"]["taskOutputArtifact"]["producerTask"] for n in range(1, 7)] == folds
+    for name in folds:
+        teacher = name[len("teacher-")]
+        parameters, limit = tasks[name]["inputs"]["parameters"], {"1": 2.0, "2": 4.0}[teacher]
+        channel = f"pipelinechannel--teacher_{teacher}"
+        assert parameters["set_seed"] == {"componentInputParameter": f"{channel}_seed"}
+        assert parameters["set_epochs"] == {"componentInputParameter": f"{channel}_epochs"}
+        assert executors[f"exec-{name}"]["container"]["resources"] == {"cpuLimit": limit}
+    assert not any("fold" in key for name in ("ensemble", "evaluator", "report") for key in artifacts_of(tasks[name]))
+
+
+def artifacts_of(task):
+    return [
+        source["taskOutputArtifact"]["producerTask"]
+        for source in task["inputs"]["artifacts"].values()
+        if "taskOutputArtifact" in source
+    ]
+
+
+@pytest.mark.usefixtures("task")
 def test_limits_retries_and_selectors_come_from_the_settings():
     resources = {
         "default": {"cpu_request": 0.5, "memory_limit_gb": 2.0},
