@@ -82,7 +82,7 @@ def print_compact(task: ex.Task, split: ex.Split, teachers: list[keras.Model], f
         )
 
 
-def main(labels_per_class: int = 10, seeds: int = 5, teachers: int = 2, folds: int = 5, compact: bool = False) -> None:
+def main(labels_per_class: int = 10, seeds: int = 5, teachers: int = 1, folds: int = 5, compact: bool = False) -> None:
     """Prints the table as Markdown; labels_per_class 0: all labels."""
     ex.quiet()
     rows: dict[str, list[float]] = {}

@@ -53,7 +53,8 @@ def check_folds(files: ExampleFiles, parser: ExampleParser, count: int) -> None:
         groups = {"labelled examples": np.full(len(folds), True)}
         if parser.head.name == "classification":
             classes = labels.reshape(-1)
-            groups |= {f"labelled examples of class {number}": classes == number for number in np.unique(classes)}
+            known = np.unique(classes[classes >= 0])  # others are refused where labels are checked
+            groups |= {f"labelled examples of class {number}": classes == number for number in known}
         for name, members in groups.items():
             examples[name] += int(members.sum())
             folds_of_group[name].update(folds[members].tolist())

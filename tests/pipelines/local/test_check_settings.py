@@ -48,6 +48,10 @@ def test_what_is_right_passes(check):
         ),
         ({"student": {"omit_classes": [7]}}, "student.omit_classes: found 7; expected class ids below 3"),
         ({"student": {"omit_classes": [0, 1, 2]}}, "student.omit_classes: found all 3 classes; nothing would be left"),
+        (
+            {"student": {"distillation": {"targets_top": 3}}},
+            "student.distillation.targets_top: found 3; expected less than 3 .classes.; lower it",
+        ),
         ({"evaluation": {"slices": ["shop"]}}, "evaluation.slices: the data have no column 'shop'"),
         ({"teachers": [{"builder": "build_giant"}]}, "the task module 'blobs_task' has no function 'build_giant'"),
         (
