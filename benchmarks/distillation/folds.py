@@ -115,6 +115,9 @@ def main(labels_per_class: int = 10, seeds: int = 5, teachers: int = 1, folds: i
                     network = trained(task, split, student, "student", seed, **learning)
                     scores_of = ex.logits(task, network, task.evaluation)
                     values[f"folds {way}: student, alpha {alpha:g}"] = ex.accuracy(task, scores_of, task.evaluation)
+            for alpha in ALPHAS:
+                none, out_of_fold = (values[f"folds {way}: student, alpha {alpha:g}"] for way in ("none", folds))
+                values[f"student, alpha {alpha:g}: folds {folds} − none"] = out_of_fold - none
             for key, value in values.items():
                 rows.setdefault(key, []).append(value)
             print(seed, values, flush=True)
