@@ -163,6 +163,10 @@ def refuse(raw):
             "student.distillation.folds: not valid with teachers[0].warm_start (the pushed model has seen the examples",
         ),
         (
+            {"student": {"mixup": 0.2, "distillation": {"folds": 5}}},
+            "student.distillation.folds: not valid with student.augment, mixup, noise or swap (the fold belongs to the",
+        ),
+        (
             {"head": "multi_label", "evaluation": {}, "student": {"distillation": {"targets_top": 5}}},
             "student.distillation.targets_top: only valid with head: classification, found multi_label; remove it",
         ),
