@@ -80,14 +80,18 @@ def question_of(summary: str, kind: str) -> str:
     return f"Which {kind} is for {small} {rest}?"
 
 
+def documented(source: str) -> Iterator[tuple[ast.AST, str]]:
+    """Yields the functions and classes of a source file that have a docstring in ASCII, with the docstring."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            text = ast.get_docstring(node)
+            if text and text.isascii():
+                yield node, text
+
+
 def docstrings_in(source: str, package: str, module: str) -> Iterator[Docstring]:
     """Yields what a source file's functions and classes say about themselves, where it is long enough to ask about."""
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            continue
-        text = ast.get_docstring(node)
-        if not text or not text.isascii():
-            continue
+    for node, text in documented(source):
         summary, _, rest = text.partition("\n\n")
         summary, passage = " ".join(summary.split()), " ".join(rest.split()[:MAX_PASSAGE_WORDS])
         question_words, passage_words = len(summary.split()), len(passage.split())
@@ -104,11 +108,20 @@ def installed_sources() -> Iterator[tuple[str, Path]]:
     for path in sorted(standard.rglob("*.py")):
         if not LEFT_OUT.search(path.relative_to(standard).as_posix()):
             yield STANDARD_LIBRARY, path
+    yield from sources_of_packages()
+
+
+def sources_of_packages(names: Iterable[str] | None = None) -> Iterator[tuple[str, Path]]:
+    """Yields (package, file) of installed packages in an order that does not change.
+
+    Args:
+      names: of the packages, normalised; None: all but NOT_SOURCES. Names that are not installed are skipped.
+    """
     installed = {
         re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower(): distribution
         for distribution in metadata.distributions()
     }
-    for name in sorted(set(installed) - set(NOT_SOURCES)):
+    for name in sorted(set(installed) - set(NOT_SOURCES) if names is None else set(installed) & set(names)):
         for file in sorted(installed[name].files or [], key=str):
             if file.suffix == ".py" and not LEFT_OUT.search(file.as_posix()):
                 yield name, Path(file.locate())
@@ -124,14 +137,15 @@ def collect(sources: Iterable[tuple[str, Path]]) -> list[Docstring]:
         except (SyntaxError, UnicodeDecodeError, ValueError, FileNotFoundError):  # templates, other languages' sources
             continue
         for docstring in file_docstrings:
-            keys = {_key(docstring.question, 99), _key(docstring.passage, 12)}
+            keys = {first_words(docstring.question, 99), first_words(docstring.passage, 12)}
             if not keys & seen:
                 seen |= keys
                 docstrings.append(docstring)
     return docstrings
 
 
-def _key(text: str, words: int) -> str:
+def first_words(text: str, words: int) -> str:
+    """Returns the first words in lower case, without punctuation: equal for near-duplicates."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower())[:words])
 
 
