@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from stillhouse.modules.atomic import new_folder, remove_leftovers
-from stillhouse.pipelines.example_data import docstrings, few_digits
+from stillhouse.pipelines.example_data import docstrings, few_digits, packages
 
 HERE = Path(__file__).parent
 
@@ -40,6 +40,7 @@ DATA_SETS = {
     "digits": digits,
     "few_digits": few_digits.write,
     "taxi": taxi,
+    "packages": packages.write,
     "docstrings": docstrings.write,
     "questions": docstrings.write_sample,
 }
