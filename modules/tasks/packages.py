@@ -23,7 +23,10 @@ def preprocessing_fn(inputs):
     table = tf.lookup.StaticHashTable(
         tf.lookup.KeyValueTensorInitializer(list(PACKAGES), list(range(len(PACKAGES))), tf.string, tf.int64), -1
     )
-    return {TOKENS: hashed_words(dense(inputs[TEXT], ""), BUCKETS, LENGTH), LABEL: table.lookup(dense(inputs[LABEL], ""))}
+    return {
+        TOKENS: hashed_words(dense(inputs[TEXT], ""), BUCKETS, LENGTH),
+        LABEL: table.lookup(dense(inputs[LABEL], "")),
+    }
 
 
 def augment(features, seed):
@@ -45,10 +48,14 @@ def build_language_model(width: int = 128, pairs: int = 16384, dropout: float = 
 
 
 def build_teacher(width: int = 128, pairs: int = 16384, dropout: float = 0.3) -> keras.Model:
-    """Returns a classifier over a normalised bag of words and pairs of words."""
+    """Returns a classifier over a normalised bag of words and pairs of words, which stays as it was pre-trained.
+
+    A few hundred updates on ten texts of a class would only spoil millions of embeddings.
+    """
     tokens = _tokens()
-    bag = BagOfWords(BUCKETS, width, pairs, name="bag")(tokens)
-    hidden = keras.layers.Dropout(dropout)(keras.layers.UnitNormalization(name="normalise")(bag))
+    bag = BagOfWords(BUCKETS, width, pairs, name="bag", trainable=False)(tokens)
+    normalised = keras.layers.LayerNormalization(center=False, scale=False, name="normalise")(bag)
+    hidden = keras.layers.Dropout(dropout)(normalised)
     return keras.Model(tokens, keras.layers.Dense(len(PACKAGES), name="classes")(hidden))
 
 

@@ -34,7 +34,7 @@ def hashed_words(texts: tf.Tensor, buckets: int, length: int) -> tf.Tensor:
 
 
 class BagOfWords(keras.layers.Layer):
-    """The sum of the embeddings of a text's words and of its pairs of neighbouring words, over the root of their number.
+    """The sum of the embeddings of a text's words and pairs of neighbouring words, over the root of their number.
 
     Padding, unknown and masked words, and pairs with one of them, do not count.
     """
