@@ -25,10 +25,12 @@ def gelu(values: tf.Tensor) -> tf.Tensor:
 
 
 class Embeddings(keras.layers.Layer):
-    """The normalised sum of the embeddings of a token, its position, its segment and its match with the other text."""
+    """The normalised sum of the embeddings of a token, its position, its match with the other text and its segment."""
 
-    def __init__(self, vocabulary: int, length: int, width: int, segments: int, dropout: float, **more):
-        """Builds the tables; `segments` 0: no table of segments, as in DistilBERT."""
+    def __init__(
+        self, vocabulary: int, length: int, width: int, segments: int, dropout: float, matches: bool = True, **more
+    ):
+        """Builds the tables; `segments` 0: no table of segments, as in DistilBERT; `matches` False: none of matches."""
         super().__init__(**more)
 
         def table(size: int, name: str) -> keras.layers.Embedding:
@@ -38,8 +40,8 @@ class Embeddings(keras.layers.Layer):
 
         self.tokens = table(vocabulary, "tokens")
         self._positions = table(length, "positions")
-        self._matches = table(2, "matches")
-        self._segments = table(segments, "segments") if segments else None
+        self._others = [table(2, "matches")] if matches else []
+        self._others += [table(segments, "segments")] if segments else []
         self._normalise = keras.layers.LayerNormalization(epsilon=EPSILON, name="normalise")
         self._dropout = keras.layers.Dropout(dropout)
 
@@ -47,27 +49,27 @@ class Embeddings(keras.layers.Layer):
         """Returns float32 [batch, length, width].
 
         Args:
-          inputs: ids, matches (0 or 1), and segments if they have a table, int64 [batch, length] each.
+          inputs: ids, and of matches (0 or 1) and segments those that have a table, int64 [batch, length] each.
           training: whether to apply dropout.
         """
-        ids, matches, *segments = inputs
-        embedded = self.tokens(ids) + self._positions(tf.range(ids.shape[1])) + self._matches(matches)
-        if self._segments:
-            embedded += self._segments(segments[0])
+        ids, *others = inputs
+        embedded = self.tokens(ids) + self._positions(tf.range(ids.shape[1]))
+        for table, values in zip(self._others, others, strict=True):
+            embedded += table(values)
         return self._dropout(self._normalise(embedded), training=training)
 
 
 class EncoderLayer(keras.layers.Layer):
     """Attention and feed-forward."""
 
-    def __init__(self, width: int, heads: int, dropout: float, **more):
-        """Builds a layer with a feed-forward part four times as wide."""
+    def __init__(self, width: int, heads: int, dropout: float, activation=gelu, **more):
+        """Builds a layer with a feed-forward part four times as wide, with this activation."""
         super().__init__(**more)
         initial = keras.initializers.TruncatedNormal(DEVIATION)
         self._attention = keras.layers.MultiHeadAttention(
             heads, width // heads, dropout=dropout, kernel_initializer=initial, name="attention"
         )
-        self._widen = _dense(4 * width, "widen", gelu)
+        self._widen = _dense(4 * width, "widen", activation)
         self._narrow = _dense(width, "narrow")
         self._normalise = [keras.layers.LayerNormalization(epsilon=EPSILON, name=f"normalise_{n}") for n in range(2)]
         self._dropouts = [keras.layers.Dropout(dropout) for _ in range(2)]
