@@ -88,7 +88,8 @@ def benchmark_ingestion(
 def init(
     name: Annotated[str, typer.Argument(help="Name of the new task: lower-case letters, digits and underscores.")],
     recipe: Annotated[
-        str | None, typer.Option(help="Settings and data of a published recipe: distilbert, noisy-student or tmkd.")
+        str | None,
+        typer.Option(help="Settings and data of a recipe: distilbert, noisy-student, pretrained-teacher or tmkd."),
     ] = None,
 ) -> None:
     """Write a new task module, settings file and data set that run as they are."""

@@ -1,4 +1,4 @@
-"""A new task: module, settings file and data that run as they are; or a published recipe, its settings and data."""
+"""A new task: module, settings file and data that run as they are; or a recipe, its settings and data."""
 
 import keyword
 import re
@@ -11,14 +11,14 @@ import jinja2
 
 from stillhouse.modules.atomic import new_folder, remove, remove_leftovers, write_text
 from stillhouse.modules.errors import UserError
-from stillhouse.pipelines.example_data import docstrings, few_digits
+from stillhouse.pipelines.example_data import docstrings, few_digits, packages
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A published recipe whose settings file is among the examples."""
+    """A recipe whose settings file is among the examples."""
 
     data: str  # folder of its data set, as data/prepare.py calls it
     write: Callable[[Path], dict[str, int]]  # writes that
@@ -27,6 +27,7 @@ class Recipe:
 RECIPES = {
     "distilbert": Recipe("questions", docstrings.write_sample),
     "noisy-student": Recipe("few_digits", few_digits.write),
+    "pretrained-teacher": Recipe("packages", packages.write),
     "tmkd": Recipe("questions", docstrings.write_sample),
 }
 NAME = re.compile(r"[a-z][a-z0-9_]{0,48}[a-z0-9]|[a-z]")
@@ -63,7 +64,7 @@ def write_task(name: str, folder: Path) -> list[Path]:
 
 
 def write_recipe(recipe_name: str, name: str, folder: Path) -> list[Path]:
-    """Writes NAME.yaml, the settings of a published recipe, and its example data in data/NAME; returns their paths.
+    """Writes NAME.yaml, the settings of a recipe, and its example data in data/NAME; returns their paths.
 
     Raises:
       UserError: there is no such recipe, the name is none that a pipeline can have, one of the files exists, or they

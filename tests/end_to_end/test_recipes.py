@@ -1,4 +1,4 @@
-"""The published recipes as pipelines, on data that is made up here: small enough for a minute each."""
+"""The recipes as pipelines, on data that is made up here: small enough for a minute each."""
 
 import csv
 import json
@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import yaml
 from conftest import Project
+from tiny_encoder import write_encoder
 
 from stillhouse.components.ranking_metrics import reciprocal_rank
 from stillhouse.modules.models.serving import read_records, without_feature
@@ -226,3 +227,67 @@ def test_students_become_teachers_round_by_round(noisy):
         assert told["transfer_examples"] > 0
     page = (project.folder / "run" / "report.html").read_text()
     assert "Student-1" in page
+
+
+ENCODER_WORDS = {"sums": "the sum of", "cafes": "cafeteria naive"}  # words of the tiny encoder's vocabulary
+
+
+@pytest.fixture(scope="module")
+def pretrained_teacher(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pretrained_teacher")
+    write_encoder(folder / "encoder")
+    chance = random.Random(1)
+    for name, count in (("texts/train", 40), ("texts/validation", 20), ("texts/eval", 100), ("unlabelled/all", 200)):
+        path = folder / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "kind"] if path.parent.name == "texts" else ["text"])
+            for _ in range(count):
+                kind, words = chance.choice(sorted(ENCODER_WORDS.items()))
+                text = " ".join(chance.choices([*words.split(), "(", ")", "-"], k=5))
+                writer.writerow([text, kind] if path.parent.name == "texts" else [text])
+    sizes = {"length": 12, "classes": 2}
+    settings = {
+        "name": "pretrained",
+        "task": "stillhouse.modules.tasks.pretrained_text",
+        "data": {
+            "path": "texts",
+            "label": "kind",
+            "splits": {"train": "train*", "validation": "validation*", "eval": "eval*"},
+            "transfer": "unlabelled",
+        },
+        "preprocessing": {"text": ["text"], "length": 12, "encoder": str(folder / "encoder")},
+        "teachers": [
+            {
+                "hyperparameters": sizes | {"encoder": str(folder / "encoder")},
+                "epochs": 20,
+                "batch_size": 8,
+                "optimizer": {"learning_rate": 0.03},
+            }
+        ],
+        "student": {
+            "hyperparameters": sizes | {"buckets": 16, "width": 4, "dropout": 0.2},
+            "epochs": 10,
+            "optimizer": {"learning_rate": 0.03},
+            "distillation": {"alpha": 1.0, "temperature": 1.0},
+        },
+        "evaluation": {"gates": {"teacher": {"max_drop": 0.99}, "baseline": None, "pushed": None}},
+        "push": {"path": "serving"},
+    }
+    return run(folder, settings)
+
+
+def test_a_student_learns_from_a_published_encoder_that_training_leaves_as_it_is(pretrained_teacher):
+    project, _, found = pretrained_teacher
+    teacher, student = (found["models"][0], found["models"][-1])
+    assert (teacher["role"], student["role"]) == ("teacher", "student")
+    assert teacher["metrics"]["accuracy"] > 0.65  # of an encoder of random weights
+    assert student["metrics"]["accuracy"] > 0.8
+    assert card(project.folder, "Student")["transfer_examples"] == 200
+    # What is pushed has the vocabulary with it and reads raw text.
+    (project.folder / "encoder" / "vocab.txt").unlink()
+    served = tf.saved_model.load(str(project.folder / found["pushed"])).signatures["serving_default"]
+    feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"Cafeteria, naive"]))
+    request = tf.train.Example(features=tf.train.Features(feature={"text": feature})).SerializeToString()
+    assert served(examples=tf.constant([request]))["label"].numpy().tolist() == [b"cafes"]

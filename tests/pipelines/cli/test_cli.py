@@ -42,7 +42,7 @@ def test_help_and_mistakes_answer_without_heavy_imports(arguments, tmp_path):
         (["init", "2fast"], "a task's name has lower-case letters"),
         (
             ["init", "mine", "--recipe", "bert"],
-            "expected one of: distilbert, noisy-student, tmkd",
+            "expected one of: distilbert, noisy-student, pretrained-teacher, tmkd",
         ),
     ],
 )
