@@ -97,7 +97,9 @@ def main(seeds: int = 5) -> None:
     print("| treatment of the baseline | validation, mean | eval, mean |\n|---|---|---|")
     for name, runs in results.items():
         evaluated = [accuracy(comparison, "baseline") for comparison, _ in runs]
-        print(f"| {name}{' (chosen)' if name == best else ''} | {with_error(on_validation[name])} | {with_error(evaluated)} |")
+        print(
+            f"| {name}{' (chosen)' if name == best else ''} | {with_error(on_validation[name])} | {with_error(evaluated)} |"
+        )
     chosen = [comparison for comparison, _ in results[best]]
     figures = {role: [accuracy(one, role) for one in chosen] for role in ("teacher", "ensemble", "baseline", "student")}
     gains = [s - b for s, b in zip(figures["student"], figures["baseline"], strict=True)]

@@ -5,27 +5,25 @@ student a narrow bag of fewer words, without pairs.
 """
 
 import tensorflow as tf
+import tensorflow_transform as tft
 import tf_keras as keras
 
 from stillhouse.modules.tasks.columns import dense
 from stillhouse.modules.text.bag import BagLogits, BagOfWords, hashed_words
 from stillhouse.modules.text.masking import POSITIONS
 from stillhouse.modules.text.reserved import PADDING
-from stillhouse.pipelines.example_data.packages import PACKAGES
 
 TEXT, LABEL, TOKENS = "text", "package", "tokens"
+CLASSES = 13
 BUCKETS, LENGTH = 4096, 80  # ids of words, and words per text
 WORDS_LEFT_OUT = 0.5  # of a text's words, by `augment`
 
 
 def preprocessing_fn(inputs):
-    """Converts the text to ids of hashed words, int64 [batch, LENGTH], and the package to its number."""
-    table = tf.lookup.StaticHashTable(
-        tf.lookup.KeyValueTensorInitializer(list(PACKAGES), list(range(len(PACKAGES))), tf.string, tf.int64), -1
-    )
+    """Converts the text to ids of hashed words, int64 [batch, LENGTH], and the package to a class id."""
     return {
         TOKENS: hashed_words(dense(inputs[TEXT], ""), BUCKETS, LENGTH),
-        LABEL: table.lookup(dense(inputs[LABEL], "")),
+        LABEL: tft.compute_and_apply_vocabulary(dense(inputs[LABEL], ""), vocab_filename=LABEL),
     }
 
 
@@ -56,11 +54,11 @@ def build_teacher(width: int = 128, pairs: int = 16384, dropout: float = 0.3) ->
     bag = BagOfWords(BUCKETS, width, pairs, name="bag", trainable=False)(tokens)
     normalised = keras.layers.LayerNormalization(center=False, scale=False, name="normalise")(bag)
     hidden = keras.layers.Dropout(dropout)(normalised)
-    return keras.Model(tokens, keras.layers.Dense(len(PACKAGES), name="classes")(hidden))
+    return keras.Model(tokens, keras.layers.Dense(CLASSES, name="classes")(hidden))
 
 
 def build_student(words: int = 1024, width: int = 16, dropout: float = 0.2) -> keras.Model:
     """Returns a classifier over a bag of words."""
     tokens = _tokens()
     hidden = keras.layers.Dropout(dropout)(BagOfWords(words, width, name="bag")(tokens))
-    return keras.Model(tokens, keras.layers.Dense(len(PACKAGES), name="classes")(hidden))
+    return keras.Model(tokens, keras.layers.Dense(CLASSES, name="classes")(hidden))
