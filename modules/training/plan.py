@@ -35,6 +35,9 @@ if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a clu
 # step of a small model; a Ctrl-C waits for the call to end.
 MAX_STEPS_PER_EXECUTION = 32
 
+# Of one of the student's epochs, in a baseline's training job.
+MAX_PARTS = 10
+
 # Of an epoch, at the least, where calls are handed out to workers.
 CALLS_PER_WORKER = 8
 
@@ -91,7 +94,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     steps = steps_in(data.examples, config.batch_size, whole_batches)
     updates = updates_of(config, data, whole_batches)
     if updates is not None:
-        steps = -(-updates // config.epochs)
+        config, steps = _divided(config, updates, own_steps=steps)
     plan = TrainingPlan(
         config=config,
         fn_args=fn_args,
@@ -109,6 +112,26 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     if config.teachers:
         _check_teachers(plan)
     return plan
+
+
+def _divided(config: TrainingConfig, updates: int, own_steps: int) -> tuple[TrainingConfig, int]:
+    """Returns the configuration with epochs for so many updates, and the number of updates of each.
+
+    Where one of the student's epochs is many passes over the examples of a baseline, it is cut into up to MAX_PARTS, so
+    that validation can choose among more moments.
+
+    Args:
+      config: with the epochs of the student.
+      updates: in all epochs together.
+      own_steps: updates of a pass over the examples.
+    """
+    steps = -(-updates // config.epochs)
+    limit = max(1, min(MAX_PARTS, steps // own_steps))
+    # Parts of equal length, if there are such, keep the number of updates.
+    parts = next((parts for parts in range(limit, 1, -1) if steps % parts == 0), limit)
+    stopping = config.early_stopping
+    changes = {"epochs": config.epochs * parts, "early_stopping": stopping * parts if stopping else None}
+    return config.model_copy(update=changes), -(-steps // parts)
 
 
 def _steps_per_call(config: TrainingConfig, strategy: tf.distribute.Strategy, steps: int) -> int:

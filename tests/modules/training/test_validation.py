@@ -152,7 +152,9 @@ def test_a_baseline_makes_as_many_updates_as_its_student_with_unlabelled_example
     examples = count_records(example_files(unlabelled))
     matched = {"batch_size": 32, "with_others": True}
     _, card = validated(role="baseline", epochs=3, matched=matched, matched_files=unlabelled)
-    assert card["updates"] == 3 * -(-2 * examples // 32)
+    steps = -(-2 * examples // 32)
+    assert card["updates"] == 3 * steps
+    assert card["validation"]["epochs"] == 3 * 2  # each of the student's is two passes
     assert card["train_examples"] == examples
     assert card["transfer_examples"] == 0
 
