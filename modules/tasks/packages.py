@@ -14,17 +14,15 @@ from stillhouse.modules.text.masking import POSITIONS
 from stillhouse.modules.text.reserved import PADDING
 
 TEXT, LABEL, TOKENS = "text", "package", "tokens"
-CLASSES = 13
+CLASSES = 13  # packages
 BUCKETS, LENGTH = 4096, 80  # ids of words, and words per text
 WORDS_LEFT_OUT = 0.5  # of a text's words, by `augment`
 
 
 def preprocessing_fn(inputs):
-    """Converts the text to ids of hashed words, int64 [batch, LENGTH], and the package to a class id."""
-    return {
-        TOKENS: hashed_words(dense(inputs[TEXT], ""), BUCKETS, LENGTH),
-        LABEL: tft.compute_and_apply_vocabulary(dense(inputs[LABEL], ""), vocab_filename=LABEL),
-    }
+    """Converts the text to ids of hashed words, int64 [batch, LENGTH], and the package to its number."""
+    packages = tft.compute_and_apply_vocabulary(dense(inputs[LABEL], ""), vocab_filename=LABEL)
+    return {TOKENS: hashed_words(dense(inputs[TEXT], ""), BUCKETS, LENGTH), LABEL: packages}
 
 
 def augment(features, seed):

@@ -2,7 +2,12 @@ import numpy as np
 import tensorflow as tf
 
 from stillhouse.modules.tasks import packages
-from stillhouse.modules.tasks.packages import LENGTH, TOKENS
+from stillhouse.modules.tasks.packages import CLASSES, LENGTH, TOKENS
+from stillhouse.pipelines.example_data.packages import PACKAGES
+
+
+def test_the_networks_have_a_class_for_each_package_of_the_data():
+    assert len(PACKAGES) == CLASSES
 
 
 def test_the_student_is_at_least_ten_times_smaller_than_one_teacher():
