@@ -29,15 +29,24 @@ from stillhouse.pipelines.local.paths import local_paths
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS = "pipelines/examples/packages.yaml"
 ADAM = "name: adam, schedule: cosine"
-# Settings of `baseline`; all make as many updates as the student and keep the epoch that validation likes best.
+# Settings of `baseline`; without `epochs` as many updates as the student. All keep the best epoch on validation.
 TREATMENTS = {
     "plain": f"{{augment: false, optimizer: {{{ADAM}, learning_rate: 0.01}}}}",
     "plain, a third of the learning rate": f"{{augment: false, optimizer: {{{ADAM}, learning_rate: 0.003}}}}",
     "words left out": f"{{augment: true, optimizer: {{{ADAM}, learning_rate: 0.01}}}}",
     "words left out, a third of the learning rate": f"{{augment: true, optimizer: {{{ADAM}, learning_rate: 0.003}}}}",
     "words left out, weight decay": f"{{augment: true, optimizer: {{{ADAM}, learning_rate: 0.01, weight_decay: 0.1}}}}",
+    "words left out, strong weight decay": (
+        f"{{augment: true, optimizer: {{{ADAM}, learning_rate: 0.01, weight_decay: 1.0}}}}"
+    ),
     "words left out, label smoothing": (
         f"{{augment: true, label_smoothing: 0.1, optimizer: {{{ADAM}, learning_rate: 0.01}}}}"
+    ),
+    "words left out, as many passes and as large batches as a teacher": (
+        f"{{augment: true, epochs: 60, batch_size: 32, optimizer: {{{ADAM}, learning_rate: 0.01}}}}"
+    ),
+    "words left out, three times as many passes as a teacher": (
+        f"{{augment: true, epochs: 180, batch_size: 32, optimizer: {{{ADAM}, learning_rate: 0.01}}}}"
     ),
 }
 
