@@ -1,4 +1,4 @@
-# make run    set up (requirements/choose says for which TFX and Python), and run the digits pipeline to a pushed student
+# make run    set up (requirements/choose says for which TFX and Python), and run the packages pipeline to a pushed student
 # make test   set up, and run every test
 # make soak   what takes longer than the suite may, with the campaign of faults of docs/reliability.md
 # make lint   format check, lint and types
@@ -15,8 +15,8 @@ set-up:
 	@requirements/set-up
 
 run: set-up
-	$(BIN)/python data/prepare.py digits
-	$(BIN)/stillhouse run pipelines/examples/digits.yaml
+	$(BIN)/python data/prepare.py packages
+	$(BIN)/stillhouse run pipelines/examples/packages.yaml
 
 test: set-up
 	$(BIN)/python data/prepare.py

@@ -219,7 +219,8 @@ def test_an_asynchronous_training_replaces_a_worker_and_goes_on_from_a_checkpoin
     # Both kernels of the wide network are larger than two shards.
     assert [weights.shape for weights in found.weights] == [(4, 45_000), (45_000,), (45_000, 3), (3,)]
     assert found.card["history"]["accuracy"][-1] > 0.85
-    assert found.card["updates"] == epochs * STEPS
+    # An update whose worker dies before it could say that it is done is done again, by another worker.
+    assert epochs * STEPS <= found.card["updates"] <= epochs * STEPS + len(kill)
     replaced = "Student: worker 1: ended by SIGKILL; replacing it while the others continue"
     assert sum(note.startswith(replaced) for note in found.notes) == kill.count(("worker", 1))
     resumed = [number for number, note in enumerate(found.notes) if "resuming at step" in note]
