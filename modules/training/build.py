@@ -29,8 +29,8 @@ from stillhouse.modules.models.teachers import (
     target_shapes,
 )
 from stillhouse.modules.models.weights import copy_weights, last_pushed, pretrained
+from stillhouse.modules.training.checks import check_classes, check_labels, check_validation
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.modules.training.data import check_classes, check_labels, check_validation
 from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.optimizer import make_optimizer
 from stillhouse.modules.training.plan import TrainingPlan

@@ -18,10 +18,10 @@ from stillhouse.modules.models.heads import HEADS, Head
 from stillhouse.modules.models.teachers import LOGITS, Faults, Teacher, load_teachers, predict_targets
 from stillhouse.modules.text.masking import Masking
 from stillhouse.modules.training.changes import check_change, masking_of
+from stillhouse.modules.training.checks import check_batches
 from stillhouse.modules.training.config import TrainingConfig, identity_of
 from stillhouse.modules.training.data import (
     TrainingData,
-    check_batches,
     decide_cache,
     feature_spec_of,
     read_data,

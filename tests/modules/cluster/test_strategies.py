@@ -9,7 +9,7 @@ from stillhouse.modules.cluster.strategies import make_strategy, resolve_auto
 from stillhouse.modules.cluster.supervisor import gpus_of
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import Strategy
-from stillhouse.modules.training.data import check_batches
+from stillhouse.modules.training.checks import check_batches
 from stillhouse.modules.training.train import train
 
 

@@ -10,8 +10,8 @@ from stillhouse.modules.distillation.objectives import kl_divergence
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.labels import LabelScan
 from stillhouse.modules.settings import Optimizer
+from stillhouse.modules.training.checks import check_classes, check_labels
 from stillhouse.modules.training.config import TrainingConfig
-from stillhouse.modules.training.data import check_classes, check_labels
 from stillhouse.modules.training.learner import Distillation, Learner
 from stillhouse.modules.training.optimizer import make_optimizer
 from stillhouse.modules.training.report import EpochReport, EpochSize

@@ -152,11 +152,15 @@ def test_a_baseline_makes_as_many_updates_as_its_student_with_unlabelled_example
     examples = count_records(example_files(unlabelled))
     matched = {"batch_size": 32, "with_others": True}
     _, card = validated(role="baseline", epochs=3, matched=matched, matched_files=unlabelled)
-    steps = -(-2 * examples // 32)
-    assert card["updates"] == 3 * steps
-    assert card["validation"]["epochs"] == 3 * 2  # each of the student's is two passes
+    assert card["updates"] == 3 * -(-2 * examples // 32)
     assert card["train_examples"] == examples
     assert card["transfer_examples"] == 0
+
+
+def test_a_baseline_is_validated_more_often_than_a_student_with_many_more_examples(validated):
+    _, card = validated(role="baseline", epochs=3, updates=3 * 60)  # a pass has 15
+    assert card["validation"]["epochs"] == 3 * 4
+    assert card["updates"] == 180
 
 
 def test_a_baseline_makes_the_updates_that_it_is_told_to(validated):
