@@ -36,10 +36,14 @@ def _tokens() -> keras.Input:
     return keras.Input([LENGTH], dtype="int64", name=TOKENS)
 
 
-def build_language_model(width: int = 128, pairs: int = 16384, dropout: float = 0.1) -> keras.Model:
-    """Returns a masked language model for `pretraining`: the teacher's bag, and logits of the masked words."""
+def build_language_model(
+    words: int = BUCKETS, width: int = 128, pairs: int = 16384, dropout: float = 0.1
+) -> keras.Model:
+    """Returns a masked language model for `pretraining`: the bag of a teacher, or of a student (words: 1024, width: 16,
+    pairs: 0), and logits of the masked words.
+    """
     tokens, positions = _tokens(), keras.Input([None], dtype="int64", name=POSITIONS)
-    bag = keras.layers.Dropout(dropout)(BagOfWords(BUCKETS, width, pairs, name="bag")(tokens))
+    bag = keras.layers.Dropout(dropout)(BagOfWords(words, width, pairs, name="bag")(tokens))
     return keras.Model([tokens, positions], BagLogits(BUCKETS, name="masked_words")([bag, positions]))
 
 
