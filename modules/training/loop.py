@@ -27,6 +27,16 @@ class Steps:
     callbacks: Sequence[keras.callbacks.Callback]
 
 
+class _OwnWeights(keras.callbacks.Callback):
+    """Keeps the weights of a fit that is not the last: at its end Keras puts their moving average in their place."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._trained = keras.backend.batch_get_value(self.model.learnt)
+
+    def on_train_end(self, logs=None):
+        keras.backend.batch_set_value(list(zip(self.model.learnt, self._trained, strict=True)))
+
+
 def run_fit(steps: Steps) -> None:
     """Trains by Keras fit, from the first step to the end of the last epoch."""
     first_epoch, within = divmod(steps.first, steps.per_epoch)
@@ -37,13 +47,14 @@ def run_fit(steps: Steps) -> None:
     for begin, end, of_epoch in parts:
         if begin >= steps.epochs:
             return
+        goes_on = end < steps.epochs and steps.learner.optimizer.use_ema
         steps.learner.fit(
             _distributed(steps.strategy, steps.datasets(step)),
             initial_epoch=begin,
             epochs=end,
             steps_per_epoch=of_epoch,
             verbose=0,
-            callbacks=list(steps.callbacks),
+            callbacks=[*steps.callbacks, *([_OwnWeights()] if goes_on else [])],
         )
         if steps.learner.stop_training:
             return
