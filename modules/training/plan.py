@@ -94,7 +94,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     steps = steps_in(data.examples, config.batch_size, whole_batches)
     updates = updates_of(config, data, whole_batches)
     if updates is not None:
-        config, steps = _divided(config, updates, own_steps=steps)
+        config, steps = divided(config, updates, own_steps=steps)
     plan = TrainingPlan(
         config=config,
         fn_args=fn_args,
@@ -114,7 +114,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     return plan
 
 
-def _divided(config: TrainingConfig, updates: int, own_steps: int) -> tuple[TrainingConfig, int]:
+def divided(config: TrainingConfig, updates: int, own_steps: int) -> tuple[TrainingConfig, int]:
     """Returns the configuration with epochs for so many updates, and the number of updates of each.
 
     Where one of the student's epochs is many passes over the examples of a baseline, it is cut into up to MAX_PARTS, so
@@ -127,8 +127,8 @@ def _divided(config: TrainingConfig, updates: int, own_steps: int) -> tuple[Trai
     """
     steps = -(-updates // config.epochs)
     limit = max(1, min(MAX_PARTS, steps // own_steps))
-    # Parts of equal length, if there are such, keep the number of updates.
-    parts = next((parts for parts in range(limit, 1, -1) if steps % parts == 0), limit)
+    # All parts have the same length: so many that the number of updates grows least, or not at all.
+    parts = min(range(limit, 1, -1), key=lambda parts: -(-steps // parts) * parts, default=1)
     stopping = config.early_stopping
     changes = {"epochs": config.epochs * parts, "early_stopping": stopping * parts if stopping else None}
     return config.model_copy(update=changes), -(-steps // parts)

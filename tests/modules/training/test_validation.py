@@ -11,6 +11,8 @@ from artifacts import Artifacts, training_config
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import count_records, example_files
 from stillhouse.modules.models.heads import HEADS
+from stillhouse.modules.training.config import TrainingConfig
+from stillhouse.modules.training.plan import divided
 from stillhouse.modules.training.train import train
 from stillhouse.modules.training.validation import best_epoch, evaluation_batches, has_ended
 
@@ -166,6 +168,14 @@ def test_a_baseline_is_validated_more_often_than_a_student_with_many_more_exampl
 def test_a_baseline_makes_the_updates_that_it_is_told_to(validated):
     _, card = validated(role="baseline", epochs=3, updates=40)
     assert card["updates"] == 42  # rounded up to a multiple of the epochs
+
+
+def test_the_parts_of_an_epoch_add_few_updates():
+    config = TrainingConfig(name="Baseline", role="baseline", task="t", label="y", epochs=1)
+    for updates in range(1, 200):  # a prime number of them has no equal parts
+        config_of_parts, steps = divided(config, updates, own_steps=1)
+        assert config_of_parts.epochs <= 10
+        assert updates <= config_of_parts.epochs * steps <= 1.1 * updates
 
 
 def test_a_validation_split_without_a_class_is_told(validated, run, caplog):
