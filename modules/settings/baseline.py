@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from stillhouse.modules.settings.input_changes import Probability, Spread
 from stillhouse.modules.settings.section import Section
 from stillhouse.modules.settings.training import Optimizer, Training
 
@@ -32,10 +33,10 @@ class Baseline(Section):
     optimizer: Optimizer | None = Field(None, description="Optimiser and learning rate; null: the student's.")
     label_smoothing: float | None = Field(None, ge=0, lt=1, description="Label smoothing; null: the student's.")
     augment: bool | None = Field(None, description="Apply the task's augment to inputs; null: as for the student.")
-    noise: Amount | dict[str, Amount] | None = Field(
+    noise: Amount | dict[str, Spread] | None = Field(
         None, description="As for the student; 0: none; null: the student's."
     )
-    swap: Amount | dict[str, Amount] | None = Field(
+    swap: Annotated[float, Field(ge=0, le=1)] | dict[str, Probability] | None = Field(
         None, description="As for the student; 0: none; null: the student's."
     )
     mixup: Amount | None = Field(

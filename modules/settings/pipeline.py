@@ -96,8 +96,7 @@ class Settings(Section):
             raise ValueError("student.distillation.head_per_teacher: needs at least 2 teachers; found 1")
         self._check_starts()
         self._check_validation()
-        if self.baseline.mixup and student.omit_classes:
-            raise ValueError("baseline.mixup: not valid with student.omit_classes, which it would mix in; remove it")
+        self._check_baseline()
         if student.strategy.name == "parameter_server" and distillation.targets == "online":
             raise ValueError(
                 "student.distillation.targets: online is not valid with parameter_server (TensorFlow loads no teacher "
@@ -173,6 +172,18 @@ class Settings(Section):
             )
         if gates.fidelity and self.head == "regression":
             raise ValueError("evaluation.gates.fidelity: not valid with head: regression; remove it")
+
+    def _check_baseline(self) -> None:
+        """Refuses what is not valid together with the student's settings."""
+        baseline, student = self.baseline, self.student
+        if baseline.mixup and student.omit_classes:
+            raise ValueError("baseline.mixup: not valid with student.omit_classes, which it would mix in; remove it")
+        if baseline.label_smoothing and self.head == "regression":
+            raise ValueError("baseline.label_smoothing: not valid for regression; remove it")
+        if baseline.optimizer and baseline.optimizer.average and student.strategy.name == "parameter_server":
+            raise ValueError(
+                "baseline.optimizer.average: not supported with student.strategy.name: parameter_server; remove it"
+            )
 
     def _check_validation(self) -> None:
         if "validation" in self.data.splits:

@@ -308,6 +308,16 @@ def refuse(raw):
             "student.mixup: not valid with omit_classes, which it would mix in; remove one of them",
         ),
         ({"student": {"swap": {"a": 1.5}}}, "student.swap.a: found 1.5; expected "),
+        ({"baseline": {"swap": 1.5}}, "baseline.swap: found 1.5; expected "),
+        ({"baseline": {"noise": {"a": 0}}}, "baseline.noise.a: found 0; expected "),
+        (
+            {"head": "regression", "baseline": {"label_smoothing": 0.1}},
+            "baseline.label_smoothing: not valid for regression; remove it",
+        ),
+        (
+            {"baseline": {"optimizer": {"average": 0.9}}, "student": {"strategy": {"name": "parameter_server"}}},
+            "baseline.optimizer.average: not supported with student.strategy.name: parameter_server; remove it",
+        ),
         ({"student": {"noise": -1}}, "student.noise: found -1; expected "),
         ({"pretraining": {"a": {"noise": 0.1}}}, "pretraining.a.noise: not valid in a pre-training; remove it"),
         (
