@@ -15,8 +15,8 @@ OPTIMIZERS = {
     "rmsprop": keras.optimizers.RMSprop,
     "sgd": keras.optimizers.SGD,
 }
-# Parts of the names of variables that weight decay spares.
-NOT_DECAYED = ["bias", "gamma", "beta"]
+# Weight decay spares variables whose own name has this; a layer's name, such as alphabet, does not count.
+NOT_DECAYED = [r"(bias|gamma|beta)[^/]*(/part_\d+:\d+)?$"]
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):

@@ -52,6 +52,13 @@ def test_weights_decay_and_biases_do_not():
     np.testing.assert_allclose(bias, [1.0, 2.0])
 
 
+def test_weights_of_a_layer_decay_whatever_the_name_of_the_layer():
+    variables = [tf.Variable(1.0, name="alphabet/embeddings"), tf.Variable(1.0, name="alphabet/beta")]
+    optimizer = make_optimizer(Optimizer(name="sgd", learning_rate=0.5, weight_decay=0.1), UPDATES)
+    optimizer.apply_gradients([(tf.constant(0.0), variable) for variable in variables])
+    np.testing.assert_allclose([variable.numpy() for variable in variables], [0.95, 1.0], rtol=1e-6)
+
+
 def test_a_schedule_that_lacks_its_end_is_refused():
     with pytest.raises(ValueError, match="schedule: exponential needs one above 0"):
         Optimizer(schedule="exponential")
