@@ -3,11 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from stillhouse.components.evaluation import STUDENT
+from stillhouse.components.evaluation import LOWER_IS_BETTER, STUDENT, metric_name
 from stillhouse.components.predictions.fidelity import fidelity, slice_fidelities
 from stillhouse.components.predictions.paired import PairedChange, PairedTests, unit_values
 from stillhouse.components.predictions.table import PredictionTable
 from stillhouse.modules.distillation.diagnosis import Change, Facts, diagnose
+
+SMALLER_IS_BETTER = {metric_name(name) for name in LOWER_IS_BETTER}
 
 
 def fidelity_of(table: PredictionTable, reference: str, slices: list[str | list[str]]) -> dict[str, Any] | None:
@@ -66,10 +68,11 @@ def distillation_of(
         soft_gradient_share=learnt.get("soft_gradient_share"),
         targets_vary=learnt.get("targets_vary", True),
         more_inputs=bool(settings["data"]["transfer"] or card.get("views")),
-        temperature=learning["temperature"]["start"],
-        alpha=learning["alpha"]["start"],
+        temperature=_largest(learning["temperature"]),
+        alpha=_largest(learning["alpha"]),
         only_reference_right=only_reference,
         only_baseline_right=only_baseline,
+        smaller_is_better=metric in SMALLER_IS_BETTER,
     )
     return {
         "reference": reference,
@@ -89,13 +92,20 @@ def distillation_of(
 
 def baseline_of(card: dict[str, Any], student_card: dict[str, Any]) -> dict[str, Any]:
     """Returns comparison.json's `baseline`: how it was trained, from the cards of both."""
+    of_student = student_card.get("updates")
+    if of_student is not None:
+        of_student += student_card.get("first_stage_updates", 0)
     return {
         "updates": card.get("updates"),
-        "student_updates": student_card.get("updates"),
+        "student_updates": of_student,
         "validation": card.get("validation"),
         "views": card.get("views"),
         "student_views": student_card.get("views"),
     }
+
+
+def _largest(schedule: dict[str, Any]) -> float:
+    return max(schedule["start"], schedule["end"])
 
 
 def _change(paired: PairedChange | None) -> Change | None:

@@ -51,7 +51,7 @@ def treatment(baseline: dict[str, Any]) -> str:
     if updates is not None:
         parts.append(f"{updates:,} updates ({_relation(updates, of_student)})")
     validation = baseline["validation"]
-    if validation:
+    if validation and validation.get("keep") != "last":
         parts.append(f"best epoch {validation['best_epoch']} of {validation['epochs']} by validation")
     else:
         parts.append("last epoch")
@@ -70,4 +70,13 @@ def _relation(updates: int, of_student: int | None) -> str:
 def _views(own: dict[str, Any], other: dict[str, Any]) -> str:
     if own == other:
         return "same views as the student" if own else "no views, as the student"
-    return f"views: {', '.join(own) or 'none'}; the student's: {', '.join(other) or 'none'}"
+    return f"views: {_listed(own)}; the student's: {_listed(other)}"
+
+
+def _listed(views: dict[str, Any]) -> str:
+    """Returns the views with their amounts."""
+    names = [
+        name if value is True else f"{name} of {', '.join(value)}" if isinstance(value, dict) else f"{name} {value:g}"
+        for name, value in views.items()
+    ]
+    return ", ".join(names) or "none"

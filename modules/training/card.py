@@ -8,9 +8,10 @@ from stillhouse.modules import progress
 from stillhouse.modules.cluster.strategies import is_asynchronous
 from stillhouse.modules.ingestion.files import example_files
 from stillhouse.modules.ingestion.waiting import INPUT_SHARE, median_after_first, verdict
+from stillhouse.modules.models.card import read_card
 from stillhouse.modules.peak_memory import peak_mb
 from stillhouse.modules.training.build import BuiltTraining
-from stillhouse.modules.training.config import is_of_validation
+from stillhouse.modules.training.config import first_stage_of, is_of_validation
 from stillhouse.modules.training.plan import TrainingPlan
 from stillhouse.modules.training.report import ledgers_of, listed
 from stillhouse.modules.training.soft_term import SOFT_GRADIENT_SHARE
@@ -55,6 +56,7 @@ def card_of(
         "loop": config.loop,
         "replicas": config.strategy.workers if is_asynchronous(strategy) else strategy.num_replicas_in_sync,
         "updates": int(built.learner.optimizer.iterations.numpy()),
+        "first_stage_updates": first_stage_updates(plan),
         "restarts": 0,
         "warm_started": built.warm_started,
         "examples_per_second": median_after_first(speeds) if speeds else None,
@@ -94,4 +96,12 @@ def _validation_of(plan: TrainingPlan, history: dict[str, list[float]]) -> dict[
         f"{config.name}: weights of epoch {kept + 1} of {len(losses)}"
         f"{', the best' if best is not None else ''} on the validation split: {listed(figures)}"
     )
-    return {"metric": quality, "best_epoch": kept + 1, "epochs": len(losses), **figures}
+    return {"metric": quality, "keep": config.keep, "best_epoch": kept + 1, "epochs": len(losses), **figures}
+
+
+def first_stage_updates(plan: TrainingPlan) -> int:
+    """Returns the updates of the student's first stage, on soft targets alone; 0: it has none."""
+    start = plan.config.start
+    if not start or start.pretraining != first_stage_of(plan.config.name):
+        return 0
+    return read_card(plan.fn_args.base_model)["updates"]

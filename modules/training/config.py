@@ -104,6 +104,11 @@ class TrainingConfig(TrainingSettings):
         return self.strategy.name if self.strategy.name in CLUSTER_STRATEGIES else None
 
 
+def first_stage_of(student: str) -> str:
+    """Returns the name of a student's first stage, on soft targets alone."""
+    return f"{student}.pretraining"
+
+
 def validation_patterns(fn_args: "FnArgs") -> list[str]:
     """Returns those patterns of `fn_args.eval_files` that are of the validation split; TFX hands over both splits."""
     return [pattern for pattern in fn_args.eval_files if is_of_validation(pattern)]

@@ -27,7 +27,7 @@ from stillhouse.components.transfer_examples import TransferExamples
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
 from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Shift, Start, Student, WeightedEnsemble
-from stillhouse.modules.training.config import DistillationConfig, MaskingConfig, Matched
+from stillhouse.modules.training.config import DistillationConfig, MaskingConfig, Matched, first_stage_of
 from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, eval_config, fidelity_rule
 from stillhouse.pipelines.dag.example_gen import (
     earlier_spans_example_gen,
@@ -342,7 +342,7 @@ def _add_student(
     if distillation.pretraining:
         stage = student.model_copy(update=dict(distillation.pretraining))
         soft = learning.model_copy(update={"alpha": SOFT_TARGETS_ALONE})
-        first = dag.config(f"{name}.pretraining", "pretraining", stage, distillation=soft, **omitted)
+        first = dag.config(first_stage_of(name), "pretraining", stage, distillation=soft, **omitted)
         base_model = dag.distillation_trainer(first, base_model, transfer, **teacher_inputs)
         start, transfer = {"start": Start(pretraining=first.name)}, None
     config = dag.config(name, "student", student, distillation=learning, **omitted, **start)

@@ -118,3 +118,8 @@ def test_the_baselines_treatment_is_from_both_cards():
         "views": {},
         "student_views": views,
     }
+
+
+def test_the_students_updates_are_those_of_both_stages():
+    student = {"updates": 30, "first_stage_updates": 120}
+    assert baseline_of({"updates": 150}, student)["student_updates"] == 150

@@ -50,6 +50,15 @@ def test_what_is_unknown_is_left_out():
             {"validation": {"metric": "accuracy", "best_epoch": 12, "epochs": 30}},
             "2,820 updates (the student's number), best epoch 12 of 30 by validation, same views as the student",
         ),
+        (
+            {"validation": {"metric": "accuracy", "keep": "last", "best_epoch": 30, "epochs": 30}},
+            "2,820 updates (the student's number), last epoch, same views as the student",
+        ),
+        (
+            {"views": {"augment": True, "noise": 0.1, "swap": {"a": 0.1, "b": 0.2}}},
+            "2,820 updates (the student's number), last epoch, views: augment, noise 0.1, swap of a, b; the student's: "
+            "augment",
+        ),
         ({"updates": 282}, "282 updates (the student 2,820), last epoch, same views as the student"),
         ({"views": {}}, "2,820 updates (the student's number), last epoch, views: none; the student's: augment"),
         (
