@@ -121,8 +121,9 @@ class PairedTests:
         if gap is None or gain is None:
             return None, f"{self._metric} is undefined on the eval examples"
         if gap.low <= 0:
+            changed = self._metric if self._sign > 0 else f"improvement of {self._metric}"
             return None, (
-                f"{upper} is not shown to be better than {lower}: {self._metric} {gap.change:+.4f}, {confidence:.0%} "
+                f"{upper} is not shown to be better than {lower}: {changed} {gap.change:+.4f}, {confidence:.0%} "
                 f"interval {gap.low:+.4f} to {gap.high:+.4f}"
             )
         of_models = self._areas if self._metric in AREAS else self._means

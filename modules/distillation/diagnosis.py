@@ -54,10 +54,16 @@ class Facts:
     soft_gradient_share: float | None = None
     targets_vary: bool = True  # whether the teachers predict different things for different inputs
     more_inputs: bool = False  # whether there are unlabelled examples or new views
-    temperature: float = 1.0  # of the first epoch
-    alpha: float = 0.9
+    temperature: float = 1.0  # the largest of all epochs
+    alpha: float = 0.9  # the largest of all epochs
     only_reference_right: int = 0  # eval examples on which the reference is right and the baseline is not
     only_baseline_right: int = 0
+    smaller_is_better: bool = False  # the metric's direction
+
+    @property
+    def changed(self) -> str:
+        """What the sign of a change is about: the metric, or its improvement where smaller values are better."""
+        return f"improvement of {self.metric}" if self.smaller_is_better else self.metric
 
 
 def diagnose(facts: Facts) -> list[str]:
@@ -92,7 +98,7 @@ def _idle(facts: Facts) -> str | None:
 
 
 def _outcome(facts: Facts, explained: bool) -> str | None:
-    gain, gap, metric, reference, baseline = facts.gain, facts.gap, facts.metric, facts.reference, facts.baseline
+    gain, gap, reference, baseline = facts.gain, facts.gap, facts.reference, facts.baseline
     if baseline is None:
         return (
             "There is no baseline, so that the gain is unknown: set evaluation.gates.baseline to train the same "
@@ -101,11 +107,11 @@ def _outcome(facts: Facts, explained: bool) -> str | None:
     if gain is None or gap is None:
         return None
     if gain.low > 0:
-        better = f"The student is better than {baseline} by {gain.change:.4f} {metric}"
+        better = f"The student is better than {baseline} by {gain.change:.4f} {facts.metric}"
         if gap.low <= 0:
             return (
-                f"{better}, but {reference} is not shown to be better than {baseline} ({metric} {gap}): the gain is "
-                "not knowledge that only the teachers have; better teachers may add to it."
+                f"{better}, but {reference} is not shown to be better than {baseline} ({facts.changed} {gap}): the "
+                "gain is not knowledge that only the teachers have; better teachers may add to it."
             )
         part = "" if facts.recovered is None else f" and recovers {facts.recovered:.0%} of the gap to {reference}"
         if facts.recovered is not None and facts.recovered >= MOST_OF_THE_GAP:
@@ -113,20 +119,21 @@ def _outcome(facts: Facts, explained: bool) -> str | None:
         return f"{better}{part}{'.' if explained else ': more inputs, epochs or weights may recover more.'}"
     if gap.high < 0:
         return (
-            f"{reference} is worse than {baseline} ({metric} {gap}): there is nothing to transfer; train better "
+            f"{reference} is worse than {baseline} ({facts.changed} {gap}): there is nothing to transfer; train better "
             "teachers first."
         )
     if gain.high < 0:
         remedy = "" if explained else f"; {_gentler(facts)}, or give the student more weights"
-        return f"The student is worse than {baseline} ({metric} {gain}): the soft term harms it{remedy}."
+        return f"The student is worse than {baseline} ({facts.changed} {gain}): the soft term harms it{remedy}."
     if gap.low <= 0:
         return (
-            f"{reference} is not shown to be better than {baseline} ({metric} {gap}): there is nothing to transfer; "
-            "use larger, more or pre-trained teachers, or distil where labels are few and unlabelled inputs many."
+            f"{reference} is not shown to be better than {baseline} ({facts.changed} {gap}): there is nothing to "
+            "transfer; use larger, more or pre-trained teachers, or distil where labels are few and unlabelled inputs "
+            "many."
         )
     remedy = "" if explained else "; more seeds or eval examples would show a smaller gain"
     return (
-        f"The student is not shown to be better than {baseline} ({metric} {gain}), although {reference} is "
+        f"The student is not shown to be better than {baseline} ({facts.changed} {gain}), although {reference} is "
         f"({gap}){remedy}."
     )
 

@@ -49,6 +49,11 @@ def test_teachers_that_repeat_the_labels_are_to_be_asked_about_more_inputs():
     )
 
 
+def test_the_sign_of_a_change_is_of_the_improvement_where_smaller_values_are_better():
+    facts = replace(HEALTHY, metric="loss", smaller_is_better=True, gain=WORSE, recovered=-0.2)
+    assert diagnose(facts)[0].startswith("The student is worse than Baseline (improvement of loss -0.0200, 95% int")
+
+
 def test_sure_teachers_are_no_cause_where_there_are_more_inputs_already():
     assert not any(
         "repeat the labels" in line for line in diagnose(replace(SMALL_GAIN, entropy=0.04, more_inputs=True))
