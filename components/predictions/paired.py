@@ -77,6 +77,7 @@ class PairedTests:
         """
         self._table = table
         self._metric = metric
+        self.lower_is_better = lower_is_better
         self._sign = -1.0 if lower_is_better else 1.0
         self._seed = seed
 
@@ -121,7 +122,7 @@ class PairedTests:
         if gap is None or gain is None:
             return None, f"{self._metric} is undefined on the eval examples"
         if gap.low <= 0:
-            changed = self._metric if self._sign > 0 else f"improvement of {self._metric}"
+            changed = f"improvement of {self._metric}" if self.lower_is_better else self._metric
             return None, (
                 f"{upper} is not shown to be better than {lower}: {changed} {gap.change:+.4f}, {confidence:.0%} "
                 f"interval {gap.low:+.4f} to {gap.high:+.4f}"

@@ -3,13 +3,11 @@
 from dataclasses import asdict
 from typing import Any
 
-from stillhouse.components.evaluation import LOWER_IS_BETTER, STUDENT, metric_name
+from stillhouse.components.evaluation import STUDENT
 from stillhouse.components.predictions.fidelity import fidelity, slice_fidelities
 from stillhouse.components.predictions.paired import PairedChange, PairedTests, unit_values
 from stillhouse.components.predictions.table import PredictionTable
 from stillhouse.modules.distillation.diagnosis import Change, Facts, diagnose
-
-SMALLER_IS_BETTER = {metric_name(name) for name in LOWER_IS_BETTER}
 
 
 def fidelity_of(table: PredictionTable, reference: str, slices: list[str | list[str]]) -> dict[str, Any] | None:
@@ -72,7 +70,7 @@ def distillation_of(
         alpha=_largest(learning["alpha"]),
         only_reference_right=only_reference,
         only_baseline_right=only_baseline,
-        smaller_is_better=metric in SMALLER_IS_BETTER,
+        smaller_is_better=tests.lower_is_better,
     )
     return {
         "reference": reference,

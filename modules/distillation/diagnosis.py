@@ -17,7 +17,7 @@ LEARNT = 0.9
 # A student that agrees with its teachers on so many of its training inputs has learnt all that these can teach; if it
 # agrees on this much less of the eval examples, other inputs would teach it more.
 LEARNT_BY_HEART, DROP_ON_EVAL = 0.98, 0.03
-# Of the soft term in the gradient; as in modules/training/soft_term.py.
+# Share of the gradient below which the soft term is lost in the noise of a batch: two batches differ by far more.
 MIN_GRADIENT_SHARE = 0.01
 # Of the examples on which only one of the reference and the baseline is right, those on which it is the baseline. At
 # one half the teachers know other things than the baseline, not more.
@@ -89,6 +89,8 @@ def _idle(facts: Facts) -> str | None:
             "inputs: check the teachers' training and the features that they get."
         )
     share = facts.soft_gradient_share
+    if facts.gain and facts.gain.low > 0:  # the teachers changed something, such as in the student's first stage
+        return None
     if facts.alpha > 0 and share is not None and share < MIN_GRADIENT_SHARE:
         return (
             f"The soft term had {share:.2%} of the gradient: the teachers changed next to nothing; raise "

@@ -18,9 +18,6 @@ from stillhouse.modules.training.soft_term import SOFT_GRADIENT_SHARE
 from stillhouse.modules.training.training_fidelity import training_fidelity
 from stillhouse.modules.training.validation import PREFIX, best_epoch, evaluation_batches, make_measure
 
-# Settings of a training job that give its inputs new views, as far as they exist.
-VIEWS = ("augment", "mixup", "noise", "swap")
-
 
 def card_of(
     plan: TrainingPlan,
@@ -64,7 +61,7 @@ def card_of(
         "cache": data.options.cache,
         "train_examples": data.examples,
         "transfer_examples": data.transfer_examples,
-        "views": {name: getattr(config, name) for name in VIEWS if getattr(config, name, None)},
+        "views": {name: value for name, value in config.input_changes().model_dump().items() if value},
         "memory": {"bytes": ledgers, "peak_mb": peak},
         "history": metrics,
     }

@@ -6,6 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 from stillhouse.modules import progress
+from stillhouse.modules.distillation.diagnosis import MIN_GRADIENT_SHARE
 from stillhouse.modules.models.autograph import needs_autograph
 from stillhouse.modules.training.input_sample import LABELLED, sampled_batches
 from stillhouse.modules.training.learner import Learner
@@ -14,8 +15,6 @@ from stillhouse.modules.training.training_fidelity import combined_teachers, var
 
 # Name in the training history, and in the model card's `distillation`.
 SOFT_GRADIENT_SHARE = "soft_gradient_share"
-# Below this share the soft term is lost in the noise of a batch: gradients of two batches differ by far more.
-MIN_SHARE = 0.01
 MEASURED = 256  # labelled examples of the one batch, at most
 
 
@@ -53,7 +52,7 @@ class SoftTerm(keras.callbacks.Callback):
                 f"warning: {name}: the teachers predict the same for each of {len(batch[1])} labelled inputs, so that "
                 "the student learns nothing about the inputs from them; check the teachers' training and their inputs"
             )
-        elif share < MIN_SHARE:
+        elif share < MIN_GRADIENT_SHARE:
             progress.note(
                 f"warning: {name}: the soft term has {share:.2%} of the gradient after epoch {epoch + 1} (alpha "
                 f"{alpha:g}, temperature {temperature:g}): the teachers change next to nothing; raise "

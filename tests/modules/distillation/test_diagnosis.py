@@ -161,4 +161,5 @@ def test_no_combination_of_figures_contradicts_itself():
             assert "more views" not in text
         if "changed next to nothing" in text:
             assert not causes
+            assert "student is better" not in text
         assert ("distillation pays" in text) + ("harms it" in text) + ("nothing to transfer" in text) <= 1

@@ -7,13 +7,14 @@ import pytest
 import tensorflow as tf
 from artifacts import Artifacts, changed, network, training_config
 
+from stillhouse.modules.distillation.diagnosis import MIN_GRADIENT_SHARE
 from stillhouse.modules.distillation.objectives import kl_divergence
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import ExampleFiles, example_files, in_order, split_folder
 from stillhouse.modules.ingestion.soft_targets import read_soft_targets_card
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.training.learner import Distillation, Learner
-from stillhouse.modules.training.soft_term import MIN_SHARE, soft_gradient_share
+from stillhouse.modules.training.soft_term import soft_gradient_share
 from stillhouse.modules.training.train import train
 from stillhouse.modules.training.training_fidelity import vary
 
@@ -107,7 +108,7 @@ def test_teachers_that_say_the_same_about_everything_are_a_warning_once(run, tmp
 def test_a_soft_term_without_weight_is_a_warning_once(run, tmp_path, caplog):
     settings = training_config(run, True).distillation.model_dump() | {"alpha": {"start": 0.001, "end": 0.001}}
     card, warnings = warnings_of(caplog, changed(training_config(run, True), distillation=settings), run, tmp_path)
-    assert 0 < card["distillation"]["soft_gradient_share"] < MIN_SHARE
+    assert 0 < card["distillation"]["soft_gradient_share"] < MIN_GRADIENT_SHARE
     assert len(warnings) == 1
     assert "raise student.distillation.alpha" in warnings[0]
 
