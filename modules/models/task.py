@@ -115,6 +115,8 @@ def build_model(
     build = getattr(load_task(task), builder, None)
     if not callable(build):
         raise UserError(f"builder: the task module {task!r} has no function {builder!r}; add it or change builder")
+    # Layers without a name get the same one in every build; hints, and a start from another network, go by names.
+    keras.backend.reset_uids()
     try:
         model = build(**hyperparameters)
     except UserError:

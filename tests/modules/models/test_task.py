@@ -75,3 +75,16 @@ def test_sparse_features_are_refused_with_the_remedy(module):
     name = module(KERAS + FUNCTIONS.replace("MODEL(h)", text))
     with pytest.raises(UserError, match="found x sparse or ragged; expected dense"):
         build_model(name, "build_student", {}, {"x": tf.io.VarLenFeature(tf.float32)})
+
+
+def test_layers_without_a_name_have_the_same_one_in_every_build(module):
+    """A student's second stage starts from its first by the layers' names; after another build they were others."""
+    name = module(
+        KERAS + "def preprocessing_fn(inputs): pass\n"
+        "def build_teacher(): pass\n"
+        "def build_student():\n"
+        "    inputs = keras.Input([3])\n"
+        "    return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Dense(4)(inputs)))\n"
+    )
+    builds = [[layer.name for layer in build_model(name, "build_student", {}).layers[1:]] for _ in range(2)]
+    assert builds[0] == builds[1]
