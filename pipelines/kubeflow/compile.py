@@ -17,6 +17,7 @@ from tfx.dsl.components.base.base_node import BaseNode
 from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
 from stillhouse.components.distillation_trainer import DistillationTrainer
+from stillhouse.components.soft_targets import SoftTargets
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.settings import Kubeflow, Resources, Settings
 from stillhouse.pipelines.dag.create import create_pipeline
@@ -139,6 +140,8 @@ def _reuse(node: BaseNode, settings: Settings) -> list[str]:
     elif isinstance(node, Trainer | DistillationTrainer):
         builder = json.loads(node.exec_properties["custom_config"])["builder"]
         omitted = ["preprocessing_fn", *sorted(settings.builders() - {builder})]
+    elif isinstance(node, SoftTargets):  # of the task only augment
+        omitted = ["preprocessing_fn", *sorted(settings.builders())]
     folder = folder_of(kubeflow.pipeline_root, settings.name, task_name(node.id))
     return ["--results", folder, "--omitted", json.dumps(omitted)]
 
@@ -196,9 +199,7 @@ def _add_parameters(spec: dict[str, Any], parameters: list[Parameter]) -> None:
 
 
 def _of_node(node: str, resources: dict[str, Resources]) -> Resources:
-    """Returns what a node gets: its own entry, that of the node it belongs to (Teacher-1 for Teacher-1.fold-2), that of
-    its kind (Teacher), or the default.
-    """
+    """Returns the resources of a node: its own, those of Teacher-1 for Teacher-1.fold-2, its kind's, or the default."""
     for name in (node, node.partition(".")[0], _kind(node), DEFAULT):
         if name in resources:
             return resources[name]

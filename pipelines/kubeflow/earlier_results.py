@@ -129,6 +129,9 @@ class Task:
         config = json.loads(self.parameters.get("custom_config") or "{}")
         if "task" in config:
             yield config["task"], self.omitted
+        views = json.loads(self.parameters.get("views") or "null") or {}
+        if views.get("augment"):
+            yield views["task"], self.omitted
         objective = (config.get("distillation") or {}).get("objective", "")
         if "." in objective:
             yield objective.rpartition(".")[0], ()

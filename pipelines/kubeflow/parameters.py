@@ -57,6 +57,8 @@ def parameters_of(settings: Settings, data_path: str, push_path: str) -> list[Pa
     for prefix, (training, nodes, section) in trained.items():
         for key in ("epochs", "seed"):
             own = (*rounds, *nodes) if prefix == "student" and key == "epochs" else nodes
+            if prefix == "student" and key == "seed" and settings.student.has_cached_views():
+                own = (*own, "SoftTargets")  # their views are a function of it
             if getattr(settings.baseline, key) is not None:
                 own = tuple(node for node in own if node != "Baseline")
             text = f"{key} of {', '.join(own)}."
@@ -84,9 +86,10 @@ def apply(inputs: Mapping[str, Any]) -> dict[str, Any]:
         if key == name:
             continue
         if key in ("epochs", "seed"):
-            config = json.loads(properties["custom_config"])
+            section = "custom_config" if "custom_config" in properties else "views"
+            config = json.loads(properties[section])
             config[key] = int(value)
-            properties["custom_config"] = json.dumps(config)
+            properties[section] = json.dumps(config)
         elif key == "push_path" and "push_destination" in properties:
             destination = json.loads(properties["push_destination"])
             destination["filesystem"] = {"base_directory": value}

@@ -127,6 +127,18 @@ def test_fold_teachers_are_tasks_with_parameters_and_resources_of_their_teacher(
     assert not any("fold" in key for name in ("ensemble", "evaluator", "report") for key in artifacts_of(tasks[name]))
 
 
+@pytest.mark.usefixtures("task")
+@pytest.mark.parametrize("targets", ["cached", "online"])
+def test_the_seed_of_the_student_is_that_of_its_cached_views(targets):
+    raw = raw_settings()
+    raw["student"] |= {"noise": 0.1, "distillation": {"targets": targets}}
+    documents = compile_pipeline(parse_settings(raw, "blobs.yaml"), IMAGE)
+    assert list(reasons_against(documents)) == []
+    tasks, seed = inner(documents[0]), {"componentInputParameter": "pipelinechannel--student_seed"}
+    has_seed = [name for name, task in tasks.items() if task["inputs"].get("parameters", {}).get("set_seed") == seed]
+    assert sorted(has_seed) == ["baseline", *(["softtargets"] if targets == "cached" else []), "student"]
+
+
 def artifacts_of(task):
     return [
         source["taskOutputArtifact"]["producerTask"]
@@ -172,6 +184,8 @@ def test_tasks_look_for_earlier_results_where_they_can_reach_the_storage():
     assert student["--results"] == "minio://mlpipeline/v2/artifacts/.stillhouse/blobs/student"
     assert json.loads(student["--omitted"]) == ["preprocessing_fn", "build_teacher"]
     assert json.loads(arguments_of(spec, "transform")["--omitted"]) == ["build_student", "build_teacher"]
+    omitted = json.loads(arguments_of(spec, "softtargets")["--omitted"])
+    assert omitted == ["preprocessing_fn", "build_student", "build_teacher"]
     for never in ("lastpushed", "pusher", "report"):  # what they do depends on what is pushed, or tells of the run
         assert "--results" not in arguments_of(spec, never)
     container = spec["deploymentSpec"]["executors"]["exec-student"]["container"]

@@ -209,6 +209,18 @@ def test_what_does_not_concern_a_task_does_not_make_it_run(store, storage, task,
     assert take(storage, other, other.facts(), {"model": str(tmp_path / "taken")})
 
 
+def test_soft_targets_of_augmented_views_depend_on_the_tasks_augment(task, tmp_path):
+    def facts(augment):
+        views = json.dumps({"augment": augment, "task": "some_task"})
+        executor = "stillhouse.components.soft_targets.executor.Executor"
+        return replace(task, executor=executor, parameters={"views": views}).facts()
+
+    before = facts(True), facts(False)
+    changed_code(task, tmp_path)
+    assert facts(True) != before[0]
+    assert facts(False) == before[1]
+
+
 def test_two_runs_at_once_leave_one_result_that_is_whole(store, storage, task, tmp_path):
     prefix = recorded(store, storage, task, tmp_path)
     facts, failures = task.facts(), []

@@ -121,6 +121,7 @@ def test_parameters_go_where_they_belong():
     found = apply({"custom_config": config, "set_epochs": 3.0, "set_seed": 7.0, "label": "y"})
     assert json.loads(found.pop("custom_config")) == {"epochs": 3, "seed": 7, "name": "Student"}
     assert found == {"label": "y"}
+    assert json.loads(apply({"views": '{"seed": 1, "count": 8}', "set_seed": 7.0})["views"]) == {"seed": 7, "count": 8}
 
 
 def test_another_push_path_reaches_pusher_and_last_pushed():
