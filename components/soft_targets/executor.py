@@ -174,7 +174,7 @@ class Executor(base_beam_executor.BaseBeamExecutor):
         progress.note(_summary(card))
         if views:
             size = sum(size_in_bytes(views_folder(targets.uri, split)) for split in files)
-            progress.note(f"cached {size:,} bytes of views: {views.count} of each example")
+            progress.note(views_summary(views.count, size))
 
 
 def _summary(card: SoftTargetsCard) -> str:
@@ -192,6 +192,14 @@ def _summary(card: SoftTargetsCard) -> str:
             f"; compared with float32: same class for {100 * card.compaction['agreement']:.2f} % of the examples, "
             f"KL divergence {card.compaction['kl']:.2g} nats"
         )
+    return line
+
+
+def views_summary(count: int, size: int) -> str:
+    """Returns one line about the files of views, `count` of each example, for the run's output."""
+    line = f"cached {size:,} bytes of views: {count} of each example"
+    if count == 1:  # unlike changes in training, which are new in every epoch
+        line += ", the same in every epoch; for more set student.distillation.views"
     return line
 
 

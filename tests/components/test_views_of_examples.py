@@ -11,7 +11,7 @@ from tfx.types import standard_artifacts
 
 from stillhouse.components.dark_knowledge.executor import DARK_KNOWLEDGE, DarkKnowledgeParameters
 from stillhouse.components.dark_knowledge.executor import Executor as DarkKnowledge
-from stillhouse.components.soft_targets.executor import Executor, SoftTargetsParameters
+from stillhouse.components.soft_targets.executor import Executor, SoftTargetsParameters, views_summary
 from stillhouse.components.soft_targets.views import ViewsOfExamples
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import ExampleParser, labelled_batches
@@ -236,3 +236,8 @@ def test_a_change_that_does_not_fit_is_refused_in_training_before_it_begins(run,
         train(training_config(run, True, mixup=0.1), run.fn_args(tmp_path))
     _, card = train(training_config(run, False, mixup=0.4, noise=0.1), run.fn_args(tmp_path))
     assert all(np.isfinite(card["history"]["loss"]))
+
+
+def test_a_single_view_is_said_to_be_the_same_in_every_epoch():
+    assert views_summary(1, 2000).startswith("cached 2,000 bytes of views: 1 of each example, the same in every epoch")
+    assert views_summary(2, 2000) == "cached 2,000 bytes of views: 2 of each example"
