@@ -62,7 +62,7 @@ class Views:
             own = _stream(seed, MIXUP)
             share = beta_shares(tf.shape(labels)[0], self.mixup, _stream(own, 0))
             share.set_shape(labels.shape[:1])
-            for name in self.features:
+            for name in [name for name in self.features if name in features]:
                 value = features[name]
                 shaped = tf.reshape(share, [-1] + [1] * (value.shape.rank - 1))
                 features[name] = shaped * value + (1.0 - shaped) * partners(value, _stream(own, 1))
@@ -71,11 +71,12 @@ class Views:
 
 
 def _seeded(features: dict, parameters: dict, seed: tf.Tensor, number: int) -> dict[str, tuple]:
-    """Returns, by feature, its value, its parameter, and a seed of its own."""
+    """Returns, by feature, its value, its parameter, and a seed of its own; without those that augment leaves out."""
     own = _stream(seed, number)
     return {
         name: (features[name], parameters[name], _stream(own, position))
         for position, name in enumerate(sorted(parameters))
+        if name in features
     }
 
 

@@ -132,6 +132,16 @@ def test_a_view_is_a_function_of_the_seed():
     assert (first != other).mean() > 0.9
 
 
+def test_a_feature_that_augment_leaves_out_is_not_changed():
+    changes = {"noise": {"x": np.ones(3, np.float32)}, "swap": {"x": 0.5, "id": 0.5, "word": 0.5}}
+    left = Views(augment=lambda features, seed: {"word": features["word"]}, mixup=1.0, features=["x"], **changes)
+    features, _, targets = left(batch(), SEED)
+    expected, _, _ = Views(**changes)(batch(), SEED)
+    assert list(features) == ["word"]
+    np.testing.assert_array_equal(features["word"], expected["word"])
+    assert PARTNER in targets
+
+
 def test_changes_are_applied_in_order_augment_noise_swap_mixup():
     seeds = []
 
