@@ -9,6 +9,13 @@ from stillhouse.components.predictions.paired import PairedChange, PairedTests, 
 from stillhouse.components.predictions.table import PredictionTable
 from stillhouse.modules.distillation.diagnosis import Change, Facts, diagnose
 
+OWN = (
+    "optimizer",
+    "batch_size",
+    "label_smoothing",
+    "seed",
+)  # settings of the baseline that views and updates do not show
+
 
 def fidelity_of(table: PredictionTable, reference: str, slices: list[str | list[str]]) -> dict[str, Any] | None:
     """Returns comparison.json's `fidelity`: the student beside the model `reference`, on all examples and by slice."""
@@ -88,8 +95,9 @@ def distillation_of(
     }
 
 
-def baseline_of(card: dict[str, Any], student_card: dict[str, Any]) -> dict[str, Any]:
-    """Returns comparison.json's `baseline`: how it was trained, from the cards of both."""
+def baseline_of(card: dict[str, Any], student_card: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Returns comparison.json's `baseline`: how it was trained, from the cards of both and the run's settings."""
+    own_settings = settings.get("baseline", {})
     of_student = student_card.get("updates")
     if of_student is not None:
         of_student += student_card.get("first_stage_updates", 0)
@@ -99,6 +107,7 @@ def baseline_of(card: dict[str, Any], student_card: dict[str, Any]) -> dict[str,
         "validation": card.get("validation"),
         "views": card.get("views"),
         "student_views": student_card.get("views"),
+        "own": {name: own_settings[name] for name in OWN if own_settings.get(name) is not None},
     }
 
 

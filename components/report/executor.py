@@ -159,7 +159,7 @@ class Executor(base_executor.BaseExecutor):
                 settings,
                 compared_fidelity["agreement"] if compared_fidelity else None,
             ),
-            "baseline": baseline_of(card_of["baseline"], card_of["student"]) if baseline else None,
+            "baseline": baseline_of(card_of["baseline"], card_of["student"], settings) if baseline else None,
             "warnings": _warnings(table, reference) + shift_warnings(shifts),
             "settings": settings,
         }

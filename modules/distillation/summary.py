@@ -58,6 +58,8 @@ def treatment(baseline: dict[str, Any]) -> str:
     own, other = baseline["views"], baseline["student_views"]
     if own is not None and other is not None:
         parts.append(_views(own, other))
+    if baseline.get("own"):
+        parts.append(f"its own {', '.join(baseline['own'])}".replace("_", " "))
     return ", ".join(parts)
 
 

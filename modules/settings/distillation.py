@@ -16,6 +16,8 @@ OBJECTIVES = {
     MASKED: ("kl_divergence",),
 }
 
+DEFAULT_VIEWS = 8  # one would be the same in every epoch
+
 
 class Schedule(Section):
     """A value that changes over the epochs; a plain number is constant."""
@@ -130,11 +132,11 @@ class Distillation(Section):
         description="Number of folds: the cached targets of a labelled example come from teachers trained without its "
         "fold, one more training job per teacher and fold; null: from the teachers trained on all examples.",
     )
-    views: int = Field(
-        1,
+    views: int | None = Field(
+        None,
         ge=1,
         description="Number of views of every example in the cached targets, where student.augment, noise, swap or "
-        "mixup change the inputs; each epoch sees as many of them as there are examples.",
+        "mixup change the inputs; each epoch sees as many of them as there are examples; null: 8.",
     )
     teacher_batch_size: int = Field(512, ge=1, description="Examples per batch when teachers run inference.")
     head_per_teacher: bool = Field(
@@ -155,7 +157,7 @@ class Distillation(Section):
 
     @model_validator(mode="after")
     def _check_views(self):
-        if self.views > 1 and self.targets == "online":
+        if self.views and self.views > 1 and self.targets == "online":
             raise ValueError(
                 f"views: found {self.views}; expected 1 with targets: online, which makes a new view in every step"
             )
@@ -181,7 +183,7 @@ class Distillation(Section):
             "pretraining": self.pretraining is not None,
             "targets: online": self.targets == "online",
             "head_per_teacher": self.head_per_teacher,
-            "views": self.views > 1,
+            "views": bool(self.views and self.views > 1),
             "folds": self.folds is not None,
         }
         if any(incompatible.values()):
@@ -207,9 +209,10 @@ class Student(Training):
 
     @model_validator(mode="after")
     def _check_changes(self):
-        if self.distillation.views > 1 and not self.changes_inputs():
+        views = self.distillation.views
+        if views and views > 1 and not self.changes_inputs():
             raise ValueError(
-                f"distillation.views: found {self.distillation.views}, but nothing changes the inputs; set augment, "
+                f"distillation.views: found {views}, but nothing changes the inputs; set augment, "
                 "noise, swap or mixup, or views: 1"
             )
         if self.mixup and self.omit_classes:
@@ -220,6 +223,10 @@ class Student(Training):
                 "or swap instead"
             )
         return self
+
+    def number_of_views(self) -> int:
+        """Returns the number of cached views of every example."""
+        return self.distillation.views or DEFAULT_VIEWS
 
     def has_cached_views(self) -> bool:
         """Returns whether the soft targets belong to changed inputs; pseudo-labels belong to the unchanged ones."""

@@ -123,6 +123,11 @@ class Settings(Section):
             raise ValueError(
                 f"student.distillation.targets_top: only valid with head: classification, found {self.head}; remove it"
             )
+        if distillation.targets_top and self.objective == "logit_matching":
+            raise ValueError(
+                "student.distillation.targets_top: not valid with objective: logit_matching, which needs every logit; "
+                "remove one of them"
+            )
         if distillation.targets_dtype == "int8" and self.head == "regression":
             raise ValueError(
                 "student.distillation.targets_dtype: int8 is not valid for regression (each number would need its own "
@@ -178,6 +183,17 @@ class Settings(Section):
         baseline, student = self.baseline, self.student
         if baseline.mixup and student.omit_classes:
             raise ValueError("baseline.mixup: not valid with student.omit_classes, which it would mix in; remove it")
+        if student.swap and student.omit_classes and student.has_cached_views():
+            raise ValueError(
+                "student.swap: not valid with student.omit_classes and cached targets (values would come from omitted "
+                "examples); remove one of them, or set student.distillation.targets: online"
+            )
+        first = student.distillation.pretraining
+        if first and first.optimizer.average and student.strategy.name == "parameter_server":
+            raise ValueError(
+                "student.distillation.pretraining.optimizer.average: not supported with student.strategy.name: "
+                "parameter_server; remove it"
+            )
         if baseline.label_smoothing and self.head == "regression":
             raise ValueError("baseline.label_smoothing: not valid for regression; remove it")
         if baseline.optimizer and baseline.optimizer.average and student.strategy.name == "parameter_server":

@@ -63,6 +63,6 @@ def make_optimizer(settings: Optimizer, updates: int) -> keras.optimizers.Optimi
         global_clipnorm=settings.clip_norm,
         **options,
     )
-    if settings.weight_decay is not None:
+    if settings.weight_decay is not None or settings.name == "adamw":
         optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer

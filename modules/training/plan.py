@@ -125,12 +125,13 @@ def divided(config: TrainingConfig, updates: int, own_steps: int) -> tuple[Train
       updates: in all epochs together.
       own_steps: updates of a pass over the examples.
     """
-    steps = -(-updates // config.epochs)
+    epochs = min(config.epochs, updates)
+    steps = -(-updates // epochs)
     limit = max(1, min(MAX_PARTS, steps // own_steps))
     # All parts have the same length: so many that the number of updates grows least, or not at all.
     parts = min(range(limit, 1, -1), key=lambda parts: -(-steps // parts) * parts, default=1)
     stopping = config.early_stopping
-    changes = {"epochs": config.epochs * parts, "early_stopping": stopping * parts if stopping else None}
+    changes = {"epochs": epochs * parts, "early_stopping": stopping * parts if stopping else None}
     return config.model_copy(update=changes), -(-steps // parts)
 
 

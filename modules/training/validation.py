@@ -28,7 +28,7 @@ from stillhouse.modules.training.plan import TrainingPlan
 
 EVALUATED_AT_ONCE = 256
 PREFIX = "validation_"  # of the names in the history
-SMALLER_IS_BETTER = ("loss", "mean_absolute_error")
+SMALLER_IS_BETTER = ("mean_absolute_error",)
 
 
 def evaluation_batches(

@@ -27,7 +27,8 @@ from stillhouse.components.transfer_examples import TransferExamples
 from stillhouse.modules.code_fingerprint import code_fingerprint
 from stillhouse.modules.models.imported import SavedTeacher, fingerprint
 from stillhouse.modules.settings import MASKED, OBJECTIVES, Schedule, Settings, Shift, Start, Student, WeightedEnsemble
-from stillhouse.modules.training.config import DistillationConfig, MaskingConfig, Matched, first_stage_of
+from stillhouse.modules.training.config import DistillationConfig, MaskingConfig, first_stage_of
+from stillhouse.pipelines.dag.baseline import add_baseline
 from stillhouse.pipelines.dag.eval_config import baseline_gate, drop_gate, eval_config, fidelity_rule
 from stillhouse.pipelines.dag.example_gen import (
     earlier_spans_example_gen,
@@ -75,7 +76,7 @@ def create_pipeline(settings: Settings, paths: PipelinePaths) -> Pipeline:
     _add_pretraining(dag)
     teachers = _add_teachers(dag)
     students, transfer = _add_students(dag, teachers)
-    baseline = _add_baseline(dag, transfer) if settings.evaluation.gates.baseline else None
+    baseline = add_baseline(dag, transfer) if settings.evaluation.gates.baseline else None
     _add_comparison(dag, teachers, baseline, students)
     return Pipeline(
         pipeline_name=settings.name,
@@ -214,33 +215,6 @@ def _add_teachers(dag: Dag) -> list[BaseChannel]:
     return teachers
 
 
-def _add_baseline(dag: Dag, transfer: BaseChannel | None) -> BaseChannel:
-    """The student's network, which learns without teachers; `transfer` are the student's unlabelled examples."""
-    settings, student = dag.settings, dag.settings.baseline_training()
-    # What a pre-training has learnt from a teacher, the baseline must not have.
-    if student.start and settings.pretraining[student.start.pretraining].distillation:
-        student = student.model_copy(update={"start": None})
-    changes: dict = {"omit_classes": settings.student.omit_classes, "updates": settings.baseline.updates}
-    if settings.baseline.updates is settings.baseline.epochs is None:
-        changes["matched"] = matched_updates(settings)
-    config = dag.config("Baseline", "baseline", student, **changes)
-    start = dag.start_of("Baseline", student) if student.start else None
-    if transfer and config.matched:
-        return dag.distillation_trainer(config, start, transfer)
-    return dag.trainer(config, start)
-
-
-def matched_updates(settings: Settings) -> Matched:
-    """Returns the number of the student's updates, in both stages together."""
-    student = settings.student
-    first = student.distillation.pretraining  # the one stage that has the unlabelled examples
-    return Matched(
-        batch_size=student.batch_size,
-        with_others=settings.data.transfer is not None and first is None,
-        first_epochs=first.epochs if first else 0,
-    )
-
-
 def _add_students(dag: Dag, teachers: list[BaseChannel]) -> tuple[dict[str, BaseChannel], BaseChannel | None]:
     """Returns the students by their names (of the rounds, and the last one) and the last one's unlabelled examples."""
     settings, students = dag.settings, {}
@@ -292,7 +266,7 @@ def _views_of(dag: Dag) -> ViewsOfExamples | None:
     without = ("preprocessing_fn", *settings.builders())
     return ViewsOfExamples(
         **student.input_changes().model_dump(),
-        count=student.distillation.views,
+        count=student.number_of_views(),
         seed=student.seed,
         task=settings.task,
         code=code_fingerprint(settings.task, without=without) if student.augment else "",

@@ -110,16 +110,18 @@ def test_a_regression_of_one_teacher_has_a_gain_and_no_entropy():
 
 def test_the_baselines_treatment_is_from_both_cards():
     views = {"augment": True}
-    found = baseline_of({"updates": 100, "views": {}}, {"updates": 2820, "views": views})
+    settings = {"baseline": {"optimizer": {"name": "adam"}, "seed": None}}
+    found = baseline_of({"updates": 100, "views": {}}, {"updates": 2820, "views": views}, settings)
     assert found == {
         "updates": 100,
         "student_updates": 2820,
         "validation": None,
         "views": {},
         "student_views": views,
+        "own": {"optimizer": {"name": "adam"}},
     }
 
 
 def test_the_students_updates_are_those_of_both_stages():
     student = {"updates": 30, "first_stage_updates": 120}
-    assert baseline_of({"updates": 150}, student)["student_updates"] == 150
+    assert baseline_of({"updates": 150}, student, {})["student_updates"] == 150
