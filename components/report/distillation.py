@@ -75,6 +75,7 @@ def distillation_of(
         more_inputs=bool(settings["data"]["transfer"] or card.get("views")),
         temperature=_largest(learning["temperature"]),
         alpha=_largest(learning["alpha"]),
+        pseudo_labels=bool(learning.get("pseudo_labels")),
         only_reference_right=only_reference,
         only_baseline_right=only_baseline,
         smaller_is_better=tests.lower_is_better,

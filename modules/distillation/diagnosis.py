@@ -14,6 +14,8 @@ MOST_OF_THE_GAP = 0.8
 REPEATED_LABELS = 0.05
 # Agreement with the teachers on its own training inputs below which a student has not learnt what it was taught.
 LEARNT = 0.9
+# Alpha from which a student is meant to follow its teachers more than the labels.
+MOSTLY_TEACHERS = 0.5
 # A student that agrees with its teachers on so many of its training inputs has learnt all that these can teach; if it
 # agrees on this much less of the eval examples, other inputs would teach it more.
 LEARNT_BY_HEART, DROP_ON_EVAL = 0.98, 0.03
@@ -56,6 +58,7 @@ class Facts:
     more_inputs: bool = False  # whether there are unlabelled examples or new views
     temperature: float = 1.0  # the largest of all epochs
     alpha: float = 0.9  # the largest of all epochs
+    pseudo_labels: bool = False  # the targets are pseudo-labels, which fix alpha and temperature
     only_reference_right: int = 0  # eval examples on which the reference is right and the baseline is not
     only_baseline_right: int = 0
     smaller_is_better: bool = False  # the metric's direction
@@ -141,12 +144,14 @@ def _outcome(facts: Facts, explained: bool) -> str | None:
 
 
 def _gentler(facts: Facts) -> str:
+    if facts.pseudo_labels:  # they allow no other alpha and temperature
+        return "raise student.distillation.pseudo_labels.min_confidence"
     parts = [f"temperature (now {facts.temperature:g})"] if facts.temperature > 1 else []
     return f"lower student.distillation's {' and '.join([*parts, f'alpha (now {facts.alpha:g})'])}"
 
 
 def _not_learnt(facts: Facts) -> str | None:
-    if facts.agreement_train is None or facts.agreement_train >= LEARNT:
+    if facts.agreement_train is None or facts.agreement_train >= LEARNT or facts.alpha < MOSTLY_TEACHERS:
         return None
     gentler = f", or {_gentler(facts)}: at the limit of its size the teachers' details harm it"
     return (
@@ -186,7 +191,7 @@ def _other_mistakes(facts: Facts) -> str | None:
     return (
         f"Of the {total:,} eval examples on which only one of {facts.reference} and {facts.baseline} is right, it is "
         f"{facts.baseline} on {facts.only_baseline_right / total:.0%}: the teachers are wrong where the labels teach "
-        "better; lower student.distillation.alpha, or add teachers that differ."
+        f"better; {_gentler(facts)}, or add teachers that differ."
     )
 
 

@@ -163,3 +163,16 @@ def test_no_combination_of_figures_contradicts_itself():
             assert not causes
             assert "student is better" not in text
         assert ("distillation pays" in text) + ("harms it" in text) + ("nothing to transfer" in text) <= 1
+
+
+def test_pseudo_labels_are_not_told_to_lower_what_they_fix():
+    harmed = replace(SMALL_GAIN, gain=Change(-0.05, -0.08, -0.02), alpha=1.0, temperature=1.0, pseudo_labels=True)
+    told = " ".join(diagnose(harmed))
+    assert "min_confidence" in told
+    assert "lower student.distillation's" not in told
+
+
+def test_a_student_that_is_to_follow_the_labels_need_not_agree_with_its_teachers():
+    apart = replace(SMALL_GAIN, agreement_train=0.7)
+    assert any("too small or trained too short" in sentence for sentence in diagnose(apart))
+    assert not any("too small or trained too short" in sentence for sentence in diagnose(replace(apart, alpha=0.1)))
