@@ -33,6 +33,11 @@ def logits_of_heads(output: tf.Tensor, head: Head, heads: int) -> tf.Tensor:
     return tf.stack([head.logits(part) for part in tf.split(output, heads, axis=-1)], axis=1)
 
 
+def combined_heads(output: tf.Tensor, head: Head, weights: Sequence[float], combination: str) -> tf.Tensor:
+    """Returns the logits of all heads together at T = 1, float32 [batch, columns], of the output of `with_heads`."""
+    return combine(logits_of_heads(output, head, len(weights)), weights, 1.0, combination, head.name)
+
+
 class CombinedHeads(keras.layers.Layer):
     """Combines all heads into one output at inference."""
 
@@ -45,5 +50,4 @@ class CombinedHeads(keras.layers.Layer):
 
     def call(self, output: tf.Tensor) -> tf.Tensor:
         """Returns logits, float32 [batch, columns], of the concatenated outputs of all heads."""
-        head_logits = logits_of_heads(output, self._head, len(self._shares))
-        return combine(head_logits, self._shares, 1.0, self._combination, self._head.name)
+        return combined_heads(output, self._head, self._shares, self._combination)

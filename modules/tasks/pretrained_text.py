@@ -22,7 +22,7 @@ from stillhouse.modules.errors import UserError
 from stillhouse.modules.tasks.columns import dense
 from stillhouse.modules.text.hashed_bag import BagOfIds, Buckets
 from stillhouse.modules.text.sentence_encoder import PACKAGE, VOCABULARY, encoder_folder, sentence_encoder
-from stillhouse.modules.text.uncased import joined_texts, token_ids
+from stillhouse.modules.text.uncased import token_ids
 
 TOKENS = "tokens"
 
@@ -42,7 +42,7 @@ def preprocessing_fn(inputs, custom_config):
     missing = [name for name in settings["text"] if name not in inputs]
     if missing:
         raise UserError(f"preprocessing.text: found {', '.join(missing)}; expected columns of: {', '.join(inputs)}")
-    texts = joined_texts([dense(inputs[name], "") for name in settings["text"]])
+    texts = tf.strings.join([dense(inputs[name], "") for name in settings["text"]], separator=" ")
     vocabulary = encoder_folder(settings.get("encoder", PACKAGE)) / VOCABULARY
     classes = dense(inputs[label], -1 if inputs[label].dtype == tf.int64 else "")
     if classes.dtype == tf.string:

@@ -4,7 +4,6 @@ Text is taken apart as in BERT's BasicTokenizer (Devlin et al. 2019): lower case
 and each CJK character a word of its own; then each word into the longest pieces that the vocabulary has.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -71,8 +70,3 @@ def token_ids(texts: tf.Tensor, path: Path, length: int) -> tf.Tensor:
         axis=1,
     )
     return tf.ensure_shape(framed.to_tensor(0, shape=[None, length]), [None, length])
-
-
-def joined_texts(columns: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns the columns' texts, strings [batch] each, joined by spaces."""
-    return tf.strings.join(list(columns), separator=" ")

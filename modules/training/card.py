@@ -11,7 +11,7 @@ from stillhouse.modules.ingestion.waiting import INPUT_SHARE, median_after_first
 from stillhouse.modules.models.card import read_card
 from stillhouse.modules.peak_memory import peak_mb
 from stillhouse.modules.training.build import BuiltTraining
-from stillhouse.modules.training.config import first_stage_of, is_of_validation
+from stillhouse.modules.training.config import eval_patterns, first_stage_of
 from stillhouse.modules.training.plan import TrainingPlan
 from stillhouse.modules.training.report import ledgers_of, listed
 from stillhouse.modules.training.soft_term import SOFT_GRADIENT_SHARE
@@ -72,8 +72,7 @@ def card_of(
         (share,) = history.get(SOFT_GRADIENT_SHARE, [None])
         card["distillation"] = fidelity | {SOFT_GRADIENT_SHARE: share}
     if plan.masking:
-        evaluated = [pattern for pattern in plan.fn_args.eval_files if not is_of_validation(pattern)]
-        batches = evaluation_batches(example_files(evaluated), data.parser, plan.masking)
+        batches = evaluation_batches(example_files(eval_patterns(plan.fn_args)), data.parser, plan.masking)
         figures = make_measure(network, plan.head)(batches)
         card["held_out"] = figures
         progress.note(f"{config.name}: masked language modelling on the eval split: {listed(figures)}")

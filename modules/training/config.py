@@ -114,6 +114,11 @@ def validation_patterns(fn_args: "FnArgs") -> list[str]:
     return [pattern for pattern in fn_args.eval_files if is_of_validation(pattern)]
 
 
+def eval_patterns(fn_args: "FnArgs") -> list[str]:
+    """Returns those patterns of `fn_args.eval_files` that are not of the validation split."""
+    return [pattern for pattern in fn_args.eval_files if not is_of_validation(pattern)]
+
+
 def is_of_validation(pattern: str) -> bool:
     """Returns whether a pattern of example files is of the validation split, by TFX's name for a split's folder."""
     return os.path.basename(os.path.dirname(pattern)) == "Split-validation"

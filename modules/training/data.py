@@ -20,8 +20,9 @@ from stillhouse.modules.ingestion.on_disk import on_disk
 from stillhouse.modules.ingestion.options import or_autotune, with_options
 from stillhouse.modules.ingestion.service import InputService
 from stillhouse.modules.ingestion.shared_input import SharedInput
-from stillhouse.modules.ingestion.soft_targets import check_match, read_soft_targets_card, view_files
+from stillhouse.modules.ingestion.soft_targets import SoftTargetsCard, check_match, read_soft_targets_card, view_files
 from stillhouse.modules.ingestion.stream import (
+    Change,
     Portion,
     Source,
     parsed_batches,
@@ -33,8 +34,7 @@ from stillhouse.modules.ingestion.stream import (
 from stillhouse.modules.ingestion.waiting import clocked
 from stillhouse.modules.models.heads import HEADS
 from stillhouse.modules.settings import Ingestion
-from stillhouse.modules.training.changes import change_of
-from stillhouse.modules.training.config import TrainingConfig, identity_of, is_of_validation, validation_patterns
+from stillhouse.modules.training.config import TrainingConfig, eval_patterns, identity_of, validation_patterns
 
 if TYPE_CHECKING:  # TFX takes ten seconds to import, and the processes of a cluster do without it
     from tfx.components.trainer.fn_args_utils import FnArgs
@@ -83,7 +83,7 @@ def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
         card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
         label_spec(spec, config.label, HEADS[config.head])
         parser = ExampleParser(spec, config.label, HEADS[config.head])
-        files = training_files(config, fn_args)
+        files = training_files(config, fn_args, card)
         decoded = decoded_bytes([*files["train"], *files["transfer"]], parser) + (card.decoded_bytes if card else 0)
         cache, why = choose(config.ingestion, decoded, config.strategy.workers or 1)
         progress.note(f"{config.name}: {why}")
@@ -91,10 +91,10 @@ def decide_cache(config: TrainingConfig, fn_args: "FnArgs") -> TrainingConfig:
     return config.model_copy(update={"ingestion": config.ingestion.model_copy(update={"cache": cache})})
 
 
-def training_files(config: TrainingConfig, fn_args: "FnArgs") -> dict[str, list[str]]:
+def training_files(config: TrainingConfig, fn_args: "FnArgs", card: SoftTargetsCard | None) -> dict[str, list[str]]:
     """Returns the files of labelled and unlabelled examples, by split; where their views are in files, those."""
     folder = config.soft_targets
-    if folder and read_soft_targets_card(folder).views:
+    if folder and card and card.views:
         return {
             "train": view_files(folder, "train"),
             "transfer": view_files(folder, "transfer") if config.transfer_files else [],
@@ -121,24 +121,28 @@ def read_data(
         are those of other examples.
     """
     label_spec(feature_spec, config.label, HEADS[config.head])
-    files = training_files(config, fn_args) | {
-        "eval": example_files([pattern for pattern in fn_args.eval_files if not is_of_validation(pattern)]),
+    card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
+    files = training_files(config, fn_args, card) | {
+        "eval": example_files(eval_patterns(fn_args)),
         "validation": [name for pattern in validation_patterns(fn_args) for name in example_files([pattern])],
     }
     try:
-        return _looked_through(config, files, feature_spec, cluster)
+        return _looked_through(config, files, feature_spec, card, cluster)
     except tf.errors.DataLossError:
-        return _looked_through(config, without_damage(files, config.ingestion), feature_spec, cluster)
+        return _looked_through(config, without_damage(files, config.ingestion), feature_spec, card, cluster)
     except tf.errors.InvalidArgumentError as error:
         parser = ExampleParser(feature_spec, config.label, HEADS[config.head])
         raise explain_misfit([name for names in files.values() for name in names], parser.columns, error) from error
 
 
 def _looked_through(
-    config: TrainingConfig, files: dict[str, list[str]], feature_spec: dict, cluster: ClusterSpec | None
+    config: TrainingConfig,
+    files: dict[str, list[str]],
+    feature_spec: dict,
+    card: SoftTargetsCard | None,
+    cluster: ClusterSpec | None,
 ) -> TrainingData:
     options, head = config.ingestion, HEADS[config.head]
-    card = read_soft_targets_card(config.soft_targets) if config.soft_targets else None
     parser = ExampleParser(feature_spec, config.label, head, card)
 
     def part(split: str) -> ExampleFiles:
@@ -229,6 +233,7 @@ def make_datasets(
     config: TrainingConfig,
     data: TrainingData,
     strategy: tf.distribute.Strategy,
+    change: Change | None,
     cluster: ClusterSpec | None = None,
     service: InputService | None = None,
 ):
@@ -240,11 +245,11 @@ def make_datasets(
       config: of the training.
       data: its examples.
       strategy: what the replicas are.
+      change: of each batch.
       cluster: the processes of a parameter server's training, whose chief reads for all workers.
       service: processes that parse for this one.
     """
     options = data.options
-    change = change_of(config, data)
     whole_batches = {"drop_remainder": isinstance(strategy, tf.distribute.TPUStrategy)}
     # A worker with its own files takes its part of a global batch from them.
     replicas = strategy.num_replicas_in_sync // data.workers

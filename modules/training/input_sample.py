@@ -37,7 +37,7 @@ def sampled_batches(plan: TrainingPlan, kind: str, examples: int, batch_size: in
     own = replace(source, files=files, transfer=None) if labelled else Source(files)
     data = replace(plan.data, source=own, columns=None, workers=1)
     config = plan.config.model_copy(update={"batch_size": batch_size})
-    datasets = make_datasets(config, data, tf.distribute.OneDeviceStrategy("/CPU:0"))
+    datasets = make_datasets(config, data, tf.distribute.OneDeviceStrategy("/CPU:0"), plan.change)
     batches = datasets(0)(tf.distribute.InputContext())
     steps = -(-min(examples, files.count) // batch_size)
     for batch, _ in batches.take(steps):

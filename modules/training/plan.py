@@ -11,13 +11,13 @@ from stillhouse.modules.cluster.spec import ClusterSpec
 from stillhouse.modules.cluster.strategies import is_asynchronous, make_strategy
 from stillhouse.modules.errors import UserError
 from stillhouse.modules.ingestion.examples import first_batch
-from stillhouse.modules.ingestion.stream import steps_in
+from stillhouse.modules.ingestion.stream import Change, steps_in
 from stillhouse.modules.large_models.fitting import examples_passing
 from stillhouse.modules.large_models.parallelism import stage_devices, strategy_of_stages
 from stillhouse.modules.models.heads import HEADS, Head
 from stillhouse.modules.models.teachers import LOGITS, Faults, Teacher, load_teachers, predict_targets
 from stillhouse.modules.text.masking import Masking
-from stillhouse.modules.training.changes import check_change, masking_of
+from stillhouse.modules.training.changes import change_of, check_change, masking_of
 from stillhouse.modules.training.checks import check_batches
 from stillhouse.modules.training.config import TrainingConfig, identity_of
 from stillhouse.modules.training.data import (
@@ -58,6 +58,7 @@ class TrainingPlan:
     feature_spec: dict  # of the transformed features, the label's included
     data: TrainingData
     masking: Masking | None  # of a pre-training
+    change: Change | None  # of each batch: the masking, or views of the inputs
     examples_passing: int  # through a replica's network at a time
     steps_per_epoch: int
     steps_per_call: int  # of the compiled loop
@@ -95,6 +96,7 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
     updates = updates_of(config, data, whole_batches)
     if updates is not None:
         config, steps = divided(config, updates, own_steps=steps)
+    masking = masking_of(config, data)
     plan = TrainingPlan(
         config=config,
         fn_args=fn_args,
@@ -104,7 +106,8 @@ def plan_training(config: TrainingConfig, fn_args: "FnArgs", cluster: ClusterSpe
         stage_devices=devices,
         feature_spec=feature_spec,
         data=data,
-        masking=masking_of(config, data),
+        masking=masking,
+        change=masking or change_of(config, data),
         examples_passing=examples_passing(config.batch_size, strategy, config.memory),
         steps_per_epoch=steps,
         steps_per_call=_steps_per_call(config, strategy, steps),

@@ -51,7 +51,7 @@ def run_training(plan: TrainingPlan, built: BuiltTraining) -> Outcome:
             Steps(
                 learner=learner,
                 strategy=strategy,
-                datasets=make_datasets(config, data, strategy, plan.cluster, service),
+                datasets=make_datasets(config, data, strategy, plan.change, plan.cluster, service),
                 first=checkpoints.step,
                 per_epoch=plan.steps_per_epoch,
                 per_call=plan.steps_per_call,
@@ -60,7 +60,7 @@ def run_training(plan: TrainingPlan, built: BuiltTraining) -> Outcome:
             )
         )
     if built.stages:
-        datasets = make_datasets(config, data, strategy, plan.cluster)
+        datasets = make_datasets(config, data, strategy, plan.change, plan.cluster)
         draw_step(config, learner, built.stages, datasets, plan.fn_args.model_run_dir)
     return Outcome(checkpoints.history, validation)
 

@@ -60,9 +60,9 @@ def training_fidelity(plan: TrainingPlan, built: BuiltTraining, network: keras.M
         return None
     passes = FRACTION * config.epochs
     compared = tf.function(_compared(plan, built.learner, network), autograph=needs_autograph(network))
-    sums: dict[str, _Sums] = {}
+    files_of, sums = files_by_kind(plan.data), dict[str, _Sums]()
     low, high = np.array(np.inf), np.array(-np.inf)  # of each output
-    for kind, files in files_by_kind(plan.data).items():
+    for kind, files in files_of.items():
         count = int(np.clip(passes * files.count, MIN_INPUTS, MAX_INPUTS))
         sums[kind] = own = _Sums()
         for batch in sampled_batches(plan, kind, count, plan.examples_passing):
@@ -72,7 +72,7 @@ def training_fidelity(plan: TrainingPlan, built: BuiltTraining, network: keras.M
             own.agreement += float(agreement.sum(dtype=np.float64))
             low, high = np.minimum(low, prediction.min(axis=0)), np.maximum(high, prediction.max(axis=0))
     entropies = {kind: own.entropy / own.examples for kind, own in sums.items()}
-    counts = {kind: files.count for kind, files in files_by_kind(plan.data).items()}
+    counts = {kind: files.count for kind, files in files_of.items()}
     agreement = sum(counts[kind] * own.agreement / own.examples for kind, own in sums.items()) / sum(counts.values())
     is_number = head.name == "regression"
     return {

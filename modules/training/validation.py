@@ -13,11 +13,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 
-from stillhouse.modules.distillation.head_per_teacher import logits_of_heads
+from stillhouse.modules.distillation.head_per_teacher import combined_heads
 from stillhouse.modules.ingestion.examples import ExampleParser
 from stillhouse.modules.ingestion.files import as_written, read
 from stillhouse.modules.models.autograph import needs_autograph
-from stillhouse.modules.models.combination import combine
 from stillhouse.modules.models.heads import HEADS, Head
 from stillhouse.modules.models.weights import copy_weights
 from stillhouse.modules.text.masking import Masking
@@ -59,8 +58,7 @@ def combined_logits(config: TrainingConfig, output: tf.Tensor) -> tf.Tensor:
     if config.heads == 1 or not config.distillation:
         return head.logits(output)
     ensemble = config.distillation.ensemble
-    logits = logits_of_heads(output, head, config.heads)
-    return combine(logits, ensemble.weights, 1.0, ensemble.combination, head.name)
+    return combined_heads(output, head, ensemble.weights, ensemble.combination)
 
 
 def make_measure(
